@@ -1,0 +1,51 @@
+"""Descriptions of parameters that many functions share, and the decorator that fills them in."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+doc_adata = """adata
+    Annotated data: in memory, a view, backed, dask or lazy."""
+doc_data = """data
+    :class:`~anndata.AnnData` (in memory, a view, backed, dask or lazy) or :class:`~mudata.MuData`."""
+doc_layer = """layer
+    Matrix to read: a key of `.layers`, `'X'` or `'raw'`. `None` looks for raw counts in `.layers['counts']`,
+    `.X` and `.raw` and says which it took."""
+doc_modality = """modality
+    Modality of a :class:`~mudata.MuData` to work on. Ignored for :class:`~anndata.AnnData`."""
+doc_label_key = """label_key
+    Column of `.obs` with `sensitive` / `resistant`; missing values are allowed.
+    See :func:`~sc_drugresp.pp.harmonize_labels`."""
+doc_group_key = """group_key
+    Column of `.obs` with the independent unit: patient, cell line or sample. `None` takes the first of
+    `patient`, `donor`, `cell_line`, `sample`, `batch`, `library`, `plate` that has more than one value, and says so."""
+doc_use_rep = """use_rep
+    Key of `.obsm` with the embedding to use."""
+doc_rng = """rng
+    Seed or :class:`numpy.random.Generator`. Global random states are neither read nor changed."""
+doc_copy = """copy
+    Return a changed copy and leave the input alone."""
+doc_key_added = """key_added
+    Base name that replaces the default one in every slot that is written."""
+
+
+def doc_params(**texts: str) -> Callable[[F], F]:
+    """Fill `{name}` fields of a docstring, keeping the indentation of the field."""
+
+    def decorate(function: F) -> F:
+        lines = []
+        for line in inspect.getdoc(function).splitlines():  # type: ignore[union-attr]
+            name = line.strip()
+            if name.startswith("{") and name.endswith("}") and name[1:-1] in texts:
+                indent = line[: len(line) - len(line.lstrip())]
+                lines += [indent + text if text else "" for text in texts[name[1:-1]].splitlines()]
+            else:
+                lines.append(line)
+        function.__doc__ = "\n".join(lines)
+        return function
+
+    return decorate

@@ -1,0 +1,78 @@
+"""Every name that we read or write in a user's object. No other module holds such a literal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SENSITIVE, RESISTANT, UNCERTAIN = "sensitive", "resistant", "uncertain"
+RESPONSE_CLASSES = (SENSITIVE, RESISTANT)
+CALL_CLASSES = (SENSITIVE, RESISTANT, UNCERTAIN)
+"""Order of the categories, the colors and the legend."""
+
+RESPONSE = "response"
+"""Default label column, written by `pp.harmonize_labels`."""
+SYMBOL, ENSEMBL_ID = "symbol", "ensembl_id"
+SPLIT = "split"
+COUNTS_LAYER = "counts"
+TRAIN_RESPONSE = "train_response"
+"""`.uns` key of the training history."""
+GROUP_CANDIDATES = ("patient", "donor", "cell_line", "sample", "batch", "library", "plate")
+"""Columns that `group_key=None` looks for, strictest first."""
+
+
+@dataclass(frozen=True)
+class GeneKeys:
+    """Written by `pp.harmonize_genes`."""
+
+    symbol: str = SYMBOL
+    ensembl_id: str = ENSEMBL_ID
+    uns: str = "harmonize_genes"
+
+
+@dataclass(frozen=True)
+class EmbeddingKeys:
+    """Written by `tl.embed`."""
+
+    obsm: str
+    uns: str
+
+    @classmethod
+    def of(cls, model: str, key_added: str | None = None) -> EmbeddingKeys:
+        """`name.tag` is written as `X_name_tag`; `key_added` replaces the whole name in both slots."""
+        if key_added is not None:
+            return cls(key_added, key_added)
+        base = model.replace(".", "_").replace("-", "_")
+        return cls(f"X_{base}", base)
+
+
+@dataclass(frozen=True)
+class PredictionKeys:
+    """Written by `tl.predict_response` and `tl.aggregate`; `key_added` replaces `predicted_response`."""
+
+    call: str = "predicted_response"
+    prob: str = "predicted_response_prob"
+    low: str = "predicted_response_low"
+    high: str = "predicted_response_high"
+    ood: str = "predicted_response_ood"
+    ood_score: str = "predicted_response_ood_score"
+    uns: str = "predicted_response"
+    samples: str = "samples"
+
+    @classmethod
+    def of(cls, key_added: str | None = None) -> PredictionKeys:
+        base = key_added or "predicted_response"
+        return cls(base, f"{base}_prob", f"{base}_low", f"{base}_high", f"{base}_ood", f"{base}_ood_score", base)
+
+
+@dataclass(frozen=True)
+class EvaluationKeys:
+    """Written by `tl.evaluate`; `key_added` replaces `evaluation`."""
+
+    uns: str = "evaluation"
+    prob: str = "evaluation_prob"
+    fold: str = "evaluation_fold"
+
+    @classmethod
+    def of(cls, key_added: str | None = None) -> EvaluationKeys:
+        base = key_added or "evaluation"
+        return cls(base, f"{base}_prob", f"{base}_fold")

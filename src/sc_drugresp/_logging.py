@@ -1,0 +1,68 @@
+"""The library logger and progress bars; nothing here touches the root logger."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+logger = logging.getLogger("sc_drugresp")
+logger.addHandler(logging.NullHandler())
+_PACKAGE_DIR = str(Path(__file__).parent)
+_LEVELS = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO, 3: logging.DEBUG}
+_handler: logging.Handler | None = None
+
+
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Writes to today's `sys.stderr`, so that notebooks and test captures see the text."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:  # type: ignore[override]
+        return sys.stderr
+
+
+def set_verbosity(level: int) -> None:
+    """Show messages of our logger: 0 errors, 1 warnings, 2 info, 3 debug."""
+    global _handler  # noqa: PLW0603 (one handler per process)
+    if _handler is None:
+        _handler = _StderrHandler()
+        _handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(_handler)
+    logger.setLevel(_LEVELS[level])
+
+
+def progress(items: Iterable[T], *, total: int | None = None, desc: str = "", unit: str = "cells") -> Iterable[T]:
+    """Wrap `items` in a progress bar, unless `settings.progress` or a missing terminal says no."""
+    bar = progress_bar(total=total, desc=desc, unit=unit)
+    try:
+        for item in items:
+            yield item
+            bar.update(1)
+    finally:
+        bar.close()
+
+
+def progress_bar(*, total: int | None = None, desc: str = "", unit: str = "cells") -> Any:
+    """A tqdm bar to be advanced by hand: ``bar.update(n)``, ``bar.close()``."""
+    from tqdm.auto import tqdm
+
+    from ._settings import settings
+
+    # `None` lets tqdm switch itself off where no terminal reads it.
+    return tqdm(total=total, desc=desc, unit=unit, disable=None if settings.progress else True, leave=False)
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the user's own line, however deep in this package we are."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE_DIR):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level - 1)
