@@ -1,0 +1,21 @@
+"""Matrices, genes and tokens as arrays. Only `counts` knows AnnData."""
+
+from __future__ import annotations
+
+from .batches import token_batches
+from .counts import CountBlock, CountSource, read_counts
+from .kernels import cell_streams, entry_uniforms
+from .tokens import Tokens
+from .vocab import GeneAlignment, GeneVocab
+
+__all__ = [
+    "CountBlock",
+    "CountSource",
+    "GeneAlignment",
+    "GeneVocab",
+    "Tokens",
+    "cell_streams",
+    "entry_uniforms",
+    "read_counts",
+    "token_batches",
+]

@@ -1,0 +1,36 @@
+"""Batches of similar length under a budget of padded tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def token_batches(lengths: np.ndarray, batch_tokens: int, *, max_waste: float = 0.05) -> Iterator[np.ndarray]:
+    """Yield cell indices so that cells of similar length meet and padding stays small.
+
+    Parameters
+    ----------
+    lengths
+        Tokens of each cell, shape `(n_cells,)`.
+    batch_tokens
+        Most padded tokens in a batch. A longer cell travels alone.
+    max_waste
+        Largest share of padding in a batch.
+
+    Yields
+    ------
+    Indices into `lengths`; each cell is yielded once, longest first.
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    ordered = np.asarray(lengths)[order]
+    start = 0
+    while start < len(order):
+        longest = max(int(ordered[start]), 1)
+        stop = start + max(1, batch_tokens // longest)
+        real = np.cumsum(ordered[start:stop])
+        waste = 1 - real / (longest * np.arange(1, len(real) + 1))
+        stop = start + max(1, int(np.searchsorted(waste, max_waste, side="right")))
+        yield order[start:stop]
+        start = stop

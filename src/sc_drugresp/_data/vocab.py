@@ -1,0 +1,159 @@
+"""The genes that a model knows, and how the columns of a data set map to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+GeneMode = Literal["auto", "exact"]
+Duplicates = Literal["sum", "first", "keep"]
+
+
+@dataclass(frozen=True)
+class GeneVocab:
+    """Gene names of a model and the token id of each.
+
+    Parameters
+    ----------
+    names
+        Gene names, symbols or Ensembl ids; no special tokens.
+    ids
+        Token id of each name, shape `(n_genes,)`, int32. `None` numbers them from 0.
+    kind
+        What the names are.
+    duplicates
+        Upstream's rule for a gene that several columns hold, applied with `genes="exact"`:
+        add the counts, take the first column, or keep the columns as separate tokens.
+    fold_case
+        Whether upstream compares names without regard to case.
+    synonyms
+        The model's own table of other names, name to vocabulary name (Geneformer's retired Ensembl ids).
+    special
+        Special tokens, name to id.
+    """
+
+    names: Sequence[str]
+    ids: np.ndarray | None = None
+    kind: Literal["symbol", "ensembl"] = "symbol"
+    duplicates: Duplicates = "sum"
+    fold_case: bool = False
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    special: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ids = np.arange(len(self.names)) if self.ids is None else self.ids
+        object.__setattr__(self, "ids", np.asarray(ids, dtype=np.int32))
+        if len(self.ids) != len(self.names):  # type: ignore[arg-type]
+            msg = f"A vocabulary needs one id for each of its {len(self.names)} names, found {len(self.ids)}."  # type: ignore[arg-type]
+            raise ValueError(msg)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, name: str) -> int:
+        """Token id of a special token or a gene name."""
+        return int(self.special[name]) if name in self.special else int(self._lookup[self._fold(name)])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.special or self._fold(name) in self._lookup
+
+    def _fold(self, name: str) -> str:
+        return name.upper() if self.fold_case else name
+
+    @cached_property
+    def _lookup(self) -> dict[str, int]:
+        table: dict[str, int] = {}
+        for name, token in zip(self.names, self.ids.tolist()):  # type: ignore[union-attr]
+            table.setdefault(self._fold(name), token)
+        for name, target in self.synonyms.items():
+            if self._fold(target) in table:
+                table.setdefault(self._fold(name), table[self._fold(target)])
+        return table
+
+    def align(self, names: Sequence[str], other: Sequence[str] | None = None, *, mode: GeneMode = "auto") -> GeneAlignment:
+        """Map the columns of a data set to token ids.
+
+        Parameters
+        ----------
+        names
+            `var_names` of the data.
+        other
+            A second identifier of each gene (`.var["ensembl_id"]` or `.var["symbol"]`), `""` where unknown.
+        mode
+            `'exact'` matches as upstream does. `'auto'` also matches through Ensembl ids, current, previous and
+            alias symbols, wherever the answer is unique, and always adds the counts of duplicates.
+        """
+        if mode not in get_args(GeneMode):
+            msg = f"`genes` must be one of {get_args(GeneMode)}, found {mode!r}."
+            raise ValueError(msg)
+        names = [str(name) for name in names]
+        lookup = self._lookup
+        ids = np.array([lookup.get(self._fold(name), -1) for name in names], dtype=np.int32)
+        ids = self._from_other(ids, other, mode)
+        if mode == "auto":
+            ids = self._from_tables(ids, names, other)
+        return GeneAlignment(ids, mode, "sum" if mode == "auto" else self.duplicates, n_vocabulary=len(self))
+
+    def _from_other(self, ids: np.ndarray, other: Sequence[str] | None, mode: GeneMode) -> np.ndarray:
+        """Use the second identifier: where names fail, or instead of them if only it is of the right kind."""
+        if other is None:
+            return ids
+        second = np.array([self._lookup.get(self._fold(str(name)), -1) if name else -1 for name in other], dtype=np.int32)
+        if mode == "auto":
+            return np.where(ids < 0, second, ids)
+        return second if (ids >= 0).sum() < (second >= 0).sum() and not (ids >= 0).any() else ids
+
+    def _from_tables(self, ids: np.ndarray, names: list[str], other: Sequence[str] | None) -> np.ndarray:
+        """Match what is left through the gene tables, never onto a gene that a column already names exactly."""
+        from .. import genes
+
+        lost = np.flatnonzero(ids < 0)
+        if len(lost) == 0:
+            return ids
+        left_other = None if other is None else [str(other[i]) for i in lost]
+        index = genes.match([names[i] for i in lost], left_other, self.names, self.kind)
+        found = np.where(index >= 0, self.ids[index], -1)  # type: ignore[index]
+        found = np.where(np.isin(found, ids[ids >= 0]), -1, found)
+        ids = ids.copy()
+        ids[lost] = found
+        return ids
+
+
+@dataclass(frozen=True)
+class GeneAlignment:
+    """Token id of each column of a data set (-1: unknown to the model), and the rule for duplicates."""
+
+    ids: np.ndarray
+    mode: GeneMode
+    duplicates: Duplicates
+    n_vocabulary: int
+
+    @cached_property
+    def columns(self) -> np.ndarray:
+        """Where the counts of each column go: the column itself, the first column of the same gene, or -1 (dropped)."""
+        columns = np.where(self.ids >= 0, np.arange(len(self.ids)), -1)
+        if self.duplicates == "keep":
+            return columns
+        known = np.flatnonzero(self.ids >= 0)
+        _, first, inverse = np.unique(self.ids[known], return_index=True, return_inverse=True)
+        target = known[first][inverse]
+        columns[known] = target if self.duplicates == "sum" else np.where(target == known, known, -1)
+        return columns
+
+    def summary(self) -> dict[str, Any]:
+        """Numbers for `.uns`: columns matched, genes of the vocabulary seen, duplicates."""
+        matched = int((self.ids >= 0).sum())
+        distinct = len(np.unique(self.ids[self.ids >= 0]))
+        return {
+            "mode": self.mode,
+            "n_genes": len(self.ids),
+            "n_matched": matched,
+            "n_vocabulary": self.n_vocabulary,
+            "n_vocabulary_seen": distinct,
+            "n_duplicates": matched - distinct,
+            "duplicates": self.duplicates,
+        }
