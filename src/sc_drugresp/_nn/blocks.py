@@ -1,0 +1,70 @@
+"""Transformer layers and the loop over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from .attention import SelfAttention
+
+
+class PostNormLayer(nn.Module):
+    """Attention and feed-forward, each followed by a residual sum and LayerNorm (Vaswani et al., 2017)."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        ffn_dim: int,
+        *,
+        dropout: float = 0.0,
+        eps: float = 1e-5,
+        activation: Callable[[Tensor], Tensor] = F.relu,
+    ) -> None:
+        super().__init__()
+        self.attn = SelfAttention(dim, heads, dropout=dropout)
+        self.attn_norm = nn.LayerNorm(dim, eps=eps)
+        self.up, self.down = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+        self.ffn_norm = nn.LayerNorm(dim, eps=eps)
+        self.drop = nn.Dropout(dropout)
+        self.activation = activation
+
+    def forward(self, x: Tensor, keep: Tensor | None = None, *, queries: int | None = None) -> Tensor:
+        """`queries` computes only the first positions, which is exact when nothing reads the others."""
+        residual = x if queries is None else x[:, :queries]
+        x = self.attn_norm(residual + self.drop(self.attn(x, keep, queries=queries)))
+        return self.ffn_norm(x + self.drop(self.down(self.drop(self.activation(self.up(x))))))
+
+
+def run_layers(
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    keep: Tensor | None = None,
+    *,
+    last_queries: int | None = None,
+    gradient_checkpointing: bool = False,
+) -> Tensor:
+    """Apply `layers` one after another.
+
+    Parameters
+    ----------
+    layers
+        Modules called as `layer(x, keep, queries=...)`.
+    x, keep
+        Input of shape `(cells, length, dim)` and mask of real tokens `(cells, length)` (`None`: no padding).
+    last_queries
+        How many leading positions the last layer computes; `None` for all.
+    gradient_checkpointing
+        Recompute activations in the backward pass to save memory.
+    """
+    layers = list(layers)
+    for i, layer in enumerate(layers):
+        queries = last_queries if i == len(layers) - 1 else None
+        if gradient_checkpointing and x.requires_grad:
+            x = checkpoint(layer, x, keep, queries=queries, use_reentrant=False)
+        else:
+            x = layer(x, keep, queries=queries)
+    return x

@@ -1,0 +1,7 @@
+"""Data sets: a generator whose truth is known, and public accessions fetched on demand."""
+
+from __future__ import annotations
+
+from ._toy import toy
+
+__all__ = ["toy"]

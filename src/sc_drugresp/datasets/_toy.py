@@ -1,0 +1,305 @@
+"""Seeded counts with a known response program, for tests, examples and the demo."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from .._docs import doc_params, doc_rng
+from .._keys import ENSEMBL_ID, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+NoiseLabels = Literal["sample", "cell"]
+Organism = Literal["human", "mouse"]
+
+# Output of the EGFR-MAPK pathway and proliferation: what an inhibitor acts on. High in sensitive cells.
+UP = ("DUSP6", "SPRY2", "SPRY4", "ETV4", "ETV5", "PHLDA1", "EGR1", "FOSL1", "CCND1", "EPHA2", "MKI67", "TOP2A")
+# Drug-tolerant, mesenchymal state. High in resistant cells.
+DOWN = (
+    "AXL",
+    "VIM",
+    "ZEB1",
+    "TWIST1",
+    "FGFR1",
+    "NT5E",
+    "SOX9",
+    "ALDH1A1",
+    "ABCB1",
+    "ABCB1A",
+    "IGFBP3",
+    "SERPINE1",
+    "TGFB1",
+)
+TREATMENT = ("CDKN1A", "TXNIP", "BBC3", "DDIT3", "ATF3", "HMOX1", "GADD45A", "TRIB3")
+TUMOR, NORMAL = (
+    ("EPCAM", "KRT8", "KRT18", "KRT19", "CDH1", "MUC1"),
+    ("PTPRC", "CD3D", "CD3E", "CD2", "LYZ", "LYZ2", "CD74"),
+)
+MITO = ("MT-CO1", "MT-CO2", "MT-CO3", "MT-ND1", "MT-ND4", "MT-CYB", "MT-CYTB")
+COUNTS_PER_GENE = 3.0
+MALIGNANT_SHARE = 0.7
+N_HIDDEN, HIDDEN_SHARE, OWN_SHARE = 2, 0.05, 0.1
+
+
+@doc_params(rng=doc_rng)
+def toy(
+    n_samples: int = 8,
+    cells_per_sample: int = 60,
+    n_genes: int = 600,
+    *,
+    signal: float = 1.0,
+    sample_effect: float = 0.5,
+    batch_effect: float = 0.3,
+    aliased: bool = False,
+    noise_labels: NoiseLabels | None = None,
+    unlabeled: float = 0.0,
+    timepoints: bool = False,
+    organism: Organism = "human",
+    rng: int | np.random.Generator = 0,
+) -> AnnData:
+    """Draw negative-binomial counts of tumor samples whose response program is known.
+
+    Half of the samples are sensitive. Malignant cells (70 %) of a sensitive sample express the genes of the program
+    more (`UP`) or less (`DOWN`) than those of a resistant one; normal cells carry the label of their sample and no
+    signal. Samples and batches also differ in ways that have nothing to do with the response: that is what a classifier
+    learns under a random split of cells.
+
+    Parameters
+    ----------
+    n_samples
+        Samples, at least 2.
+    cells_per_sample
+        Cells of each sample.
+    n_genes
+        Genes, at least 40. Real symbols with their Ensembl ids.
+    signal
+        Difference between sensitive and resistant malignant cells in the log mean of a program gene.
+    sample_effect
+        Standard deviation between samples of the log mean of a gene in one of two hidden programs that have nothing
+        to do with the response (a twentieth of the genes each); all genes differ by a tenth of it besides.
+    batch_effect
+        The same between the two batches.
+    aliased
+        Process all sensitive samples in one batch and all resistant ones in the other, so that response and batch
+        cannot be told apart.
+    noise_labels
+        `'sample'` or `'cell'`: switch the signal off and draw labels at random per sample or per cell.
+    unlabeled
+        Share of the samples without a label. Both classes keep at least one labeled sample.
+    timepoints
+        Take the samples as pairs from one patient, before and after treatment (`timepoint` is `'pre'` or `'post'`),
+        with a treatment program in the malignant cells after it. `n_samples` must be a multiple of 4.
+    organism
+        `'human'` or `'mouse'`: which symbols and ids the genes get.
+    {rng}
+
+    Returns
+    -------
+    :class:`~anndata.AnnData` with `n_samples * cells_per_sample` cells:
+
+    `.X` : :class:`scipy.sparse.csr_matrix` (dtype `float32`)
+        Raw counts.
+    `.obs` : `sample`, `patient`, `batch`, `drug`, `response`, `cell_type`, `timepoint` (dtype `category`)
+        `response` is `sensitive`, `resistant` or missing.
+    `.var['ensembl_id']` : :class:`str`
+        `var_names` are symbols.
+    `.uns['toy']` : :class:`dict`
+        The truth: `params`, `program` (gene, loading on the log mean between resistant and sensitive) and `samples`
+        (true class, label, mean program activity of the malignant cells).
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range or a choice is unknown.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> adata = sdr.datasets.toy(n_samples=4, cells_per_sample=10, n_genes=100)
+    >>> adata.shape
+    (40, 100)
+    >>> sorted(adata.obs["response"].unique())
+    ['resistant', 'sensitive']
+    """
+    import pandas as pd
+    from anndata import AnnData
+    from scipy import sparse
+
+    symbols, ids = _gene_names(organism)
+    _validate(n_samples, cells_per_sample, n_genes, len(symbols), noise_labels, unlabeled, timepoints)
+    symbols, ids = symbols[:n_genes], ids[:n_genes]
+    generator = np.random.default_rng(rng)
+    # Independent streams: switching one effect on or off leaves the draws of the others as they were.
+    base_rng, class_rng, sample_rng, batch_rng, label_rng, *cell_rngs = generator.spawn(5 + n_samples)
+
+    upper = np.char.upper(symbols)
+    loading = _loading(upper, n_genes, base_rng)
+    log_base = _base_expression(upper, n_genes, base_rng)
+    dispersion = base_rng.gamma(4.0, 1.0, n_genes)
+    types = np.isin(upper, TUMOR).astype(float) - np.isin(upper, NORMAL)
+    treatment = np.isin(upper, TREATMENT).astype(float)
+
+    design = _design(n_samples, aliased=aliased, timepoints=timepoints, rng=class_rng)
+    sensitive, batch, post = design["sensitive"], design["batch"], design["post"]
+    strength = 0.0 if noise_labels is not None else float(signal)
+    shifts = sample_effect * _shifts(n_samples, n_genes, sample_rng)
+    shifts += batch_effect * _shifts(2, n_genes, batch_rng)[batch]
+    blocks, cell_types, activities = [], [], []
+    for i, cell_rng in enumerate(cell_rngs):
+        malignant = np.arange(cells_per_sample) < round(MALIGNANT_SHARE * cells_per_sample)
+        # Cells of one sample differ: half a signal up or down on average, spread over the cells.
+        activity = strength * (sensitive[i] - 0.5 + 0.3 * cell_rng.standard_normal(cells_per_sample)) * malignant
+        log_mean = (log_base + shifts[i])[None, :] + activity[:, None] * loading[None, :]
+        log_mean = (
+            log_mean + np.where(malignant, 1.0, -1.0)[:, None] * types + (malignant * post[i])[:, None] * treatment
+        )
+        share = np.exp(log_mean)
+        depth = COUNTS_PER_GENE * n_genes * np.exp(0.35 * cell_rng.standard_normal(cells_per_sample))
+        mean = share / share.sum(axis=1, keepdims=True) * depth[:, None]
+        counts = cell_rng.poisson(cell_rng.gamma(dispersion, mean / dispersion)).astype(np.float32)
+        blocks.append(sparse.csr_matrix(counts))
+        cell_types.append(np.where(malignant, "malignant", "normal"))
+        activities.append(float(activity[malignant].mean()) if malignant.any() else 0.0)
+
+    sample_names = np.array([f"S{i + 1:02d}" for i in range(n_samples)])
+    label = np.where(sensitive, SENSITIVE, RESISTANT).astype(object)
+    label[_without_label(sensitive, unlabeled, label_rng)] = None
+    cell_label = np.repeat(label, cells_per_sample)
+    if noise_labels == "cell":
+        random = np.where(label_rng.random(cell_label.size) < 0.5, SENSITIVE, RESISTANT).astype(object)
+        cell_label = np.where(pd.isna(cell_label), None, random)
+    obs = {
+        "sample": np.repeat(sample_names, cells_per_sample),
+        "patient": np.repeat(design["patient"], cells_per_sample),
+        "batch": np.repeat(np.array(["B1", "B2"])[batch], cells_per_sample),
+        "drug": "erlotinib",
+        RESPONSE: pd.Categorical(cell_label, categories=list(RESPONSE_CLASSES)),
+        "cell_type": np.concatenate(cell_types),
+        "timepoint": np.repeat(np.where(post, "post", "pre"), cells_per_sample),
+    }
+    names = [f"{s}_{j:04d}" for s in sample_names for j in range(cells_per_sample)]
+    frame = pd.DataFrame(obs, index=names)
+    frame = frame.astype(dict.fromkeys(frame.columns.difference([RESPONSE]), "category"))
+    adata = AnnData(
+        sparse.vstack(blocks, format="csr", dtype=np.float32),
+        obs=frame,
+        var=pd.DataFrame({ENSEMBL_ID: ids}, index=symbols),
+    )
+    used = loading != 0
+    adata.uns["toy"] = {
+        "params": {
+            "signal": float(signal),
+            "sample_effect": float(sample_effect),
+            "batch_effect": float(batch_effect),
+            "aliased": aliased,
+            "noise_labels": noise_labels or "none",
+            "unlabeled": float(unlabeled),
+            "timepoints": timepoints,
+            "organism": organism,
+        },
+        "program": pd.DataFrame({"loading": loading[used]}, index=symbols[used]),
+        "samples": pd.DataFrame(
+            {
+                "true_class": np.where(sensitive, SENSITIVE, RESISTANT),
+                "labeled": ~pd.isna(label),
+                "activity": activities,
+            },
+            index=sample_names,
+        ),
+    }
+    return adata
+
+
+def _validate(
+    n_samples: int,
+    cells_per_sample: int,
+    n_genes: int,
+    n_known: int,
+    noise_labels: str | None,
+    unlabeled: float,
+    timepoints: bool,  # noqa: FBT001
+) -> None:
+    if n_samples < 2 or cells_per_sample < 1:
+        msg = f"Expected n_samples >= 2 and cells_per_sample >= 1, found {n_samples} and {cells_per_sample}."
+        raise ValueError(msg)
+    if not 40 <= n_genes <= n_known:
+        msg = f"n_genes must lie between 40 and {n_known} (the genes with a known id), found {n_genes}."
+        raise ValueError(msg)
+    if noise_labels is not None and noise_labels not in get_args(NoiseLabels):
+        msg = f"noise_labels must be None or one of {get_args(NoiseLabels)}, found {noise_labels!r}."
+        raise ValueError(msg)
+    if not 0 <= unlabeled < 1:
+        msg = f"unlabeled must lie in [0, 1), found {unlabeled}."
+        raise ValueError(msg)
+    if timepoints and n_samples % 4:
+        msg = f"timepoints=True needs pairs of both classes: n_samples must be a multiple of 4, found {n_samples}."
+        raise ValueError(msg)
+
+
+def _design(n_samples: int, *, aliased: bool, timepoints: bool, rng: np.random.Generator) -> dict[str, Any]:
+    """Class, batch, time point and patient of every sample; classes are balanced and in random order."""
+    per_patient = 2 if timepoints else 1
+    n_patients = n_samples // per_patient
+    sensitive = rng.permutation(np.arange(n_patients) < n_patients // 2)
+    rank = np.zeros(n_patients, dtype=int)
+    for value in (False, True):
+        rank[sensitive == value] = np.arange((sensitive == value).sum())
+    batch = sensitive.astype(int) if aliased else rank % 2
+    patient = np.array([f"P{i + 1:02d}" for i in range(n_patients)])
+    return {
+        "sensitive": np.repeat(sensitive, per_patient),
+        "batch": np.repeat(batch, per_patient),
+        "patient": np.repeat(patient, per_patient),
+        "post": np.tile([False, True], n_patients) if timepoints else np.zeros(n_samples, dtype=bool),
+    }
+
+
+def _shifts(n: int, n_genes: int, rng: np.random.Generator) -> np.ndarray:
+    """Shift of every gene in `n` samples or batches: a few hidden programs they share, and a little of their own."""
+    programs = rng.standard_normal((N_HIDDEN, n_genes)) * (rng.random((N_HIDDEN, n_genes)) < HIDDEN_SHARE)
+    return rng.standard_normal((n, N_HIDDEN)) @ programs + OWN_SHARE * rng.standard_normal((n, n_genes))
+
+
+def _without_label(sensitive: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Indices of the samples that lose their label, in turn from both classes, never the last one of a class."""
+    candidates = [rng.permutation(np.flatnonzero(sensitive == value))[1:] for value in (True, False)]
+    order = [pool[i] for i in range(len(sensitive)) for pool in candidates if i < len(pool)]
+    return np.array(order[: round(share * len(sensitive))], dtype=int)
+
+
+def _loading(upper: np.ndarray, n_genes: int, rng: np.random.Generator) -> np.ndarray:
+    loading = np.isin(upper, UP).astype(float) - np.isin(upper, DOWN)
+    # One gene in twenty beyond the named ones, so that the program grows with the number of genes.
+    special = np.isin(upper, (*UP, *DOWN, *TREATMENT, *TUMOR, *NORMAL, *MITO))
+    others = rng.permutation(np.flatnonzero(~special))[: max(0, n_genes // 20 - int(np.abs(loading).sum()))]
+    loading[others] = rng.choice([-1.0, 1.0], others.size)
+    return loading * rng.uniform(0.6, 1.4, n_genes)
+
+
+def _base_expression(upper: np.ndarray, n_genes: int, rng: np.random.Generator) -> np.ndarray:
+    base = rng.normal(0.0, 1.2, n_genes)
+    named = np.isin(upper, (*UP, *DOWN, *TREATMENT, *TUMOR, *NORMAL))
+    base[named] = rng.normal(0.3, 0.4, named.sum())  # the program must be seen at ordinary depth
+    base[np.isin(upper, MITO)] += 1.5
+    base[np.char.startswith(upper.astype(str), "RPL") | np.char.startswith(upper.astype(str), "RPS")] += 1.5
+    return base
+
+
+@cache
+def _gene_names(organism: str) -> tuple[np.ndarray, np.ndarray]:
+    """Symbols and Ensembl ids, the named genes first."""
+    if organism not in get_args(Organism):
+        msg = f"organism must be one of {get_args(Organism)}, found {organism!r}."
+        raise ValueError(msg)
+    source = files("sc_drugresp.datasets") / f"toy_genes_{organism}.csv.gz"
+    with source.open("rb") as raw, gzip.open(raw, "rt", encoding="utf-8") as text:
+        rows = list(csv.reader(text))[1:]
+    symbols, ids = np.array(rows, dtype=object).T
+    return symbols.astype(str), ids.astype(str)

@@ -1,0 +1,30 @@
+"""Foundation models and baselines behind one door; the table needs no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._registry import available, table
+
+if TYPE_CHECKING:
+    from ._encoder import CellEncoder
+    from ._load import load
+    from ._response import ResponseModel
+
+__all__ = ["CellEncoder", "ResponseModel", "available", "download", "load", "table"]
+
+_LAZY = {
+    "CellEncoder": "._encoder",
+    "ResponseModel": "._response",
+    "download": "._hub",
+    "load": "._load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

@@ -1,0 +1,67 @@
+"""`models.load`: from a name to a model that is ready to embed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from .._imports import require
+from ._hub import locate
+from ._registry import find
+
+if TYPE_CHECKING:
+    from ._encoder import CellEncoder
+    from ._spec import ModelSpec
+
+
+def model_class(spec: ModelSpec) -> Any:
+    """The class that a row of the registry names."""
+    if spec.extra is not None:
+        require({"scvi": "scvi"}.get(spec.extra, spec.extra), extra=spec.extra)
+    module, _, name = spec.target.partition(":")
+    return getattr(import_module(module, __package__), name)
+
+
+def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: Any) -> CellEncoder:
+    """Load a model by name, ready to embed.
+
+    Foundation models are :class:`torch.nn.Module` objects with `tokenize`, `embed_tokens`, `hidden` and `pool`, so
+    that tokenizer and network can be used one by one.
+
+    Parameters
+    ----------
+    name
+        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
+    checkpoint
+        Folder with the published files, or the weights file in it. `None` takes them from the cache and downloads
+        what is missing.
+    options
+        Fields of the model's `Config` to change: pooling, length limit, and so on.
+
+    Returns
+    -------
+    A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, or a baseline.
+
+    Raises
+    ------
+    ValueError
+        There is no such model, or the files do not fit together.
+    FileNotFoundError
+        Files are missing and cannot be downloaded.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> sdr.models.load("pca", n_comps=20).dim
+    20
+    """
+    spec, row = find(name)
+    cls = model_class(spec)
+    if row is None:
+        return cls(**options)
+    files = locate(spec, row, checkpoint)
+    encoder = cls.from_files(files, **{**row.options, **options})
+    encoder.name = f"{spec.name}.{row.tag}"
+    encoder.files = files
+    return encoder

@@ -1,0 +1,185 @@
+"""Read foreign files without running foreign code, and load them strictly."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._logging import logger
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def read_state(path: Path) -> Any:
+    """Tensors of a `.safetensors` or torch file, memory-mapped on the CPU; nothing in it is executed.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or holds more than tensors and plain containers.
+    """
+    import torch
+
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise ValueError(_damaged(path, error)) from error
+    mapped = zipfile.is_zipfile(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)  # noqa: TID251
+    except pickle.UnpicklingError as error:
+        msg = (
+            f"{path} holds more than tensors and plain values, so reading it could run code; it was not loaded "
+            f"({str(error).splitlines()[0]}). Get the file from its publisher again, or convert it to safetensors."
+        )
+        raise ValueError(msg) from error
+    except (RuntimeError, EOFError, OSError, KeyError, AttributeError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(_damaged(path, error)) from error
+
+
+def _damaged(path: Path, error: BaseException) -> str:
+    return (
+        f"{path} ({path.stat().st_size:,} bytes) cannot be read: it is truncated or not a weights file "
+        f"({str(error).splitlines()[0]}). Download it again and compare its size with the publisher's."
+    )
+
+
+class _DictUnpickler(pickle.Unpickler):
+    """Allows dictionaries of plain values and numpy scalars, nothing else."""
+
+    _ALLOWED = frozenset(
+        {("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"), ("numpy", "dtype")}
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._ALLOWED:
+            return super().find_class(module, name)
+        msg = f"it refers to {module}.{name}"
+        raise pickle.UnpicklingError(msg)
+
+
+def read_pickled_dict(path: Path) -> dict[Any, Any]:
+    """A pickled plain dictionary (strings, numbers, numpy scalars); anything else is refused, not executed.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, holds other objects, or is no dictionary.
+    """
+    path = Path(path)
+    try:
+        value = _DictUnpickler(io.BytesIO(path.read_bytes())).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError, TypeError) as error:
+        msg = f"{path} is not a plain pickled dictionary and was not loaded ({error}). Get it from its publisher again."
+        raise ValueError(msg) from error
+    if not isinstance(value, dict):
+        msg = f"{path} should hold a dictionary, found {type(value).__name__}."
+        raise ValueError(msg)
+    return {key: item.item() if hasattr(item, "item") else item for key, item in value.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises
+    ------
+    ValueError
+        The file is not JSON, or not an object.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path} is not valid JSON ({error}). Download it again."
+        raise ValueError(msg) from error
+    if not isinstance(value, dict):
+        msg = f"{path} should hold a JSON object, found {type(value).__name__}."
+        raise ValueError(msg)
+    return value
+
+
+def rename(state: Mapping[str, Any], rules: Mapping[str, str], *, drop: Iterable[str] = ()) -> dict[str, Any]:
+    """Rename parameters by regular expressions applied in order; names that match `drop` are left out."""
+    dropped = [re.compile(pattern) for pattern in drop]
+    out = {}
+    for name, tensor in state.items():
+        if any(pattern.match(name) for pattern in dropped):
+            continue
+        new = name
+        for pattern, replacement in rules.items():
+            new = re.sub(pattern, replacement, new)
+        out[new] = tensor
+    return out
+
+
+def split_rows(state: dict[str, Any], pattern: str, names: tuple[str, ...]) -> dict[str, Any]:
+    """Split fused tensors by rows: `pattern` has one group `(fused)` that each of `names` replaces (q, k, v)."""
+    regex = re.compile(pattern)
+    out = {}
+    for name, tensor in state.items():
+        match = regex.search(name)
+        if match is None:
+            out[name] = tensor
+            continue
+        size = tensor.shape[0] // len(names)
+        for i, part in enumerate(names):
+            out[name[: match.start(1)] + part + name[match.end(1) :]] = tensor[i * size : (i + 1) * size]
+    return out
+
+
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, source: object) -> None:
+    """Fill a module built on the `meta` device; every tensor must be there, fit, and be used.
+
+    Half-precision weights are widened to the precision of the module.
+
+    Raises
+    ------
+    ValueError
+        Tensors are missing, left over, or of another shape: another architecture or vocabulary.
+    """
+    import torch
+
+    wanted = module.state_dict()
+    missing = sorted(wanted.keys() - state.keys())
+    extra = sorted(state.keys() - wanted.keys())
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:4])}{' ...' if len(names) > 4 else ''}"
+        for what, names in (("tensors are missing", missing), ("tensors are unknown", extra), ("shapes differ", shapes))
+        if names
+    ]
+    if problems:
+        msg = (
+            f"The weights in {source} do not fit {type(module).__name__} with the sizes of its configuration and "
+            f"vocabulary. {'; '.join(problems)}. Check that all files come from the same published checkpoint."
+        )
+        raise ValueError(msg)
+    converted = {}
+    for name, tensor in state.items():
+        dtype = wanted[name].dtype
+        if tensor.dtype != dtype:
+            logger.info("%s: %s is stored as %s, used as %s", source, name, tensor.dtype, dtype)
+        converted[name] = tensor.to(dtype)
+    module.load_state_dict(converted, strict=True, assign=True)
+    for name, buffer in module.named_buffers():
+        if buffer.device == torch.device("meta"):
+            msg = f"Buffer {name} of {type(module).__name__} was not filled."
+            raise RuntimeError(msg)
+    module.requires_grad_(requires_grad=False)
