@@ -43,7 +43,7 @@ TUMOR, NORMAL = (
     ("PTPRC", "CD3D", "CD3E", "CD2", "LYZ", "LYZ2", "CD74"),
 )
 MITO = ("MT-CO1", "MT-CO2", "MT-CO3", "MT-ND1", "MT-ND4", "MT-CYB", "MT-CYTB")
-COUNTS_PER_GENE = 3.0
+COUNTS_PER_GENE, MAX_DEPTH = 3.0, 8_000.0
 MALIGNANT_SHARE = 0.7
 N_HIDDEN, HIDDEN_SHARE, OWN_SHARE = 2, 0.05, 0.1
 
@@ -161,7 +161,7 @@ def toy(
             log_mean + np.where(malignant, 1.0, -1.0)[:, None] * types + (malignant * post[i])[:, None] * treatment
         )
         share = np.exp(log_mean)
-        depth = COUNTS_PER_GENE * n_genes * np.exp(0.35 * cell_rng.standard_normal(cells_per_sample))
+        depth = min(COUNTS_PER_GENE * n_genes, MAX_DEPTH) * np.exp(0.35 * cell_rng.standard_normal(cells_per_sample))
         mean = share / share.sum(axis=1, keepdims=True) * depth[:, None]
         counts = cell_rng.poisson(cell_rng.gamma(dispersion, mean / dispersion)).astype(np.float32)
         blocks.append(sparse.csr_matrix(counts))
@@ -174,7 +174,7 @@ def toy(
     cell_label = np.repeat(label, cells_per_sample)
     if noise_labels == "cell":
         random = np.where(label_rng.random(cell_label.size) < 0.5, SENSITIVE, RESISTANT).astype(object)
-        cell_label = np.where(pd.isna(cell_label), None, random)
+        cell_label[~pd.isna(cell_label)] = random[~pd.isna(cell_label)]
     obs = {
         "sample": np.repeat(sample_names, cells_per_sample),
         "patient": np.repeat(design["patient"], cells_per_sample),
