@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -63,7 +64,7 @@ def run_layers(
     layers = list(layers)
     for i, layer in enumerate(layers):
         queries = last_queries if i == len(layers) - 1 else None
-        if gradient_checkpointing and x.requires_grad:
+        if gradient_checkpointing and torch.is_grad_enabled():
             x = checkpoint(layer, x, keep, queries=queries, use_reentrant=False)
         else:
             x = layer(x, keep, queries=queries)
