@@ -6,10 +6,13 @@ predicted sensitive) is NaN, never an error and never a silent 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 THRESHOLD = 0.5
 ECE_BINS = 10
