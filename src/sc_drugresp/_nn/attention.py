@@ -32,7 +32,11 @@ class SelfAttention(nn.Module):
         `x` has shape `(cells, length, dim)`, `keep` `(cells, length)` with True for real tokens.
         """
         source = x if queries is None else x[:, :queries]
-        q, k, v = self._split(self.q(source)), self._split(self.k(x)), self._split(self.v(x))  # (cells, heads, length, .)
+        q, k, v = (
+            self._split(self.q(source)),
+            self._split(self.k(x)),
+            self._split(self.v(x)),
+        )  # (cells, heads, length, .)
         mask = None if keep is None else keep[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         causal = self.causal and queries is None

@@ -197,12 +197,12 @@ class CellEncoder(nn.Module):
         bar = progress_bar(total=source.n_obs, desc=self.name or type(self).__name__)
         with bar:
             for start, tokens in self.token_blocks(source, rng):
-                out[start : start + len(tokens)] = self.embed_tokens(tokens, batch_tokens=batch_tokens, advance=bar.update)
+                out[start : start + len(tokens)] = self.embed_tokens(
+                    tokens, batch_tokens=batch_tokens, advance=bar.update
+                )
         return out
 
-    def embed_tokens(
-        self, tokens: Tokens, *, batch_tokens: int | None = None, advance: Any = None
-    ) -> np.ndarray:
+    def embed_tokens(self, tokens: Tokens, *, batch_tokens: int | None = None, advance: Any = None) -> np.ndarray:
         """Embed tokens made by :meth:`tokenize` or recorded elsewhere (build them with :class:`Tokens`).
 
         Parameters
@@ -244,7 +244,9 @@ class CellEncoder(nn.Module):
             if len(cells) == 1:
                 raise
             torch.cuda.empty_cache()
-            warn(f"The device ran out of memory with {len(cells)} cells in a batch; trying halves. Lower `batch_tokens`.")
+            warn(
+                f"The device ran out of memory with {len(cells)} cells in a batch; trying halves. Lower `batch_tokens`."
+            )
             half = len(cells) // 2
             return np.concatenate([self._embed_batch(tokens, cells[:half]), self._embed_batch(tokens, cells[half:])])
 

@@ -1,0 +1,110 @@
+"""Response heads for inference: arrays in, logits out. No torch, no scikit-learn, nothing to unpickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """Logistic regression on a standardized embedding."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+    coef: np.ndarray
+    intercept: np.ndarray
+    kind: ClassVar[str] = "logistic"
+
+    def logit(self, x: np.ndarray) -> np.ndarray:
+        """Log-odds of `sensitive`, shape `(n,)`, float64; NaN where the embedding is NaN."""
+        return ((np.asarray(x, dtype=np.float64) - self.mean) / self.scale) @ self.coef + float(self.intercept)
+
+
+@dataclass(frozen=True)
+class MLPHead:
+    """Two hidden layers with ReLU and two outputs (scDrugMap's head); the logit is their difference."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+    w1: np.ndarray
+    b1: np.ndarray
+    w2: np.ndarray
+    b2: np.ndarray
+    w3: np.ndarray
+    b3: np.ndarray
+    kind: ClassVar[str] = "mlp"
+
+    def logit(self, x: np.ndarray) -> np.ndarray:
+        """Log-odds of `sensitive`, shape `(n,)`, float64."""
+        h = (np.asarray(x, dtype=np.float64) - self.mean) / self.scale
+        for weight, bias in ((self.w1, self.b1), (self.w2, self.b2)):
+            h = np.maximum(h @ weight.T + bias, 0)
+        out = h @ self.w3.T + self.b3
+        return out[:, 1] - out[:, 0]
+
+
+@dataclass(frozen=True)
+class TreeHead:
+    """Histogram gradient boosting: the nodes of all trees, one after another."""
+
+    baseline: np.ndarray
+    roots: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    leaf: np.ndarray
+    missing_left: np.ndarray
+    value: np.ndarray
+    kind: ClassVar[str] = "hist_gradient_boosting"
+
+    def logit(self, x: np.ndarray) -> np.ndarray:
+        """Log-odds of `sensitive`, shape `(n,)`, float64."""
+        x = np.asarray(x, dtype=np.float64)
+        total = np.full(len(x), float(self.baseline))
+        for root in self.roots.tolist():
+            node = np.full(len(x), root)
+            active = np.flatnonzero(self.leaf[node] == 0)
+            while len(active):
+                at = node[active]
+                value = x[active, self.feature[at]]
+                go_left = np.where(np.isnan(value), self.missing_left[at] == 1, value <= self.threshold[at])
+                node[active] = np.where(go_left, self.left[at], self.right[at])
+                active = active[self.leaf[node[active]] == 0]
+            total += self.value[node]
+        total[np.isnan(x).all(axis=1)] = np.nan  # nothing was embedded, so nothing is predicted
+        return total
+
+
+Head = LinearHead | MLPHead | TreeHead
+HEADS: dict[str, type[LinearHead] | type[MLPHead] | type[TreeHead]] = {
+    head.kind: head for head in (LinearHead, MLPHead, TreeHead)
+}
+
+
+def head_arrays(head: Head) -> dict[str, np.ndarray]:
+    """All arrays of a head by name, contiguous."""
+    return {field.name: np.ascontiguousarray(getattr(head, field.name)) for field in fields(head)}
+
+
+def head_from_arrays(kind: str, arrays: Mapping[str, Any]) -> Head:
+    """Rebuild a head.
+
+    Raises
+    ------
+    ValueError
+        There is no such kind of head, or arrays are missing.
+    """
+    if kind not in HEADS:
+        msg = f"Unknown head {kind!r}. Available heads: {sorted(HEADS)}."
+        raise ValueError(msg)
+    names = [field.name for field in fields(HEADS[kind])]
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        msg = f"The saved {kind!r} head lacks {missing}; the folder is incomplete or damaged."
+        raise ValueError(msg)
+    return HEADS[kind](**{name: np.asarray(arrays[name]) for name in names})

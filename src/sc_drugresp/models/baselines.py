@@ -1,0 +1,249 @@
+"""Embeddings that are fitted to the data: PCA, variable genes, scVI. Evaluation refits them in every fold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from .._data import CountSource, GeneVocab, read_counts
+from .._logging import logger
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+TARGET_SUM = 1e4
+
+
+class FittedEmbedder:
+    """What PCA, HVG and scVI share: choose genes and learn from some cells, then embed any cells.
+
+    Parameters
+    ----------
+    n_top_genes
+        Highly variable genes to use (all, where there are fewer).
+    max_fit_cells
+        Most cells to learn from; beyond it a fixed, evenly spread subset is taken, so that memory stays bounded.
+    """
+
+    name: ClassVar[str]
+    needs_fit: ClassVar[bool] = True
+    set_based: ClassVar[bool] = False
+    expects: ClassVar[str] = "any"
+
+    def __init__(self, *, n_top_genes: int = 2_000, max_fit_cells: int = 20_000) -> None:
+        self.n_top_genes, self.max_fit_cells = n_top_genes, max_fit_cells
+        self.genes = np.empty(0, dtype=str)
+        self.kind = ""
+        self.fitted_on = 0
+
+    @property
+    def dim(self) -> int:
+        """Width of the embedding."""
+        return self.n_top_genes
+
+    def embed(
+        self,
+        data: AnnData | CountSource,
+        *,
+        layer: str | None = None,
+        rng: int = 0,
+        mask_obs: np.ndarray | None = None,
+        **_: Any,
+    ) -> np.ndarray:
+        """Fit on the cells of `mask_obs` (all by default) and embed every cell.
+
+        Returns
+        -------
+        Array of shape `(n_cells, dim)`, float32.
+        """
+        source = self.source(data, layer)
+        return self.fit(source, rng=rng, mask_obs=mask_obs).transform(source)
+
+    def source(self, data: AnnData | CountSource, layer: str | None = None) -> CountSource:
+        """A reader of `data`: raw counts where there are any, else the matrix as it is."""
+        return data if isinstance(data, CountSource) else read_counts(data, layer=layer, expect=self.expects)  # type: ignore[arg-type]
+
+    def fit(self, source: CountSource, *, rng: int = 0, mask_obs: np.ndarray | None = None) -> FittedEmbedder:
+        """Choose genes and learn from the cells of `mask_obs`.
+
+        Raises
+        ------
+        ValueError
+            There are fewer than three cells to learn from.
+        """
+        rows = np.arange(source.n_obs) if mask_obs is None else np.flatnonzero(mask_obs)
+        if len(rows) < 3 or source.n_vars < 2:
+            msg = (
+                f"{self.name!r} needs at least three cells and two genes to learn from, found {len(rows)} cells and "
+                f"{source.n_vars} genes."
+            )
+            raise ValueError(msg)
+        if len(rows) > self.max_fit_cells:
+            rows = rows[np.linspace(0, len(rows) - 1, self.max_fit_cells).astype(np.int64)]
+            logger.info("%s learns from %d evenly spread cells", self.name, len(rows))
+        self.kind, self.fitted_on = source.kind, len(rows)
+        genes = pd.unique(np.asarray(source.names))  # columns of one name are added up, here and in `transform`
+        blocks = list(_matrices(source, genes, exact=True, rows=rows))
+        matrix = sparse.vstack([block for _, block, _ in blocks], format="csr")
+        totals = np.concatenate([part for _, _, part in blocks])
+        chosen = _variable_genes(_normalize(matrix, source.kind, totals), source.kind, self.n_top_genes)
+        self.genes = genes[chosen].astype(str)
+        self._learn(matrix[:, chosen], totals, rng)
+        return self
+
+    def transform(self, source: CountSource) -> np.ndarray:
+        """Embed every cell of `source`, whose genes are matched to those that were learned from.
+
+        Raises
+        ------
+        ValueError
+            The model was fitted to another kind of values, or shares no genes with these data.
+        """
+        if source.kind != self.kind:
+            msg = f"{self.name!r} was fitted to {self.kind} values, but {source.origin} holds {source.kind} values."
+            raise ValueError(msg)
+        known = np.isin(self.genes, source.names).all()
+        out = np.empty((source.n_obs, self.dim), dtype=np.float32)
+        for start, counts, totals in _matrices(source, self.genes, exact=bool(known)):
+            out[start : start + len(totals)] = self._project(counts, totals)
+        return out
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What `from_state` needs: JSON values and arrays."""
+        meta = {
+            "n_top_genes": self.n_top_genes,
+            "max_fit_cells": self.max_fit_cells,
+            "genes": self.genes.tolist(),
+            "kind": self.kind,
+            "fitted_on": self.fitted_on,
+        }
+        return meta, {}
+
+    @classmethod
+    def from_state(cls, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedEmbedder:
+        """Rebuild a fitted embedder."""
+        model = cls(**{name: meta[name] for name in cls._options()})
+        model.genes = np.asarray(meta["genes"], dtype=str)
+        model.kind, model.fitted_on = meta["kind"], int(meta["fitted_on"])
+        model._restore(arrays)
+        return model
+
+    @classmethod
+    def _options(cls) -> tuple[str, ...]:
+        return ("n_top_genes", "max_fit_cells")
+
+    def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
+        """Fit to rows as they were read, whose columns are `self.genes`; `totals` are their counts over all genes."""
+
+    def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
+        """Embed rows whose columns are `self.genes`; `totals` are their counts over all genes."""
+        return _normalize(counts, self.kind, totals).toarray()
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Take back what `state` gave as arrays."""
+
+
+class HVG(FittedEmbedder):
+    """Log-normalized expression of the highly variable genes."""
+
+    name = "hvg"
+
+    @property
+    def dim(self) -> int:
+        """Number of genes."""
+        return len(self.genes) or self.n_top_genes
+
+
+class PCA(FittedEmbedder):
+    """Principal components of log1p-CP10k expression of the highly variable genes, by scanpy.
+
+    Parameters
+    ----------
+    n_comps
+        Components (fewer, where there are fewer cells or genes).
+    n_top_genes, max_fit_cells
+        As in :class:`FittedEmbedder`.
+    """
+
+    name = "pca"
+
+    def __init__(self, *, n_comps: int = 50, n_top_genes: int = 2_000, max_fit_cells: int = 20_000) -> None:
+        super().__init__(n_top_genes=n_top_genes, max_fit_cells=max_fit_cells)
+        self.n_comps = n_comps
+        self.mean = np.empty(0)
+        self.components = np.empty((0, 0))
+
+    @property
+    def dim(self) -> int:
+        """Number of components."""
+        return self.components.shape[1] or self.n_comps
+
+    @classmethod
+    def _options(cls) -> tuple[str, ...]:
+        return ("n_comps", *super()._options())
+
+    def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
+        import scanpy as sc
+
+        cells = ad.AnnData(_normalize(matrix, self.kind, totals))
+        n_comps = min(self.n_comps, cells.n_obs - 1, cells.n_vars - 1)
+        sc.pp.pca(cells, n_comps=n_comps, svd_solver="arpack", random_state=rng)
+        self.mean = np.asarray(cells.X.mean(axis=0), dtype=np.float64).ravel()
+        self.components = np.asarray(cells.varm["PCs"], dtype=np.float64)
+
+    def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
+        return _normalize(counts, self.kind, totals) @ self.components - self.mean @ self.components
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What `from_state` needs: JSON values and arrays."""
+        meta, _ = super().state()
+        return {**meta, "n_comps": self.n_comps}, {"mean": self.mean, "components": self.components}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        self.mean, self.components = arrays["mean"], arrays["components"]
+
+
+def _matrices(
+    source: CountSource, genes: np.ndarray, *, exact: bool, rows: np.ndarray | None = None
+) -> Iterator[tuple[int, sparse.csr_matrix, np.ndarray]]:
+    """Yield `(start, rows with the columns genes, totals over all genes)` of one block after another."""
+    aligned = source.align(GeneVocab(genes.tolist()), "exact" if exact else "auto")
+    if not (aligned.alignment.ids >= 0).any():
+        msg = f"None of the {len(genes)} genes of this model is in the data; check gene names with pp.check(adata)."
+        raise ValueError(msg)
+    for block in aligned.blocks(rows=rows):
+        parts = (block.counts, block.gene_ids, block.indptr)
+        yield block.start, sparse.csr_matrix(parts, shape=(len(block), len(genes)), dtype=np.float32), block.totals
+
+
+def _normalize(matrix: sparse.csr_matrix, kind: str, totals: np.ndarray) -> sparse.csr_matrix:
+    """log1p of counts per 10,000; other kinds of values are left as they are."""
+    if kind != "counts":
+        return matrix
+    scale = TARGET_SUM / np.where(totals > 0, totals, 1.0)
+    out = matrix.astype(np.float32)
+    out.data = np.log1p(out.data * np.repeat(scale, np.diff(out.indptr)).astype(np.float32))
+    return out
+
+
+def _variable_genes(matrix: sparse.csr_matrix, kind: str, n_top: int) -> np.ndarray:
+    """Columns of the most variable genes, in column order: scanpy's choice, or plain variance for z-scores."""
+    if matrix.shape[1] <= n_top:
+        return np.arange(matrix.shape[1])
+    if kind in ("counts", "log_normalized"):
+        import scanpy as sc
+
+        expressed = np.flatnonzero(np.asarray((matrix != 0).sum(axis=0)).ravel())
+        names = pd.Index(np.arange(len(expressed)).astype(str))
+        cells = ad.AnnData(matrix[:, expressed], var=pd.DataFrame(index=names))
+        n_top = min(n_top, len(expressed))
+        sc.pp.highly_variable_genes(cells, n_top_genes=n_top, flavor="seurat")
+        return expressed[np.flatnonzero(cells.var["highly_variable"].to_numpy())]
+    mean = np.asarray(matrix.mean(axis=0)).ravel()
+    variance = np.asarray(matrix.multiply(matrix).mean(axis=0)).ravel() - mean**2
+    return np.sort(np.argsort(-variance, kind="stable")[:n_top])

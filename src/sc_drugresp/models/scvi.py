@@ -1,0 +1,104 @@
+"""scVI :cite:p:`Lopez2018` as a baseline: a variational autoencoder fitted to the counts of your cells."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import torch
+from scipy import sparse
+
+from .baselines import FittedEmbedder
+
+
+class SCVI(FittedEmbedder):
+    """Posterior mean of the latent variables of scvi-tools' `SCVI`, on counts of the highly variable genes.
+
+    Parameters
+    ----------
+    n_latent, n_layers, max_epochs
+        As in scvi-tools; `max_epochs=None` is its own rule.
+    n_top_genes, max_fit_cells
+        As in the other baselines.
+    """
+
+    name = "scvi"
+    expects = "counts"
+
+    def __init__(
+        self,
+        *,
+        n_latent: int = 30,
+        n_layers: int = 2,
+        max_epochs: int | None = None,
+        n_top_genes: int = 2_000,
+        max_fit_cells: int = 100_000,
+    ) -> None:
+        super().__init__(n_top_genes=n_top_genes, max_fit_cells=max_fit_cells)
+        self.n_latent, self.n_layers, self.max_epochs = n_latent, n_layers, max_epochs
+        self._model: Any = None
+
+    @property
+    def dim(self) -> int:
+        """Number of latent variables."""
+        return self.n_latent
+
+    @classmethod
+    def _options(cls) -> tuple[str, ...]:
+        return ("n_latent", "n_layers", "max_epochs", *super()._options())
+
+    def _build(self, counts: sparse.csr_matrix) -> Any:
+        from scvi.model import SCVI as Model
+
+        cells = ad.AnnData(counts)
+        Model.setup_anndata(cells)
+        return Model(cells, n_latent=self.n_latent, n_layers=self.n_layers, gene_likelihood="nb")
+
+    def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
+        with _own_random_state(rng):
+            self._model = self._build(matrix)
+            self._model.train(
+                max_epochs=self.max_epochs,
+                accelerator="auto",
+                enable_progress_bar=False,
+                logger=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+            )
+
+    def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
+        with _own_random_state(0):
+            cells = ad.AnnData(counts)
+            return np.asarray(self._model.get_latent_representation(cells), dtype=np.float32)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What `from_state` needs: JSON values and arrays."""
+        meta, _ = super().state()
+        meta |= {"n_latent": self.n_latent, "n_layers": self.n_layers, "max_epochs": self.max_epochs}
+        return meta, {name: tensor.cpu().numpy() for name, tensor in self._model.module.state_dict().items()}
+
+    def _restore(self, arrays: dict[str, np.ndarray]) -> None:
+        with _own_random_state(0):
+            self._model = self._build(sparse.csr_matrix(np.ones((2, len(self.genes)), dtype=np.float32)))
+        self._model.module.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
+        self._model.module.eval()
+        self._model.is_trained_ = True
+
+
+@contextmanager
+def _own_random_state(seed: int) -> Iterator[None]:
+    """scvi-tools draws from the global generators: lend it seeded ones and give the user's back untouched."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        random.seed(seed)
+        np.random.set_state(np.random.RandomState(seed).get_state())  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)  # noqa: NPY002

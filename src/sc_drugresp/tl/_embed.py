@@ -1,0 +1,189 @@
+"""`tl.embed`: one door to every embedding."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from .. import models
+from .._data.counts import as_adata, read_counts
+from .._docs import doc_copy, doc_data, doc_key_added, doc_layer, doc_modality, doc_params
+from .._keys import EmbeddingKeys
+from .._logging import logger, warn
+from ..models._registry import find
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+    from .._data.counts import AlignedCounts
+
+LOW_COVERAGE, TOO_LOW_COVERAGE = 0.8, 0.5
+COLLAPSED_COSINE = 0.98
+
+
+@doc_params(data=doc_data, layer=doc_layer, modality=doc_modality, key_added=doc_key_added, copy=doc_copy)
+def embed(
+    data: AnnData | MuData,
+    model: str,
+    *,
+    checkpoint: str | PathLike[str] | None = None,
+    layer: str | None = None,
+    genes: Literal["auto", "exact"] = "auto",
+    group_key: str | None = None,
+    batch_tokens: int | None = None,
+    key_added: str | None = None,
+    modality: str = "rna",
+    rng: int = 0,
+    copy: bool = False,
+    **options: Any,
+) -> AnnData | MuData | None:
+    """Embed cells with a foundation model or a baseline.
+
+    A cell's embedding depends on its counts, the checkpoint and `rng`; not on its neighbors, their order or
+    `batch_tokens`. Models that look at many cells at once are marked `set_based` in
+    :func:`~sc_drugresp.models.table`, and baselines (`pca`, `hvg`, `scvi`) are fitted to the cells that they embed.
+
+    Parameters
+    ----------
+    {data}
+    model
+        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
+    checkpoint
+        Folder with the published files, or the weights file in it. `None` uses the cache and downloads what is missing.
+    {layer}
+    genes
+        `'auto'` matches genes by symbol, Ensembl id, previous and alias symbols and adds the counts of duplicates;
+        `'exact'` does what the original software does.
+    group_key
+        Column of `.obs` that names the set of each cell, for set-based models; use the sample.
+    batch_tokens
+        Most padded tokens in a batch. Lower it when memory runs out; the result stays the same.
+    {key_added}
+    {modality}
+    rng
+        Seed of the per-cell random streams, and of the fit of baselines.
+    {copy}
+    options
+        Options of the model (pooling, length limit, number of components ...), see its page.
+
+    Returns
+    -------
+    `None`, or the changed copy if `copy=True`. Sets the following fields:
+
+    `.obsm['X_<model>' | key_added]` : :class:`numpy.ndarray` (shape `(n_obs, dim)`, dtype `float32`)
+        One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
+    `.uns['<model>' | key_added]` : :class:`dict`
+        `params`, `checkpoint` (name and hash), `genes` (matched, duplicates, share of counts covered) and `cells`
+        (how many could not be embedded).
+
+    Raises
+    ------
+    ValueError
+        Unknown model, no raw counts where the model needs them, or less than half of the counts in known genes.
+    FileNotFoundError
+        Files of the checkpoint are missing and cannot be downloaded.
+    KeyError
+        `layer`, `group_key` or `modality` does not exist.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> adata = sdr.datasets.toy(n_samples=4, cells_per_sample=20)
+    >>> sdr.tl.embed(adata, "pca", n_comps=10)
+    >>> adata.obsm["X_sdr_pca"].shape
+    (80, 10)
+    """
+    spec, row = find(model)
+    adata = as_adata(data, modality=modality)
+    groups = _groups(adata, group_key)
+    source = read_counts(adata, layer=layer, expect=spec.expects)
+    embedder = models.load(model, checkpoint=checkpoint, **options)
+    if spec.kind == "encoder":
+        if spec.set_based and groups is None and adata.n_obs > 1:
+            warn(f"{spec.title} embeds cells as a set; without `group_key` all {adata.n_obs} cells form one set.")
+        aligned = source.align(embedder.vocab, genes)
+        _probe_coverage(source.align(embedder.vocab, genes), model)
+        values = embedder.embed(aligned, rng=rng, groups=groups, batch_tokens=batch_tokens, genes=genes)
+        report = {**aligned.alignment.summary(), "counts_covered": float(aligned.coverage)}
+        if report["counts_covered"] < LOW_COVERAGE:
+            warn(f"Only {report['counts_covered']:.0%} of the counts lie in genes that {model!r} knows.")
+    else:
+        values = embedder.embed(source, rng=rng)
+        report = {"mode": "all", "n_genes": int(source.n_vars)}
+    empty = int(np.isnan(values).any(axis=1).sum())
+    _check_values(values, empty, model)
+
+    keys = EmbeddingKeys.of(model if row is not None else spec.slot, key_added)
+    target = data.copy() if copy else data
+    slots = as_adata(target, modality=modality)
+    slots.obsm[keys.obsm] = values
+    params = {
+        "model": model,
+        "genes": genes,
+        "rng": int(rng),
+        "layer": source.origin,
+        "group_key": group_key or "",
+        **options,
+    }
+    slots.uns[keys.uns] = {
+        "params": {name: value for name, value in params.items() if value is not None},
+        "model": spec.name,
+        "checkpoint": dict(getattr(embedder, "checkpoint", {})),
+        "genes": report,
+        "cells": {"n": int(adata.n_obs), "not_embedded": empty},
+        "fitted_on_these_cells": bool(embedder.needs_fit),
+        "set_based": bool(spec.set_based),
+        "obsm": keys.obsm,
+        "kind": "embedding",
+    }
+    logger.info(
+        "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)",
+        keys.obsm,
+        spec.title,
+        keys.uns,
+    )
+    return target if copy else None
+
+
+def _groups(adata: AnnData, group_key: str | None) -> np.ndarray | None:
+    if group_key is None:
+        return None
+    if group_key not in adata.obs:
+        msg = f"Column {group_key!r} (`group_key`) not found in `.obs`. Available columns: {sorted(adata.obs.columns)}."
+        raise KeyError(msg)
+    column = adata.obs[group_key].astype(str)
+    return np.unique(column.to_numpy(), return_inverse=True)[1]
+
+
+def _probe_coverage(aligned: AlignedCounts, model: str) -> None:
+    """Refuse hopeless gene names before the expensive part, judged from rows spread over the data."""
+    rows = np.unique(np.linspace(0, aligned.n_obs - 1, min(aligned.n_obs, 256)).astype(np.int64))
+    for _ in aligned.blocks(rows=rows):
+        pass
+    if aligned.coverage < TOO_LOW_COVERAGE:
+        msg = (
+            f"Only {aligned.coverage:.0%} of the counts lie in genes that {model!r} knows (at least "
+            f"{TOO_LOW_COVERAGE:.0%} are needed). Check species and names with sc_drugresp.pp.harmonize_genes(adata)."
+        )
+        raise ValueError(msg)
+
+
+def _check_values(values: np.ndarray, empty: int, model: str) -> None:
+    """NaN rows and collapsed embeddings are told, not hidden."""
+    if empty == len(values):
+        msg = f"{model!r} could embed none of the {len(values)} cells: no known gene is expressed."
+        raise ValueError(msg)
+    if empty:
+        warn(f"{empty} of {len(values)} cells have no gene that {model!r} can embed; their rows are NaN.")
+    usable = values[~np.isnan(values).any(axis=1)]
+    if len(usable) >= 10:
+        sample = usable[np.linspace(0, len(usable) - 1, min(len(usable), 500)).astype(int)].astype(np.float64)
+        norms = np.linalg.norm(sample, axis=1, keepdims=True)
+        unit = sample / np.maximum(norms, 1e-12)
+        n = len(unit)
+        cosine = (np.square(unit.sum(axis=0)).sum() - n) / (n * (n - 1))
+        if cosine > COLLAPSED_COSINE:
+            warn(f"Embeddings of {model!r} are nearly parallel (mean cosine {cosine:.3f}); check species and counts.")
