@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +12,8 @@ from .._logging import logger
 from .._settings import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
     from mudata import MuData
     from scipy.sparse import csr_matrix
@@ -94,21 +95,26 @@ class AlignedCounts:
         self.source, self.alignment = source, alignment
         self.n_obs = source.n_obs
         self.counts_seen = self.counts_matched = 0.0
+        columns, ids = alignment.columns, alignment.ids
+        targets = np.unique(columns[columns >= 0])
+        if alignment.mode == "auto":  # canonical: the order of the columns must not change a cell
+            targets = targets[np.argsort(ids[targets], kind="stable")]
+        place = np.full(len(ids), -1, dtype=np.int32)
+        place[targets] = np.arange(len(targets), dtype=np.int32)
+        self._ids = ids[targets].astype(np.int32, copy=False)
+        self._rank = np.where(columns >= 0, place[columns], -1).astype(np.int32)
 
     def blocks(self, size: int | None = None, rows: np.ndarray | None = None) -> Iterator[CountBlock]:
         """Yield :class:`CountBlock` pieces; with `rows`, only these rows, in this order."""
-        columns, ids = self.alignment.columns, self.alignment.ids
-        canonical = self.alignment.mode == "auto"
+        from .kernels import restrict_rows
+
         for start, block in self.source.blocks(size, rows):
-            totals = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-            indptr, target, counts = _restrict(block, columns, merge=self.alignment.duplicates == "sum")
-            gene_ids = ids[target]
-            if canonical:
-                order = np.lexsort((gene_ids, np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))))
-                gene_ids, counts = gene_ids[order], counts[order]
+            indptr, rank, counts, totals = restrict_rows(
+                block.indptr, block.indices, block.data, self._rank, len(self._ids)
+            )
             self.counts_seen += float(totals.sum())
             self.counts_matched += float(counts.sum(dtype=np.float64))
-            yield CountBlock(start, indptr, gene_ids.astype(np.int32, copy=False), counts, totals)
+            yield CountBlock(start, indptr, self._ids[rank], counts, totals)
 
     @property
     def coverage(self) -> float:
@@ -203,7 +209,9 @@ def _candidates(adata: AnnData, layer: str | None) -> Iterator[tuple[str, Any, A
         yield "raw", adata.raw.X, adata.raw.var
     elif layer is not None:
         if layer not in adata.layers:
-            msg = f"Layer {layer!r} not found in `.layers`. Available layers: {sorted(adata.layers)}; also 'X' and 'raw'."
+            msg = (
+                f"Layer {layer!r} not found in `.layers`. Available layers: {sorted(adata.layers)}; also 'X' and 'raw'."
+            )
             raise KeyError(msg)
         yield f"layers[{layer!r}]", adata.layers[layer], adata.var
     else:
@@ -250,27 +258,13 @@ def _rows(matrix: Any, index: slice | np.ndarray) -> Any:
 def _as_csr(block: Any) -> csr_matrix:
     from scipy.sparse import csr_matrix
 
-    out = csr_matrix(block, dtype=np.float32) if not hasattr(block, "tocsr") else csr_matrix(block.tocsr(), dtype=np.float32)
+    out = (
+        csr_matrix(block, dtype=np.float32)
+        if not hasattr(block, "tocsr")
+        else csr_matrix(block.tocsr(), dtype=np.float32)
+    )
     if not out.has_sorted_indices or not out.data.all():
         out = out.copy()  # never touch the user's arrays
         out.sum_duplicates()
         out.eliminate_zeros()
     return out
-
-
-def _restrict(block: csr_matrix, columns: np.ndarray, *, merge: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keep the entries whose column is known; with `merge`, add those that share a target column."""
-    target = columns[block.indices]
-    keep = target >= 0
-    row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))[keep]
-    target, counts = target[keep], block.data[keep]
-    if merge and np.any(target != block.indices[keep]):
-        order = np.lexsort((target, row))
-        row, target, counts = row[order], target[order], counts[order]
-        first = np.ones(len(row), dtype=bool)
-        first[1:] = (row[1:] != row[:-1]) | (target[1:] != target[:-1])
-        counts = np.add.reduceat(counts, np.flatnonzero(first)) if len(counts) else counts
-        row, target = row[first], target[first]
-    indptr = np.zeros(block.shape[0] + 1, dtype=np.int64)
-    np.cumsum(np.bincount(row, minlength=block.shape[0]), out=indptr[1:])
-    return indptr, target, counts

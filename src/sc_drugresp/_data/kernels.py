@@ -1,4 +1,4 @@
-"""Numba kernels shared by the tokenizers: random streams keyed by a cell's counts."""
+"""Numba kernels shared by the tokenizers: gene alignment, and random streams keyed by a cell's counts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,61 @@ import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
+_DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+_BIT = np.zeros(64, dtype=np.int64)  # position of the lowest set bit, read through a De Bruijn product
+for _i in range(64):
+    _BIT[((int(_DE_BRUIJN) << _i) & (2**64 - 1)) >> 58] = _i
+
+
+@numba.njit(cache=True)
+def restrict_rows(
+    indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, rank: np.ndarray, n_ranks: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Keep the entries of CSR rows whose column is known, order them by rank, add those that share a rank.
+
+    Parameters
+    ----------
+    indptr, indices, data
+        CSR rows.
+    rank
+        Place of each column in the output order, -1 for columns to drop, shape `(n_columns,)`.
+    n_ranks
+        Number of places.
+
+    Returns
+    -------
+    `indptr`, ranks and counts of the output, and the sum of each input row over all its columns (float64).
+    """
+    n_rows = len(indptr) - 1
+    out_indptr = np.zeros(n_rows + 1, dtype=np.int64)
+    out_rank = np.empty(len(data), dtype=np.int32)
+    out_data = np.empty(len(data), dtype=data.dtype)
+    totals = np.zeros(n_rows, dtype=np.float64)
+    seen = np.zeros((n_ranks >> 6) + 1, dtype=np.uint64)  # a bit per rank: reading it in order replaces a sort
+    sums = np.zeros(n_ranks, dtype=data.dtype)
+    end = 0
+    for row in range(n_rows):
+        for j in range(indptr[row], indptr[row + 1]):
+            totals[row] += data[j]
+            r = rank[indices[j]]
+            if r >= 0:
+                bit = np.uint64(1) << np.uint64(r & 63)
+                if seen[r >> 6] & bit:
+                    sums[r] += data[j]
+                else:
+                    seen[r >> 6] |= bit
+                    sums[r] = data[j]
+        for word in range(len(seen)):
+            bits = seen[word]
+            while bits != np.uint64(0):
+                lowest = bits & (~bits + np.uint64(1))
+                r = (word << 6) + _BIT[(lowest * _DE_BRUIJN) >> np.uint64(58)]
+                out_rank[end], out_data[end] = r, sums[r]
+                end += 1
+                bits ^= lowest
+            seen[word] = np.uint64(0)
+        out_indptr[row + 1] = end
+    return out_indptr, out_rank[:end].copy(), out_data[:end].copy(), totals
 
 
 @numba.njit(cache=True, inline="always")

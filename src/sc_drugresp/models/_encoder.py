@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -17,6 +15,9 @@ from .._settings import settings
 from ._weights import load_strict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
     from anndata import AnnData
 
     from .._data.counts import AlignedCounts
@@ -106,6 +107,32 @@ class CellEncoder(nn.Module):
         load_strict(model, cls.remap(dict(state)), source=source)
         return model.eval()
 
+    @classmethod
+    def random(cls, config: Any = None, vocab: GeneVocab | None = None, *, seed: int = 0) -> CellEncoder:
+        """Build with random parameters, for tests and benchmarks of speed; `None` is the published size.
+
+        Parameters
+        ----------
+        config
+            Sizes and options.
+        vocab
+            Genes; `None` makes up as many names as the published checkpoint knows, see :meth:`example_vocab`.
+        seed
+            Seed of the parameters.
+        """
+        config = cls.Config() if config is None else config
+        with torch.device("meta"):
+            model = cls(config, cls.example_vocab(config) if vocab is None else vocab)
+        generator = torch.Generator().manual_seed(seed)
+        state = {name: _random_tensor(name, like, generator) for name, like in model.state_dict().items()}
+        load_strict(model, state, source="random parameters")
+        return model.eval()
+
+    @classmethod
+    def example_vocab(cls, config: Any) -> GeneVocab:  # noqa: ARG003 (read by models whose vocabulary has a set size)
+        """A vocabulary of made-up names of the size that a model is published with."""
+        return GeneVocab([f"GENE{i}" for i in range(20_000)])
+
     @staticmethod
     def remap(state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Published names to ours: pure, drops by name what an embedding does not need."""
@@ -153,6 +180,10 @@ class CellEncoder(nn.Module):
         One ragged sequence per cell, see :class:`~sc_drugresp._data.Tokens`.
         """
         return Tokens.concatenate([tokens for _, tokens in self.token_blocks(_aligned(self, data, layer, genes), rng)])
+
+    def read(self, data: AnnData, layer: str | None) -> CountSource:
+        """Find the matrix that this model works on: raw counts, unless a model has an option for something else."""
+        return read_counts(data, layer=layer)
 
     def token_blocks(
         self, source: AlignedCounts, seed: int, rows: np.ndarray | None = None
@@ -254,7 +285,7 @@ class CellEncoder(nn.Module):
 def _aligned(encoder: CellEncoder, data: Any, layer: str | None, genes: GeneMode) -> AlignedCounts:
     if hasattr(data, "alignment"):
         return data
-    source = data if isinstance(data, CountSource) else read_counts(data, layer=layer)
+    source = data if isinstance(data, CountSource) else encoder.read(data, layer)
     aligned = source.align(encoder.vocab, genes)
     if not (aligned.alignment.ids >= 0).any():
         found = ", ".join(map(repr, source.names[:3]))
@@ -265,6 +296,15 @@ def _aligned(encoder: CellEncoder, data: Any, layer: str | None, genes: GeneMode
         )
         raise ValueError(msg)
     return aligned
+
+
+def _random_tensor(name: str, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Matrices drawn from N(0, 0.02), norms and biases as at the start of training."""
+    if not like.is_floating_point():
+        return torch.zeros(like.shape, dtype=like.dtype)
+    if like.ndim > 1:
+        return torch.empty(like.shape, dtype=like.dtype).normal_(0.0, 0.02, generator=generator)
+    return (torch.ones if name.endswith("weight") else torch.zeros)(like.shape, dtype=like.dtype)
 
 
 def _device() -> torch.device:
