@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ class _StderrHandler(logging.StreamHandler[Any]):
 
 def set_verbosity(level: int) -> None:
     """Show messages of our logger: 0 errors, 1 warnings, 2 info, 3 debug."""
-    global _handler  # noqa: PLW0603 (one handler per process)
+    global _handler
     if _handler is None:
         _handler = _StderrHandler()
         _handler.setFormatter(logging.Formatter("%(message)s"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._logging import set_verbosity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def _positive(name: str) -> Callable[[Any], int]:
@@ -66,7 +68,11 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "data_dir": (None, _directory, "A directory searched for data sets before the cache (`SC_DRUGRESP_DATA`)."),
     "offline": (False, _flag, "Never use the network."),
     "batch_tokens": (16_384, _positive("batch_tokens"), "Most padded tokens in a batch; lower it if memory runs out."),
-    "block_cells": (2_048, _positive("block_cells"), "Cells read at once; memory grows with it, results do not change."),
+    "block_cells": (
+        2_048,
+        _positive("block_cells"),
+        "Cells read at once; memory grows with it, results do not change.",
+    ),
     "n_jobs": (1, _positive("n_jobs"), "Processes or threads for work that runs in parallel."),
     "progress": (True, _flag, "Show progress bars where a terminal or notebook reads them."),
     "verbosity": (1, _verbosity, "0 errors, 1 warnings, 2 info (names the keys that were written), 3 debug."),

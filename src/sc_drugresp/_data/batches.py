@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def token_batches(lengths: np.ndarray, batch_tokens: int, *, max_waste: float = 0.05) -> Iterator[np.ndarray]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 GeneMode = Literal["auto", "exact"]
 Duplicates = Literal["sum", "first", "keep"]
@@ -74,7 +76,9 @@ class GeneVocab:
                 table.setdefault(self._fold(name), table[self._fold(target)])
         return table
 
-    def align(self, names: Sequence[str], other: Sequence[str] | None = None, *, mode: GeneMode = "auto") -> GeneAlignment:
+    def align(
+        self, names: Sequence[str], other: Sequence[str] | None = None, *, mode: GeneMode = "auto"
+    ) -> GeneAlignment:
         """Map the columns of a data set to token ids.
 
         Parameters
@@ -102,7 +106,9 @@ class GeneVocab:
         """Use the second identifier: where names fail, or instead of them if only it is of the right kind."""
         if other is None:
             return ids
-        second = np.array([self._lookup.get(self._fold(str(name)), -1) if name else -1 for name in other], dtype=np.int32)
+        second = np.array(
+            [self._lookup.get(self._fold(str(name)), -1) if name else -1 for name in other], dtype=np.int32
+        )
         if mode == "auto":
             return np.where(ids < 0, second, ids)
         return second if (ids >= 0).sum() < (second >= 0).sum() and not (ids >= 0).any() else ids

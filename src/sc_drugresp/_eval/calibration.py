@@ -1,7 +1,7 @@
 """Probabilities that mean what they say: calibration over samples, its uncertainty, and reliability tables.
 
-Sources: Platt (1999) for the logistic map and its smoothed targets, Guo et al. (2017, arXiv:1706.04599) for temperature
-scaling and the expected calibration error.
+Sources: Platt (1999) for the logistic map, Guo et al. (2017, arXiv:1706.04599) for temperature scaling and the expected
+calibration error, Gelman et al. (2008, Ann. Appl. Stat. 2:1360) for the scale of the weak prior of the slope.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ MIN_SAMPLES, MIN_PER_CLASS = 4, 2
 """Held-out samples, in all and per class, below which a probability is not calibrated."""
 MIN_SAMPLES_ISOTONIC = 20
 """Isotonic regression bends to every sample; with fewer the two numbers of the logistic map generalize better."""
+_PRIOR_SD = 2.5
+"""Of the slope per SD of the logits; it keeps separated classes finite and is far from binding otherwise."""
 _GRID = 128
 _BINS_PER_SAMPLE = 50
 
@@ -114,9 +116,9 @@ def fit_calibration(
 ) -> Calibration:
     """Calibrate held-out logits so that P(sensitive) is a frequency over samples.
 
-    A logistic map (temperature and bias) is fitted by maximum likelihood in which every sample weighs the same, however
-    many cells it has. Targets are smoothed as Platt proposed, with samples as the count: a handful of samples cannot
-    produce a probability of 0.999. A score that ranks the classes the wrong way around gets slope 0, never a flip.
+    A logistic map (temperature and bias) is fitted by likelihood in which every sample weighs as one observation, however
+    many cells it has, with a weak prior on the slope: a handful of perfectly ranked samples cannot produce a probability
+    of 0.999. A score that ranks the classes the wrong way around gets slope 0, never a flip.
 
     Parameters
     ----------
@@ -205,23 +207,19 @@ def fit_calibration(
 
 
 def _fit_logistic(z: FloatArray, y: IntArray, weights: FloatArray) -> tuple[float, float]:
-    """Slope and bias with Platt's targets; the slope is never negative."""
+    """Slope and bias of P(sensitive) given a logit; the slope is never negative."""
     from sklearn.linear_model import LogisticRegression
 
     keep = weights > 0
     z, y, weights = z[keep], y[keep], weights[keep]
-    n_sensitive, n_resistant = weights[y == 1].sum(), weights[y == 0].sum()
-    target = np.where(y == 1, (n_sensitive + 1) / (n_sensitive + 2), 1 / (n_resistant + 2))
-    center, scale = z.mean(), z.std()
-    prior = np.average(target, weights=weights)
+    prior = np.average(y, weights=weights)
     flat = float(np.log(prior / (1 - prior)))
+    center, scale = np.average(z, weights=weights), z.std()
     if scale < 1e-12:
         return 0.0, flat
-    # A soft target is two rows that share the weight.
-    rows = np.tile((z - center) / scale, 2)[:, None]
-    classes = np.repeat([1, 0], len(z))
-    shares = np.concatenate([weights * target, weights * (1 - target)])
-    model = LogisticRegression(C=np.inf, tol=1e-6, max_iter=200).fit(rows, classes, sample_weight=shares)
+    # `C` is the variance of the prior of the slope, in units where the logits have SD 1.
+    model = LogisticRegression(C=_PRIOR_SD**2, tol=1e-6, max_iter=200)
+    model.fit(((z - center) / scale)[:, None], y, sample_weight=weights)
     slope = float(model.coef_[0, 0] / scale)
     if slope <= 0:
         return 0.0, flat

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .attention import SelfAttention
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 
 class PostNormLayer(nn.Module):

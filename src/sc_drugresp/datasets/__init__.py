@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._fetch import available, load
 from ._toy import toy
 
-__all__ = ["toy"]
+__all__ = ["available", "load", "toy"]

@@ -201,7 +201,7 @@ class CellEncoder(nn.Module):
         rng: int = 0,
         groups: np.ndarray | None = None,
         batch_tokens: int | None = None,
-        mask_obs: np.ndarray | None = None,  # noqa: ARG002 (nothing is learned from the data)
+        mask_obs: np.ndarray | None = None,
     ) -> np.ndarray:
         """Embed all cells, in their order.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class TreeHead:
 
 
 Head = LinearHead | MLPHead | TreeHead
-HEADS: dict[str, type[LinearHead] | type[MLPHead] | type[TreeHead]] = {
+HEADS: dict[str, type[LinearHead | MLPHead | TreeHead]] = {
     head.kind: head for head in (LinearHead, MLPHead, TreeHead)
 }
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .._settings import settings
-from ._spec import Checkpoint, ModelSpec, RemoteFile
+
+if TYPE_CHECKING:
+    from ._spec import Checkpoint, ModelSpec, RemoteFile
 
 
 def cache_folder(spec: ModelSpec, checkpoint: Checkpoint) -> Path:

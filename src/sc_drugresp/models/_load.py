@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from .._imports import require
@@ -11,6 +10,8 @@ from ._hub import locate
 from ._registry import find
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from ._encoder import CellEncoder
     from ._spec import ModelSpec
 

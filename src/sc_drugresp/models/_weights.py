@@ -7,13 +7,14 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._logging import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from torch import Tensor, nn
 
 

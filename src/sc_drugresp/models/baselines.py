@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anndata as ad
@@ -14,6 +13,8 @@ from .._data import CountSource, GeneVocab, read_counts
 from .._logging import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anndata import AnnData
 
 TARGET_SUM = 1e4

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anndata as ad
 import numpy as np
@@ -13,6 +12,9 @@ import torch
 from scipy import sparse
 
 from .baselines import FittedEmbedder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class SCVI(FittedEmbedder):
@@ -52,11 +54,11 @@ class SCVI(FittedEmbedder):
         return ("n_latent", "n_layers", "max_epochs", *super()._options())
 
     def _build(self, counts: sparse.csr_matrix) -> Any:
-        from scvi.model import SCVI as Model
+        from scvi.model import SCVI as VAE
 
         cells = ad.AnnData(counts)
-        Model.setup_anndata(cells)
-        return Model(cells, n_latent=self.n_latent, n_layers=self.n_layers, gene_likelihood="nb")
+        VAE.setup_anndata(cells)
+        return VAE(cells, n_latent=self.n_latent, n_layers=self.n_layers, gene_likelihood="nb")
 
     def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
         with _own_random_state(rng):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +14,8 @@ from .._logging import logger, warn
 from ..models._registry import find
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from anndata import AnnData
     from mudata import MuData
 

@@ -1,0 +1,151 @@
+"""`datasets.available` and `datasets.load`: the user's own folder, then the cache, then the archive."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .._download import Expected, fetch
+from .._logging import logger
+from .._settings import settings
+from ._registry import Dataset, registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def available() -> pd.DataFrame:
+    """List the data sets that :func:`~sc_drugresp.datasets.load` knows; nothing is downloaded.
+
+    Returns
+    -------
+    One row per data set, indexed by the name to load. `where` is `'data_dir'` (an `.h5ad` file in
+    `settings.data_dir`), `'cache'` or `'download'`. `label_kind` says what a label means in that study, or that the
+    deposit has none. `confirmed` is false where the name of the file at the archive follows from its rules only.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> sdr.datasets.available().loc["GSE120575", "cancer"]
+    'Melanoma'
+    """
+    import pandas as pd
+
+    rows: dict[str, dict[str, object]] = {}
+    for path in _own_files():
+        accession = path.stem.split("_")[0]
+        rows[path.stem] = _row(registry().get(accession), accession, "data_dir", path)
+    for name, dataset in registry().items():
+        path = _cached(name)
+        rows[name] = _row(dataset, name, "cache" if path.is_file() else "download", path)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("name")
+
+
+def _row(dataset: Dataset | None, accession: str, where: str, path: Path) -> dict[str, object]:
+    return {
+        "accession": accession,
+        "cancer": dataset.cancer if dataset else "",
+        "source": dataset.source if dataset else "",
+        "drugs": ", ".join(dataset.drugs) if dataset else "",
+        "protocol": dataset.protocol if dataset else "",
+        "values": dataset.values if dataset and where != "data_dir" else "",
+        "label_kind": dataset.label_kind if dataset and where != "data_dir" else "",
+        "pmid": dataset.pmid if dataset else "",
+        "where": where,
+        "confirmed": where != "download" or (dataset is not None and dataset.confirmed),
+        "path": str(path) if path.is_file() else "",
+    }
+
+
+def load(name: str) -> AnnData:
+    """Load a public drug-response data set.
+
+    An `.h5ad` file of that name in `settings.data_dir` (environment variable `SC_DRUGRESP_DATA`) comes first, then the
+    cache, then a download from GEO. The archive publishes no checksums: the SHA-256 of the first download is kept
+    beside the file, and later downloads must agree with it.
+
+    Parameters
+    ----------
+    name
+        A name from :func:`~sc_drugresp.datasets.available`, or an accession that one file of `settings.data_dir`
+        starts with.
+
+    Returns
+    -------
+    :class:`~anndata.AnnData` as deposited: `.X` (CSR, dtype `float32`) holds what `.uns['dataset']['values']` says;
+    `.obs['response']` exists where the deposit labels cells, patients or arms.
+
+    Raises
+    ------
+    ValueError
+        No such data set, or the files are not what they should be.
+    ConnectionError
+        It has to be downloaded and cannot be; the message gives the manual step.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> adata = sdr.datasets.load("GSE149214")  # doctest: +SKIP
+    """
+    import anndata as ad
+
+    own = _own_file(name)
+    if own is not None:
+        logger.info("reading %s", own)
+        return ad.read_h5ad(own)
+    if name not in registry():
+        names = [*registry(), *(path.stem for path in _own_files())]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        msg = f"Unknown data set {name!r}.{hint} See sc_drugresp.datasets.available() for all {len(names)}."
+        raise ValueError(msg)
+    cached = _cached(name)
+    if cached.is_file():
+        logger.info("reading %s", cached)
+        return ad.read_h5ad(cached)
+    return _download(registry()[name], cached)
+
+
+def _download(dataset: Dataset, cached: Path) -> AnnData:
+    from ._read import read
+
+    folder = cached.parent
+    paths = {}
+    for role, file in dataset.files.items():
+        manual = f"get {file} from {dataset.page} and put it into {folder}"
+        expected = Expected(dataset.sizes.get(role), dataset.sha256.get(role))
+        paths[role] = fetch(folder / file, dataset.urls(role), expected, manual=manual)
+    adata = read(dataset, paths)
+    partial = cached.with_name(f".{cached.name}.{os.getpid()}.part")
+    try:
+        adata.write_h5ad(partial, compression="gzip")
+        partial.replace(cached)
+    finally:
+        partial.unlink(missing_ok=True)
+    return adata
+
+
+def _cached(name: str) -> Path:
+    return settings.cache_dir / "datasets" / name / f"{name}.h5ad"
+
+
+def _own_files() -> list[Path]:
+    folder = settings.data_dir
+    return sorted(folder.glob("*.h5ad")) if folder is not None and folder.is_dir() else []
+
+
+def _own_file(name: str) -> Path | None:
+    files = _own_files()
+    exact = [path for path in files if path.stem == name or path.name == name]
+    if exact:
+        return exact[0]
+    started = [path for path in files if path.stem.split("_")[0] == name]
+    if len(started) > 1:
+        msg = (
+            f"{name!r} fits several files in {settings.data_dir}: {[path.stem for path in started]}. Name one of them."
+        )
+        raise ValueError(msg)
+    return started[0] if started else None
