@@ -99,6 +99,9 @@ class AlignedCounts:
         targets = np.unique(columns[columns >= 0])
         if alignment.mode == "auto":  # canonical: the order of the columns must not change a cell
             targets = targets[np.argsort(ids[targets], kind="stable")]
+        elif alignment.duplicates == "collapse":
+            shared = np.bincount(columns[columns >= 0], minlength=len(ids))[targets] > 1
+            targets = targets[np.argsort(shared, kind="stable")]
         place = np.full(len(ids), -1, dtype=np.int32)
         place[targets] = np.arange(len(targets), dtype=np.int32)
         self._ids = ids[targets].astype(np.int32, copy=False)
@@ -113,8 +116,11 @@ class AlignedCounts:
                 block.indptr, block.indices, block.data, self._rank, len(self._ids)
             )
             self.counts_seen += float(totals.sum())
-            self.counts_matched += float(counts.sum(dtype=np.float64))
-            yield CountBlock(start, indptr, self._ids[rank], counts, totals)
+            gene_ids = self._ids[rank]
+            unknown = self.alignment.unknown_id
+            known = counts if unknown is None else counts[gene_ids != unknown]
+            self.counts_matched += float(known.sum(dtype=np.float64))
+            yield CountBlock(start, indptr, gene_ids, counts, totals)
 
     @property
     def coverage(self) -> float:

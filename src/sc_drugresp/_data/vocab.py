@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 GeneMode = Literal["auto", "exact"]
-Duplicates = Literal["sum", "first", "keep"]
+Duplicates = Literal["sum", "first", "keep", "collapse"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class GeneVocab:
         What the names are.
     duplicates
         Upstream's rule for a gene that several columns hold, applied with `genes="exact"`:
-        add the counts, take the first column, or keep the columns as separate tokens.
+        add the counts, take the first column, or keep the columns as separate tokens. `'collapse'` is Geneformer's:
+        add, and put the sums behind the other columns, but only if two *different* names meet in a gene, else keep.
     fold_case
         Whether upstream compares names without regard to case.
     synonyms
@@ -96,11 +97,16 @@ class GeneVocab:
             raise ValueError(msg)
         names = [str(name) for name in names]
         lookup = self._lookup
-        ids = np.array([lookup.get(self._fold(name), -1) for name in names], dtype=np.int32)
-        ids = self._from_other(ids, other, mode)
+        direct = np.array([lookup.get(self._fold(name), -1) for name in names], dtype=np.int32)
+        ids = self._from_other(direct, other, mode)
         if mode == "auto":
-            ids = self._from_tables(ids, names, other)
-        return GeneAlignment(ids, mode, "sum" if mode == "auto" else self.duplicates, n_vocabulary=len(self))
+            return GeneAlignment(self._from_tables(ids, names, other), mode, "sum", n_vocabulary=len(self))
+        duplicates = self.duplicates
+        if duplicates == "collapse":
+            texts = names if other is None or np.array_equal(ids, direct) else other
+            spellings = {self._fold(str(text)) for text, token in zip(texts, ids.tolist()) if token >= 0}
+            duplicates = "collapse" if len(spellings) > len(np.unique(ids[ids >= 0])) else "keep"
+        return GeneAlignment(ids, mode, duplicates, n_vocabulary=len(self))
 
     def _from_other(self, ids: np.ndarray, other: Sequence[str] | None, mode: GeneMode) -> np.ndarray:
         """Use the second identifier: where names fail, or instead of them if only it is of the right kind."""
@@ -131,12 +137,21 @@ class GeneVocab:
 
 @dataclass(frozen=True)
 class GeneAlignment:
-    """Token id of each column of a data set (-1: unknown to the model), and the rule for duplicates."""
+    """Token id of each column of a data set (-1: unknown to the model), and the rule for duplicates.
+
+    `unknown_id` is the token that stands for any unknown gene in models that keep its place in the sequence.
+    """
 
     ids: np.ndarray
     mode: GeneMode
     duplicates: Duplicates
     n_vocabulary: int
+    unknown_id: int | None = None
+
+    @property
+    def matched(self) -> np.ndarray:
+        """Which columns the model knows, shape `(n_columns,)`, bool."""
+        return self.ids >= 0 if self.unknown_id is None else (self.ids >= 0) & (self.ids != self.unknown_id)
 
     @cached_property
     def columns(self) -> np.ndarray:
@@ -147,13 +162,13 @@ class GeneAlignment:
         known = np.flatnonzero(self.ids >= 0)
         _, first, inverse = np.unique(self.ids[known], return_index=True, return_inverse=True)
         target = known[first][inverse]
-        columns[known] = target if self.duplicates == "sum" else np.where(target == known, known, -1)
+        columns[known] = target if self.duplicates != "first" else np.where(target == known, known, -1)
         return columns
 
     def summary(self) -> dict[str, Any]:
         """Numbers for `.uns`: columns matched, genes of the vocabulary seen, duplicates."""
-        matched = int((self.ids >= 0).sum())
-        distinct = len(np.unique(self.ids[self.ids >= 0]))
+        matched = int(self.matched.sum())
+        distinct = len(np.unique(self.ids[self.matched]))
         return {
             "mode": self.mode,
             "n_genes": len(self.ids),

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 class PostNormLayer(nn.Module):
-    """Attention and feed-forward, each followed by a residual sum and LayerNorm (Vaswani et al., 2017)."""
+    """Attention and feed-forward, each followed by a residual sum and LayerNorm (Vaswani et al., 2017).
+
+    `attn_dropout` (attention weights) and `inner_dropout` (after the activation) are `dropout` unless they are given.
+    """
 
     def __init__(
         self,
@@ -25,22 +28,25 @@ class PostNormLayer(nn.Module):
         ffn_dim: int,
         *,
         dropout: float = 0.0,
+        attn_dropout: float | None = None,
+        inner_dropout: float | None = None,
         eps: float = 1e-5,
         activation: Callable[[Tensor], Tensor] = F.relu,
     ) -> None:
         super().__init__()
-        self.attn = SelfAttention(dim, heads, dropout=dropout)
+        self.attn = SelfAttention(dim, heads, dropout=dropout if attn_dropout is None else attn_dropout)
         self.attn_norm = nn.LayerNorm(dim, eps=eps)
         self.up, self.down = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
         self.ffn_norm = nn.LayerNorm(dim, eps=eps)
         self.drop = nn.Dropout(dropout)
+        self.inner_drop = nn.Dropout(dropout if inner_dropout is None else inner_dropout)
         self.activation = activation
 
     def forward(self, x: Tensor, keep: Tensor | None = None, *, queries: int | None = None) -> Tensor:
         """`queries` computes only the first positions, which is exact when nothing reads the others."""
         residual = x if queries is None else x[:, :queries]
         x = self.attn_norm(residual + self.drop(self.attn(x, keep, queries=queries)))
-        return self.ffn_norm(x + self.drop(self.down(self.drop(self.activation(self.up(x))))))
+        return self.ffn_norm(x + self.drop(self.down(self.inner_drop(self.activation(self.up(x))))))
 
 
 def run_layers(

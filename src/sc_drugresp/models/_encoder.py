@@ -287,7 +287,7 @@ def _aligned(encoder: CellEncoder, data: Any, layer: str | None, genes: GeneMode
         return data
     source = data if isinstance(data, CountSource) else encoder.read(data, layer)
     aligned = source.align(encoder.vocab, genes)
-    if not (aligned.alignment.ids >= 0).any():
+    if not aligned.alignment.matched.any():
         found = ", ".join(map(repr, source.names[:3]))
         msg = (
             f"None of the {source.n_vars} genes is known to {encoder.name or type(encoder).__name__}, which expects "

@@ -112,6 +112,33 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def flat_state(value: Any, *, source: object) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, whatever it is wrapped in.
+
+    Looks below `state_dict`, `model_state_dict` or `model`, ignores what stands beside it (epoch, optimizer), and takes
+    off the `module.` that data-parallel training puts in front.
+
+    Raises
+    ------
+    ValueError
+        There are no named tensors in it.
+    """
+    import torch
+
+    while isinstance(value, dict):
+        inner = [value[key] for key in ("state_dict", "model_state_dict", "model") if isinstance(value.get(key), dict)]
+        if not inner:
+            break
+        value = inner[0]
+    if not isinstance(value, dict) or not any(isinstance(item, torch.Tensor) for item in value.values()):
+        msg = f"{source} holds no named tensors, found {type(value).__name__}. Is it a weights file?"
+        raise ValueError(msg)
+    tensors = {str(name): item for name, item in value.items() if isinstance(item, torch.Tensor)}
+    while all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): item for name, item in tensors.items()}
+    return tensors
+
+
 def rename(state: Mapping[str, Any], rules: Mapping[str, str], *, drop: Iterable[str] = ()) -> dict[str, Any]:
     """Rename parameters by regular expressions applied in order; names that match `drop` are left out."""
     dropped = [re.compile(pattern) for pattern in drop]

@@ -1,0 +1,122 @@
+"""Numba kernels of the models that read a cell as its genes in order of expression."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True)
+def rank_by_value(
+    indptr: np.ndarray,
+    gene_ids: np.ndarray,
+    counts: np.ndarray,
+    totals: np.ndarray,
+    inverse_scale: np.ndarray,
+    limit: int,
+    narrow: bool,  # noqa: FBT001 (numba takes no keyword-only arguments)
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Order the genes of each cell by decreasing scaled expression; equal values keep their order.
+
+    The value is `count * (1 / total) * 10,000 * inverse_scale[gene]`, the first two products in float32 if `narrow`.
+
+    Returns
+    -------
+    `indptr`, gene ids and values (float64) of at most `limit` genes per cell.
+    """
+    n_cells = len(indptr) - 1
+    out_indptr = np.zeros(n_cells + 1, dtype=np.int64)
+    for cell in range(n_cells):
+        out_indptr[cell + 1] = out_indptr[cell] + min(limit, indptr[cell + 1] - indptr[cell])
+    out_ids = np.empty(out_indptr[-1], dtype=np.int32)
+    out_values = np.empty(out_indptr[-1], dtype=np.float64)
+    for cell in range(n_cells):
+        start, stop = indptr[cell], indptr[cell + 1]
+        if stop == start:
+            continue
+        values = np.empty(stop - start, dtype=np.float64)
+        inverse32, inverse64 = np.float32(1.0) / np.float32(totals[cell]), 1.0 / totals[cell]
+        for j in range(start, stop):
+            if narrow:
+                scaled = np.float64(np.float32(np.float32(counts[j] * inverse32) * np.float32(1e4)))
+            else:
+                scaled = np.float64(counts[j]) * inverse64 * 1e4
+            values[j - start] = -(scaled * inverse_scale[gene_ids[j]])
+        order = np.argsort(values, kind="mergesort")
+        for k in range(out_indptr[cell + 1] - out_indptr[cell]):
+            out_ids[out_indptr[cell] + k] = gene_ids[start + order[k]]
+            out_values[out_indptr[cell] + k] = -values[order[k]]
+    return out_indptr, out_ids, out_values
+
+
+@numba.njit(cache=True)
+def top_counts(
+    indptr: np.ndarray,
+    gene_ids: np.ndarray,
+    counts: np.ndarray,
+    piece_indptr: np.ndarray,
+    piece_ids: np.ndarray,
+    n_vocabulary: int,
+    begin: int,
+    end: int,
+    limit: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sequence `begin`, the tokens of the most expressed genes, `end`; equal counts keep their order.
+
+    Gene `n_vocabulary + k` stands for the tokens `piece_ids[piece_indptr[k]:piece_indptr[k + 1]]`, possibly none.
+
+    Returns
+    -------
+    `indptr` and token ids, at most `limit` tokens between `begin` and `end`.
+    """
+    n_cells = len(indptr) - 1
+    out_indptr = np.zeros(n_cells + 1, dtype=np.int64)
+    out_ids = np.empty(n_cells * (limit + 2), dtype=np.int32)
+    best = np.empty(limit, dtype=np.int64)
+    filled = 0
+    for cell in range(n_cells):
+        n_usable = 0
+        usable = np.empty(indptr[cell + 1] - indptr[cell], dtype=np.int64)
+        for j in range(indptr[cell], indptr[cell + 1]):
+            k = gene_ids[j] - n_vocabulary
+            if k < 0 or piece_indptr[k + 1] > piece_indptr[k]:
+                usable[n_usable] = j
+                n_usable += 1
+        usable = usable[:n_usable]
+        take = min(limit, n_usable)
+        threshold, above = -np.inf, 0
+        if n_usable > limit > 0:
+            threshold = np.partition(counts[usable], n_usable - limit)[n_usable - limit]
+            for j in usable:
+                above += counts[j] > threshold
+        ties = take - above  # how many of the genes at the threshold still fit: the first ones
+        size = 0
+        for j in usable:
+            if n_usable > limit:
+                if counts[j] < threshold or (counts[j] == threshold and ties == 0):
+                    continue
+                ties -= counts[j] == threshold
+            place = size  # insertion keeps equal counts in their order
+            while place > 0 and counts[best[place - 1]] < counts[j]:
+                best[place] = best[place - 1]
+                place -= 1
+            best[place] = j
+            size += 1
+        out_ids[filled] = begin
+        filled += 1
+        room = limit
+        for rank in range(size):
+            token = gene_ids[best[rank]]
+            if token < n_vocabulary:
+                if room > 0:
+                    out_ids[filled] = token
+                    filled, room = filled + 1, room - 1
+            else:
+                k = token - n_vocabulary
+                for piece in range(piece_indptr[k], min(piece_indptr[k + 1], piece_indptr[k] + room)):
+                    out_ids[filled] = piece_ids[piece]
+                    filled, room = filled + 1, room - 1
+        out_ids[filled] = end
+        filled += 1
+        out_indptr[cell + 1] = filled
+    return out_indptr, out_ids[:filled].copy()
