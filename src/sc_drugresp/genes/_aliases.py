@@ -6,7 +6,6 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -111,7 +110,7 @@ def load_aliases(*, download: tuple[str, ...] = ()) -> Aliases:
         if paths[kind] is None and kind in download and not settings.offline and kind not in _failed:
             try:
                 paths[kind] = fetch_file(kind)
-            except OSError as error:
+            except ConnectionError as error:
                 _failed.add(kind)
                 logger.info("%s", error)
     stamps = tuple((kind, str(path), path.stat().st_mtime_ns) for kind, path in paths.items() if path is not None)
@@ -135,7 +134,7 @@ def find_file(kind: str) -> Path | None:
 
 
 def fetch_file(kind: str) -> Path:
-    """Fetch a file into the cache, once, with retries; the download replaces nothing until it is complete.
+    """Fetch a file into the cache, once; it appears there complete and verified, or not at all.
 
     Parameters
     ----------
@@ -144,57 +143,22 @@ def fetch_file(kind: str) -> Path:
 
     Raises
     ------
-    OSError
-        The network is switched off or fails. The message names the file and the manual step.
+    ConnectionError
+        The network is off limits (`settings.offline`) or fails. The message names the file and the manual step.
     ValueError
-        The file is not the one whose hash is known.
+        What arrived is not the file whose hash is known.
     """
+    from .._download import Expected, fetch
+
     source = SOURCES[kind]
     folder = settings.cache_dir / "genes"
-    path = folder / source.local_names[0]
-    by_hand = (
-        f"Download {source.url} ({source.publisher}, {source.license}) by hand and put it into {folder}, "
+    manual = (
+        f"download {source.url} ({source.name}; {source.publisher}; {source.license}) and put it into {folder}, "
         "or into the folder named by the environment variable SC_DRUGRESP_DATA."
     )
-    note = path.with_name(path.name + ".json")
-    known = source.sha256
-    if known is None and note.is_file():
-        known = json.loads(note.read_text())["sha256"]
-    if settings.offline and not path.is_file():
-        msg = f"The {source.name} is not on this machine and settings.offline is set. {by_hand}"
-        raise FileNotFoundError(msg)
-    import pooch
-    import requests
-
-    folder.mkdir(parents=True, exist_ok=True)
-    logger.info("fetching the %s from %s", source.name, source.url)
-    pup = pooch.create(path=folder, base_url="", registry={path.name: known}, urls={path.name: source.url}, retry_if_failed=1)
-    try:
-        with _quiet_pooch():
-            pup.fetch(path.name, downloader=pooch.HTTPDownloader(timeout=(5, 60)))
-    except requests.RequestException as error:
-        msg = f"The {source.name} could not be fetched ({type(error).__name__}). {by_hand}"
-        raise ConnectionError(msg) from error
-    except ValueError as error:
-        msg = f"The {source.name} at {source.url} is not the expected file: {error} {by_hand}"
-        raise ValueError(msg) from error
-    record = {"url": source.url, "release": source.release, "license": source.license, "sha256": _sha256(path)}
-    note.write_text(json.dumps(record, indent=2) + "\n")
-    return path
-
-
-class _quiet_pooch:  # noqa: N801 (used as a function)
-    """Our logger says what is fetched; pooch's own lines would appear twice."""
-
-    def __enter__(self) -> None:
-        import pooch
-
-        self.logger = pooch.get_logger()
-        self.level = self.logger.level
-        self.logger.setLevel("CRITICAL")
-
-    def __exit__(self, *_: object) -> None:
-        self.logger.setLevel(self.level)
+    return fetch(
+        folder / source.local_names[0], [source.url], Expected(sha256=source.sha256), manual=manual, attempts=2
+    )
 
 
 @lru_cache(maxsize=4)
@@ -276,7 +240,9 @@ def read_orthologs(path: Path) -> dict[str, str]:
         classes: dict[str, dict[str, list[str]]] = {}
         for row in rows[1:]:
             classes.setdefault(row[key], {}).setdefault(row[taxon], []).append(row[symbol])
-        pairs = [(human, mouse) for c in classes.values() for human in c.get("9606", []) for mouse in c.get("10090", [])]
+        pairs = [
+            (human, mouse) for c in classes.values() for human in c.get("9606", []) for mouse in c.get("10090", [])
+        ]
     else:
         human = _column(head, path, "human_gene_symbol", "human_symbol")
         mouse = _column(head, path, "mouse_gene_symbol", "mouse_symbol")

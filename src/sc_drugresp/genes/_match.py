@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ._aliases import Aliases, load_aliases
 from ._resolve import Resolution, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def match(
@@ -70,7 +72,7 @@ def match(
     # The whole data set is resolved, not only what is left: its other names tell the species.
     data = resolve(names, ids=None if data_ids is None else others, target="human", aliases=aliases)
     known = {key: place for key, place in _places(vocab, positions).items() if place >= 0}
-    for i in left:
+    for i in left.tolist():
         if data.status[i] in {"ambiguous", "lost", "other_species", "no_ortholog"}:
             continue
         for key in (data.ensembl_id[i], data.symbol[i]):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from ._aliases import Aliases, load_aliases
 from ._table import Organism, gene_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 OrganismChoice = Literal["auto", "human", "mouse"]
 STATUSES = (
@@ -255,7 +257,9 @@ def resolve(
         book = books[own]
         gene, how, text = _find(one, two, book, present)
         if gene >= 0 and own != target:
-            gene, how = _ortholog(book.symbols[gene], own, books[target], aliases) if overall == own else (-2, "other_species")
+            gene, how = (
+                _ortholog(book.symbols[gene], own, books[target], aliases) if overall == own else (-2, "other_species")
+            )
         elif gene < 0 and own != target and how == "lost" and overall != own:
             how = "other_species"
         status[i] = how
@@ -274,7 +278,7 @@ def resolve(
         species=np.array(species, dtype=object),
         organism=overall,
         target=target,  # type: ignore[arg-type]
-        release=f"{books[target].table.release} ({target})",  # type: ignore[index]
+        release=f"{books[target].table.release} ({target})",
         sources=dict(aliases.sources),
     )
 

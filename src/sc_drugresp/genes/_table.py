@@ -112,7 +112,9 @@ def gene_table(organism: str = "human") -> GeneTable:
         symbol=np.array(symbol, dtype=object),
         chromosome=np.array(chromosome, dtype=object),
         start=np.array(start, dtype=np.int64),
-        synonyms={names[0]: tuple(names[1:]) for names in (line.split("\t") for line in _lines(record["synonyms"]["file"]))},
+        synonyms={
+            names[0]: tuple(names[1:]) for names in (line.split("\t") for line in _lines(record["synonyms"]["file"]))
+        },
     )
 
 
