@@ -27,3 +27,63 @@ def _isolated_settings(tmp_path: Path):
 
     with sdr.settings.override(cache_dir=tmp_path / "cache", data_dir=None, offline=True, progress=False, device="cpu"):
         yield
+
+
+class FileServer:
+    """Serves bytes on localhost and misbehaves on demand; `log` holds (path, Range header) of every request."""
+
+    def __init__(self) -> None:
+        import http.server
+        import threading
+
+        self.files: dict[str, bytes] = {}
+        self.status: dict[str, list[int]] = {}
+        self.cut: dict[str, list[int]] = {}
+        self.ranges = True
+        self.log: list[tuple[str, str | None]] = []
+        owner = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                wanted = self.headers.get("Range")
+                owner.log.append((self.path, wanted))
+                status = owner.status[self.path].pop(0) if owner.status.get(self.path) else 200
+                body = owner.files.get(self.path)
+                if status != 200 or body is None:
+                    self.send_error(status if status != 200 else 404)
+                    return
+                start = int(wanted.split("=")[1].rstrip("-")) if wanted and owner.ranges else 0
+                if start >= len(body) > 0:
+                    self.send_error(416)
+                    return
+                self.send_response(206 if start else 200)
+                self.send_header("Content-Length", str(len(body) - start))
+                self.end_headers()
+                stop = owner.cut[self.path].pop(0) if owner.cut.get(self.path) else len(body)
+                self.wfile.write(body[start:stop])
+
+            def log_message(self, *args: object) -> None:
+                """Quiet."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def file_server(monkeypatch: pytest.MonkeyPatch):
+    """A local HTTP server with faults; the network is allowed while it runs and proxies are not used for it."""
+    import sc_drugresp as sdr
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = FileServer()
+    with sdr.settings.override(offline=False):
+        yield server
+    server.close()

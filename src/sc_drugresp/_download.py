@@ -162,9 +162,15 @@ def _try(url: str, part: Path, expected: Expected) -> tuple[str | None, bool]:
 def _network_errors() -> tuple[type[Exception], ...]:
     """Errors of the client libraries that have been used in this process."""
     import requests
+    import urllib3
 
     httpx = sys.modules.get("httpx")
-    return (requests.RequestException, EOFError, *([httpx.HTTPError] if httpx is not None else []))
+    return (
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        EOFError,
+        *([httpx.HTTPError] if httpx is not None else []),
+    )
 
 
 def _from_web(url: str, part: Path, expected: Expected) -> None:
@@ -191,7 +197,8 @@ def _from_web(url: str, part: Path, expected: Expected) -> None:
         try:
             bar.update(have)
             with part.open("ab" if resumed else "wb") as file:
-                for chunk in response.iter_content(CHUNK):
+                # Not `iter_content`: it drops what had arrived when a connection breaks.
+                while chunk := response.raw.read(CHUNK, decode_content=False):
                     file.write(chunk)
                     bar.update(len(chunk))
         finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._download import Expected, fetch
@@ -13,6 +12,8 @@ from .._settings import settings
 from ._registry import Dataset, registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from anndata import AnnData
 

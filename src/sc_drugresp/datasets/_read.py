@@ -6,7 +6,6 @@ import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ import numpy as np
 from .._keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from anndata import AnnData
 

@@ -8,16 +8,18 @@ from ._registry import available, table
 
 if TYPE_CHECKING:
     from ._encoder import CellEncoder
+    from ._hub import download, verify
     from ._load import load
     from ._response import ResponseModel
 
-__all__ = ["CellEncoder", "ResponseModel", "available", "download", "load", "table"]
+__all__ = ["CellEncoder", "ResponseModel", "available", "download", "load", "table", "verify"]
 
 _LAZY = {
     "CellEncoder": "._encoder",
     "ResponseModel": "._response",
     "download": "._hub",
     "load": "._load",
+    "verify": "._hub",
 }
 
 

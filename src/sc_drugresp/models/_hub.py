@@ -1,14 +1,23 @@
-"""Find published files on disk; say how to get them when they are not there."""
+"""Find published files on disk, download and verify them, or say how to get them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._download import Expected, fetch
+from .._logging import warn
 from .._settings import settings
+from ._registry import find
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ._spec import Checkpoint, ModelSpec, RemoteFile
+
+_warned: set[str] = set()
+# Hugging Face publishes the same weights in two formats.
+_TWINS = {"model.safetensors": "pytorch_model.bin", "pytorch_model.bin": "model.safetensors"}
 
 
 def cache_folder(spec: ModelSpec, checkpoint: Checkpoint) -> Path:
@@ -17,7 +26,7 @@ def cache_folder(spec: ModelSpec, checkpoint: Checkpoint) -> Path:
 
 
 def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None = None) -> dict[str, Path]:
-    """Path of each file of a checkpoint, by role.
+    """Path of each file of a checkpoint, by role; with no `directory`, missing files are downloaded into the cache.
 
     Parameters
     ----------
@@ -38,15 +47,158 @@ def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None
     found = {role: _find(folder, file) for role, file in checkpoint.files.items()}
     if weights is not None:
         found["weights"] = weights
+    if directory is None:
+        _drop_damaged(checkpoint, found)
+        _from_cache(spec, checkpoint, found)
     missing = [file for role, file in checkpoint.files.items() if found[role] is None and not file.optional]
+    if missing and directory is None and not settings.offline and all(file.urls for file in missing):
+        return _download(spec, checkpoint, folder)
     if missing:
         raise FileNotFoundError(missing_message(spec, checkpoint, missing, folder))
     return {role: path for role, path in found.items() if path is not None}
 
 
+def download(name: str, to: Path | str | None = None) -> dict[str, Path]:
+    """Download the published files of a model, verified, without loading them.
+
+    Files that are there already, with the published size, are left alone and need no network. Interrupted downloads
+    go on where they stopped if a checksum is known.
+
+    Parameters
+    ----------
+    name
+        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
+    to
+        Folder to write to. `None` means the cache, where :func:`~sc_drugresp.models.load` looks.
+
+    Returns
+    -------
+    Path of each file, by its role (`weights`, `config`, `vocab`, ...).
+
+    Raises
+    ------
+    ValueError
+        There is no such model, it has no files, or what arrived is not the published file.
+    FileNotFoundError
+        The publisher offers no address that a program can use; the message gives the manual step.
+    ConnectionError
+        The network is off limits (`settings.offline`) or no server answered.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> sdr.models.download("geneformer.v2-104m")  # doctest: +SKIP
+    """
+    spec, checkpoint = _with_files(name)
+    return _download(spec, checkpoint, cache_folder(spec, checkpoint) if to is None else Path(to).expanduser())
+
+
+def verify(name: str, directory: Path | str | None = None) -> pd.DataFrame:
+    """Compare the files of a model with the published sizes and checksums.
+
+    Parameters
+    ----------
+    name
+        `'model'` or `'model.checkpoint'`.
+    directory
+        Folder with the files. `None` means the cache.
+
+    Returns
+    -------
+    One row per file, indexed by role: `path`, `bytes` and `status`, which is `'ok'`, `'size ok'` or `'unchecked'` (the
+    publisher gives no checksum, or not even a size), `'missing'`, or what is wrong.
+
+    Raises
+    ------
+    ValueError
+        There is no such model, or it has no files.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> sdr.models.verify("geneformer.v2-104m")  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    spec, checkpoint = _with_files(name)
+    folder = cache_folder(spec, checkpoint) if directory is None else Path(directory).expanduser()
+    rows = {}
+    for role, file in checkpoint.files.items():
+        path = _find(folder, file)
+        status = "missing (optional)" if file.optional else "missing"
+        if path is not None:
+            expected = _expected(file)
+            good = "ok" if expected.hashed else "size ok" if file.bytes else "unchecked"
+            status = expected.problem(path) or good
+        rows[role] = {
+            "path": str(path or folder / file.path),
+            "bytes": path.stat().st_size if path is not None else 0,
+            "status": status,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("role")
+
+
+def _with_files(name: str) -> tuple[ModelSpec, Checkpoint]:
+    spec, checkpoint = find(name)
+    if checkpoint is None:
+        msg = f"Model {name!r} is fitted to the data and has no files to download."
+        raise ValueError(msg)
+    return spec, checkpoint
+
+
+def _download(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str, Path]:
+    found = {role: _find(folder, file) for role, file in checkpoint.files.items()}
+    _drop_damaged(checkpoint, found)
+    if folder == cache_folder(spec, checkpoint):
+        _from_cache(spec, checkpoint, found)
+    wanted = {role: file for role, file in checkpoint.files.items() if found[role] is None}
+    by_hand = [file for file in wanted.values() if not file.urls and not file.optional]
+    if by_hand:
+        raise FileNotFoundError(missing_message(spec, checkpoint, by_hand, folder))
+    name = f"{spec.name}.{checkpoint.tag}"
+    if wanted and not checkpoint.commercial and not settings.offline and name not in _warned:
+        _warned.add(name)
+        warn(
+            f"The weights of {name} may not be used commercially: {checkpoint.license}. "
+            f"Read the terms of {checkpoint.publisher} before you go on."
+        )
+    for role, file in wanted.items():
+        if file.urls:
+            manual = file.manual or f"get {file.name} from {checkpoint.publisher} and put it at {folder / file.path}"
+            found[role] = fetch(folder / file.path, file.urls, _expected(file), manual=manual)
+    return {role: path for role, path in found.items() if path is not None}
+
+
+def _expected(file: RemoteFile) -> Expected:
+    return Expected(file.bytes, file.sha256, file.md5)
+
+
+def _drop_damaged(checkpoint: Checkpoint, found: dict[str, Path | None]) -> None:
+    """Take a file of the wrong size for missing, so that it is fetched again."""
+    for role, file in checkpoint.files.items():
+        path = found[role]
+        if path is not None and _expected(file).problem(path, quick=True) is not None:
+            found[role] = None
+
+
+def _from_cache(spec: ModelSpec, checkpoint: Checkpoint, found: dict[str, Path | None]) -> None:
+    """Fill gaps with the same file of another checkpoint: vocabularies and token tables are shared and large."""
+    for role, file in checkpoint.files.items():
+        for other in spec.checkpoints.values():
+            if found[role] is None and other is not checkpoint and file in other.files.values():
+                path = cache_folder(spec, other) / file.path
+                found[role] = path if path.is_file() else None
+
+
 def _find(folder: Path, file: RemoteFile) -> Path | None:
-    """The relative path as published, then the name in the folder, then a unique match anywhere below."""
-    for candidate in (folder / file.path, folder / file.name):
+    """The path as published, the name in the folder, the path beside the folder, then a unique match anywhere below.
+
+    A folder of one checkpoint may be given although files that several checkpoints share lie beside it.
+    """
+    twin = _TWINS.get(file.name, file.name)
+    places = [folder / file.path, (folder / file.path).with_name(twin), folder / file.name, folder / twin]
+    places += [folder.parent / file.path] if "/" in file.path else []
+    for candidate in places:
         if candidate.exists():
             return candidate
     if not folder.is_dir():
