@@ -7,7 +7,7 @@ calibration error, Gelman et al. (2008, Ann. Appl. Stat. 2:1360) for the scale o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy.special import expit
@@ -167,7 +167,7 @@ def fit_calibration(
         raise ValueError(msg)
     n_resistant, n_sensitive = samples_per_class(labels, codes)
     weights = equal_weights(codes, len(names))
-    found = {
+    found: dict[str, Any] = {
         "level": float(level),
         "n_samples": len(names),
         "n_sensitive": n_sensitive,
@@ -237,7 +237,7 @@ def _compress(
     rank = np.arange(len(z)) - np.repeat(start, size)
     slot = rank * np.minimum(_BINS_PER_SAMPLE, np.repeat(size, size)) // np.repeat(size, size)
     _, index = np.unique(cell * _BINS_PER_SAMPLE + slot, return_inverse=True)
-    total = np.bincount(index, weights=weights[order])
+    total: FloatArray = np.bincount(index, weights=weights[order]).astype(np.float64)
     first = np.unique(index, return_index=True)[1]
     mean = np.bincount(index, weights=weights[order] * z[order]) / total
     return mean, y[order][first], codes[order][first], total
