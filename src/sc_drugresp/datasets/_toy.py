@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
+import re
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from .._docs import doc_params, doc_rng
 from .._keys import ENSEMBL_ID, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+from ..genes import gene_table
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,6 +42,8 @@ TUMOR, NORMAL = (
     ("PTPRC", "CD3D", "CD3E", "CD2", "LYZ", "LYZ2", "CD74"),
 )
 MITO = ("MT-CO1", "MT-CO2", "MT-CO3", "MT-ND1", "MT-ND4", "MT-CYB", "MT-CYTB")
+ORDINARY = re.compile(r"(?!MIR|LINC|RN7|RNU|RNA|SNOR|SCARNA|OR\d|GM\d|TR[ABDG][VJ]|IG[HKL][VJ])[A-Z][A-Z0-9]*$")
+RIBOSOMAL = re.compile(r"RP[LS]\d+[AXYL]?$")
 COUNTS_PER_GENE, MAX_DEPTH = 3.0, 8_000.0
 MALIGNANT_SHARE = 0.7
 N_HIDDEN, HIDDEN_SHARE, OWN_SHARE = 2, 0.05, 0.1
@@ -288,18 +289,28 @@ def _base_expression(upper: np.ndarray, n_genes: int, rng: np.random.Generator) 
     named = np.isin(upper, (*UP, *DOWN, *TREATMENT, *TUMOR, *NORMAL))
     base[named] = rng.normal(0.3, 0.4, named.sum())  # the program must be seen at ordinary depth
     base[np.isin(upper, MITO)] += 1.5
-    base[np.char.startswith(upper.astype(str), "RPL") | np.char.startswith(upper.astype(str), "RPS")] += 1.5
+    base[[RIBOSOMAL.match(symbol) is not None for symbol in upper]] += 1.5
     return base
 
 
 @cache
 def _gene_names(organism: str) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols and Ensembl ids, the named genes first."""
+    """Symbols and Ensembl ids: the named genes first, then well-known ones, a ribosomal protein now and then."""
     if organism not in get_args(Organism):
         msg = f"organism must be one of {get_args(Organism)}, found {organism!r}."
         raise ValueError(msg)
-    source = files("sc_drugresp.datasets") / f"toy_genes_{organism}.csv.gz"
-    with source.open("rb") as raw, gzip.open(raw, "rt", encoding="utf-8") as text:
-        rows = list(csv.reader(text))[1:]
-    symbols, ids = np.array(rows, dtype=object).T
-    return symbols.astype(str), ids.astype(str)
+    table = gene_table(organism)
+    row = {symbol.upper(): i for symbol, i in table.row_of_symbol.items() if i >= 0}
+    first = [*UP, *DOWN, *TUMOR, *NORMAL, *MITO, *TREATMENT]
+    named = [row[symbol] for symbol in first if symbol in row]
+    others = [i for symbol, i in row.items() if ORDINARY.match(symbol) and symbol not in first]
+    others = list(np.random.default_rng(0).permutation(others))
+    # Genes with other names are the studied ones, nearly all of them coding for proteins.
+    others.sort(key=lambda i: table.symbol[i] not in table.synonyms)
+    ribosomal = [i for i in others if RIBOSOMAL.match(table.symbol[i].upper())]
+    chosen = set(ribosomal)
+    rest = [i for i in others if i not in chosen]
+    for position, i in enumerate(ribosomal):
+        rest.insert(12 * position, i)
+    order = np.array(named + rest)
+    return table.symbol[order].astype(str), table.ensembl_id[order].astype(str)
