@@ -67,23 +67,23 @@ class CellEncoder(nn.Module):
     @classmethod
     def from_files(cls, files: Mapping[str, Path], **options: Any) -> CellEncoder:
         """Build the model from its published files, by role; `options` replace fields of `Config`."""
-        raise TypeError(f"{cls.__name__} does not define `from_files`.")  # noqa: EM102
+        raise TypeError(f"{cls.__name__} does not define `from_files`.")
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """Tokens of some cells; a cell's tokens depend on its counts and the seed alone."""
-        raise TypeError(f"{type(self).__name__} does not define `tokenize_block`.")  # noqa: EM102
+        raise TypeError(f"{type(self).__name__} does not define `tokenize_block`.")
 
     def collate(self, tokens: Tokens) -> Batch:
         """Padded tensors of all cells in `tokens`, on the CPU."""
-        raise TypeError(f"{type(self).__name__} does not define `collate`.")  # noqa: EM102
+        raise TypeError(f"{type(self).__name__} does not define `collate`.")
 
     def hidden(self, batch: Batch) -> Tensor:
         """Output of the last layer for every token, shape `(cells, length, width)`."""
-        raise TypeError(f"{type(self).__name__} does not define `hidden`.")  # noqa: EM102
+        raise TypeError(f"{type(self).__name__} does not define `hidden`.")
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Cell embedding from the output of the last layer, shape `(cells, dim)`; differentiable."""
-        raise TypeError(f"{type(self).__name__} does not define `pool`.")  # noqa: EM102
+        raise TypeError(f"{type(self).__name__} does not define `pool`.")
 
     def forward(self, batch: Batch) -> Tensor:
         """Cell embedding, shape `(cells, dim)`. A model may skip work here that `pool` does not read."""
@@ -129,7 +129,7 @@ class CellEncoder(nn.Module):
         return model.eval()
 
     @classmethod
-    def example_vocab(cls, config: Any) -> GeneVocab:  # noqa: ARG003 (read by models whose vocabulary has a set size)
+    def example_vocab(cls, config: Any) -> GeneVocab:
         """A vocabulary of made-up names of the size that a model is published with."""
         return GeneVocab([f"GENE{i}" for i in range(20_000)])
 

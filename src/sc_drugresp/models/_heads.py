@@ -23,7 +23,7 @@ class LinearHead:
 
     def logit(self, x: np.ndarray) -> np.ndarray:
         """Log-odds of `sensitive`, shape `(n,)`, float64; NaN where the embedding is NaN."""
-        return ((np.asarray(x, dtype=np.float64) - self.mean) / self.scale) @ self.coef + float(self.intercept)
+        return ((np.asarray(x, dtype=np.float64) - self.mean) / self.scale) @ self.coef + np.ravel(self.intercept)[0]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class TreeHead:
     def logit(self, x: np.ndarray) -> np.ndarray:
         """Log-odds of `sensitive`, shape `(n,)`, float64."""
         x = np.asarray(x, dtype=np.float64)
-        total = np.full(len(x), float(self.baseline))
+        total = np.full(len(x), np.ravel(self.baseline)[0])
         for root in self.roots.tolist():
             node = np.full(len(x), root)
             active = np.flatnonzero(self.leaf[node] == 0)
@@ -83,9 +83,7 @@ class TreeHead:
 
 
 Head = LinearHead | MLPHead | TreeHead
-HEADS: dict[str, type[LinearHead | MLPHead | TreeHead]] = {
-    head.kind: head for head in (LinearHead, MLPHead, TreeHead)
-}
+HEADS: dict[str, type[LinearHead | MLPHead | TreeHead]] = {head.kind: head for head in (LinearHead, MLPHead, TreeHead)}
 
 
 def head_arrays(head: Head) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ._registry import find
 
 if TYPE_CHECKING:
     from os import PathLike
+    from pathlib import Path
 
     from ._encoder import CellEncoder
     from ._spec import ModelSpec
@@ -64,5 +66,11 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
     files = locate(spec, row, checkpoint)
     encoder = cls.from_files(files, **{**row.options, **options})
     encoder.name = f"{spec.name}.{row.tag}"
-    encoder.files = files
+    encoder.checkpoint = {"name": encoder.name, "file": files["weights"].name, "sha256": sha256(files["weights"])}
     return encoder
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -34,12 +34,12 @@ def read_state(path: Path) -> Any:
 
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                return {name: file.get_tensor(name) for name in file.keys()}
         except SafetensorError as error:
             raise ValueError(_damaged(path, error)) from error
     mapped = zipfile.is_zipfile(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)  # noqa: TID251
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         msg = (
             f"{path} holds more than tensors and plain values, so reading it could run code; it was not loaded "

@@ -244,7 +244,9 @@ class ScGPT(CellEncoder):
         order = np.concatenate(index)
         return self._with_cls(np.array([len(part) for part in index]), ids[order], bins[order])
 
-    def _with_cls(self, lengths: np.ndarray, ids: np.ndarray, bins: np.ndarray, keep: np.ndarray | None = None) -> Tokens:
+    def _with_cls(
+        self, lengths: np.ndarray, ids: np.ndarray, bins: np.ndarray, keep: np.ndarray | None = None
+    ) -> Tokens:
         """Put `<cls>` before the `lengths` entries of each cell."""
         indptr = np.concatenate([[0], np.cumsum(lengths + 1)])
         gene = np.ones(indptr[-1], dtype=bool)

@@ -12,6 +12,7 @@ from .._docs import doc_copy, doc_data, doc_key_added, doc_layer, doc_modality, 
 from .._keys import EmbeddingKeys
 from .._logging import logger, warn
 from ..models._registry import find
+from ._inputs import last_sequence, set_codes
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -99,7 +100,7 @@ def embed(
     """
     spec, row = find(model)
     adata = as_adata(data, modality=modality)
-    groups = _groups(adata, group_key)
+    groups = set_codes(adata, group_key)
     source = read_counts(adata, layer=layer, expect=spec.expects)
     embedder = models.load(model, checkpoint=checkpoint, **options)
     if spec.kind == "encoder":
@@ -139,6 +140,7 @@ def embed(
         "set_based": bool(spec.set_based),
         "obsm": keys.obsm,
         "kind": "embedding",
+        "sequence": 1 + last_sequence(slots),
     }
     logger.info(
         "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)",
@@ -147,16 +149,6 @@ def embed(
         keys.uns,
     )
     return target if copy else None
-
-
-def _groups(adata: AnnData, group_key: str | None) -> np.ndarray | None:
-    if group_key is None:
-        return None
-    if group_key not in adata.obs:
-        msg = f"Column {group_key!r} (`group_key`) not found in `.obs`. Available columns: {sorted(adata.obs.columns)}."
-        raise KeyError(msg)
-    column = adata.obs[group_key].astype(str)
-    return np.unique(column.to_numpy(), return_inverse=True)[1]
 
 
 def _probe_coverage(aligned: AlignedCounts, model: str) -> None:

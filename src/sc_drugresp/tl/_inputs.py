@@ -60,7 +60,9 @@ def require_both_classes(y: np.ndarray, label_key: str) -> None:
         No labels at all, or one class only.
     """
     if (y < 0).all():
-        msg = f"No cell has a label in column {label_key!r}; at least some sensitive and some resistant cells are needed."
+        msg = (
+            f"No cell has a label in column {label_key!r}; at least some sensitive and some resistant cells are needed."
+        )
         raise ValueError(msg)
     for value, name in ((1, SENSITIVE), (0, RESISTANT)):
         if not (y == value).any():
@@ -99,6 +101,20 @@ def read_groups(adata: AnnData, group_key: str | None) -> tuple[str, np.ndarray]
     return group_key, column.astype(str).to_numpy(dtype=str)
 
 
+def set_codes(adata: AnnData, group_key: str | None) -> np.ndarray | None:
+    """Code of the set of each cell for set-based models, shape `(n_obs,)`; `None` without a column.
+
+    Raises
+    ------
+    KeyError
+        There is no such column.
+    """
+    if group_key is None:
+        return None
+    column = read_column(adata, group_key, "group_key").astype(str)
+    return np.unique(column.to_numpy(), return_inverse=True)[1]
+
+
 def read_rep(adata: AnnData, use_rep: str) -> np.ndarray:
     """An embedding in `.obsm` as an array of shape `(n_obs, dim)`.
 
@@ -122,16 +138,24 @@ def read_rep(adata: AnnData, use_rep: str) -> np.ndarray:
     return value
 
 
+def embeddings(adata: AnnData) -> list[dict[str, Any]]:
+    """What `tl.embed` noted about the embeddings that are still there, in the order of writing."""
+    notes = [value for value in adata.uns.values() if isinstance(value, dict) and value.get("kind") == "embedding"]
+    return sorted((note for note in notes if note["obsm"] in adata.obsm), key=lambda note: int(note["sequence"]))
+
+
 def embedding_info(adata: AnnData, use_rep: str) -> dict[str, Any]:
-    """What `tl.embed` noted about an embedding; empty for embeddings made elsewhere."""
-    for value in adata.uns.values():
-        if isinstance(value, dict) and value.get("kind") == "embedding" and value.get("obsm") == use_rep:
-            return value
-    return {}
+    """What `tl.embed` noted about one embedding; empty for embeddings made elsewhere."""
+    return next((note for note in embeddings(adata) if note["obsm"] == use_rep), {})
+
+
+def last_sequence(adata: AnnData) -> int:
+    """Number of the embedding written last, 0 if there is none."""
+    notes = embeddings(adata)
+    return int(notes[-1]["sequence"]) if notes else 0
 
 
 def latest_embedding(adata: AnnData) -> str | None:
     """Key of the embedding that `tl.embed` wrote last and that is still there."""
-    written = [value["obsm"] for value in adata.uns.values() if isinstance(value, dict) and value.get("kind") == "embedding"]
-    present = [key for key in written if key in adata.obsm]
-    return present[-1] if present else None
+    notes = embeddings(adata)
+    return str(notes[-1]["obsm"]) if notes else None

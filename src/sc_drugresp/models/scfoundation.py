@@ -1,0 +1,385 @@
+"""scFoundation :cite:p:`Hao2024`: every expressed gene is a token with a continuous value; two more give the depth."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .._data import CountBlock, CountSource, GeneVocab, Tokens, read_counts
+from .._data.bin_kernels import keep_smallest
+from .._data.kernels import restrict_rows
+from .._nn import PostNormLayer, run_layers
+from ._encoder import Batch, CellEncoder
+from ._weights import read_json, read_state, rename, split_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anndata import AnnData
+
+KEYS = ("cell", "rde", "gene")
+_DEPTH = re.compile(r"([tfa])([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)")
+
+
+@dataclass(frozen=True)
+class ScFoundationConfig:
+    """Sizes of the published networks, and options.
+
+    Parameters
+    ----------
+    width, heads, layers, ffn_dim, dropout
+        Sizes of the encoder; `dropout` acts in training only.
+    bin_num, bin_alpha
+        Learned bins that a value is spread over, and the weight of their first layer.
+    seq_len
+        Genes plus two: the target depth T and the source depth S.
+    mask_value, pad_value
+        Values that stand for a masked and a padding entry.
+    key
+        Which of the three networks of the file: `'cell'`, `'rde'` (read-depth enhancement) or `'gene'`.
+    depth
+        Target depth: `'t4'` is 10^4 counts, `'f2.5'` is 2.5 times those of the cell, `'a5'` adds 5 to their log10.
+    pooling
+        `'all'` joins S, T, maximum and mean over genes (4 x width); `'max'` is the maximum over all tokens (width).
+    values
+        What the matrix holds: raw `'counts'`, or `'log1p'` of counts per 10,000 that are used as they are.
+    max_genes
+        Keep the most expressed genes of a cell, for fine-tuning with little memory; `None` keeps all, as published.
+    """
+
+    width: int = 768
+    heads: int = 12
+    layers: int = 12
+    ffn_dim: int = 3072
+    dropout: float = 0.1
+    bin_num: int = 100
+    bin_alpha: float = 1.0
+    seq_len: int = 19_266
+    mask_value: float = 102.0
+    pad_value: float = 103.0
+    key: Literal["cell", "rde", "gene"] = "cell"
+    depth: str = "t4"
+    pooling: Literal["all", "max"] = "all"
+    values: Literal["counts", "log1p"] = "counts"
+    max_genes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("key", KEYS), ("pooling", ("all", "max")), ("values", ("counts", "log1p"))):
+            if getattr(self, name) not in allowed:
+                msg = f"`{name}` must be one of {allowed}, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        match = _DEPTH.fullmatch(self.depth)
+        if match is None or (match[1] != "a" and float(match[2]) <= 0):
+            msg = f"`depth` must be 't', 'f' (with a positive number) or 'a' and a number, e.g. 't4'; found {self.depth!r}."
+            raise ValueError(msg)
+        if self.max_genes is not None and self.max_genes < 1:
+            msg = f"`max_genes` must be positive or None, found {self.max_genes}."
+            raise ValueError(msg)
+
+    @property
+    def dim(self) -> int:
+        """Width of the embedding."""
+        return 4 * self.width if self.pooling == "all" else self.width
+
+    @classmethod
+    def from_published(cls, config: Mapping[str, Any], *, source: object = "models.ckpt") -> ScFoundationConfig:
+        """Read the sizes from the nested configuration in the published file.
+
+        Raises
+        ------
+        ValueError
+            A size is missing, or the configuration describes another kind of network.
+        """
+        flat = dict(config)
+        if "model_config" in flat:
+            flat = {**flat["model_config"][flat["model"]], **flat.get("dataset_config", {}).get("rnaseq", {})}
+        try:
+            encoder = flat["encoder"]
+            width = int(encoder["hidden_dim"])
+            out = cls(
+                width=width,
+                heads=int(encoder["heads"]),
+                layers=int(encoder["depth"]),
+                ffn_dim=4 * width,
+                bin_num=int(flat["bin_num"]),
+                bin_alpha=float(flat["bin_alpha"]),
+                seq_len=int(flat["seq_len"]),
+                mask_value=float(flat["mask_token_id"]),
+                pad_value=float(flat["pad_token_id"]),
+            )
+        except (KeyError, TypeError) as error:
+            msg = f"The configuration in {source} does not state {error}; it is not scFoundation's."
+            raise ValueError(msg) from error
+        kind = encoder.get("module_type", "transformer")
+        if kind != "transformer" or encoder.get("norm_first", False):
+            msg = f"{source} describes another encoder ({kind!r}, norm_first={encoder.get('norm_first')})."
+            raise ValueError(msg)
+        return out
+
+
+class ValueEncoder(nn.Module):
+    """A number to a weighted mean of learned bin vectors; two special numbers have vectors of their own."""
+
+    def __init__(self, config: ScFoundationConfig) -> None:
+        super().__init__()
+        self.alpha, self.mask_value, self.pad_value = config.bin_alpha, config.mask_value, config.pad_value
+        self.first, self.second = nn.Linear(1, config.bin_num), nn.Linear(config.bin_num, config.bin_num)
+        self.bins = nn.Embedding(config.bin_num, config.width)
+        self.mask: Tensor
+        self.pad: Tensor
+        self.register_buffer("mask", torch.zeros(1, config.width))  # constants: no gene of a cell has these values
+        self.register_buffer("pad", torch.zeros(1, config.width))
+
+    def weights(self, values: Tensor) -> Tensor:
+        """Share of each bin in each value; one more dimension than `values`."""
+        x = F.leaky_relu(self.first(values.unsqueeze(-1)), 0.1)
+        return torch.softmax(self.alpha * x + self.second(x), dim=-1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Vectors of shape `(*values.shape, width)`."""
+        x = self.weights(values) @ self.bins.weight
+        special = values.unsqueeze(-1)
+        return torch.where(special == self.mask_value, self.mask, torch.where(special == self.pad_value, self.pad, x))
+
+
+class ScFoundation(CellEncoder):
+    """The scFoundation encoder :cite:p:`Hao2024`.
+
+    Tokens are all expressed genes of a fixed list with their log-normalized counts, then the target depth T and the
+    source depth S (log10 of the cell's counts in the list). The embedding joins the outputs of S and T with the maximum
+    and the mean over the genes. Cells with at most one count in the list have no source depth (log10 of it is not
+    positive): upstream fails on them, here their rows are NaN. The decoder for gene-level output is not loaded.
+    """
+
+    Config = ScFoundationConfig
+    lora_targets: ClassVar[str] = r"layers\.\d+\.(attn\.[qkvo]|up|down)"
+
+    def __init__(self, config: ScFoundationConfig, vocab: GeneVocab) -> None:
+        super().__init__(config, vocab)
+        if len(vocab) != config.seq_len - 2:
+            msg = (
+                f"The gene list has {len(vocab)} genes, but the network was made for {config.seq_len - 2}. "
+                "Use the gene list that was published with the weights."
+            )
+            raise ValueError(msg)
+        self.target_id, self.source_id, self.pad_id = len(vocab), len(vocab) + 1, len(vocab) + 2
+        self.value = ValueEncoder(config)
+        self.gene = nn.Embedding(config.seq_len + 1, config.width)
+        self.layers = nn.ModuleList(
+            PostNormLayer(config.width, config.heads, config.ffn_dim, dropout=config.dropout)
+            for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> ScFoundation:
+        """Build one network of `weights` (`models.ckpt`) with the gene list `genes`; `config` only for safetensors."""
+        key = cls.configure(ScFoundationConfig(), options).key
+        state, published = _network(files, key)
+        config = ScFoundationConfig.from_published(published, source=files["weights"])
+        return cls.build(  # type: ignore[return-value]
+            cls.configure(config, options), read_genes(files["genes"]), state, source=files["weights"]
+        )
+
+    @classmethod
+    def example_vocab(cls, config: ScFoundationConfig) -> GeneVocab:
+        """As many made-up symbols as the network has genes."""
+        return GeneVocab([f"GENE{i}" for i in range(config.seq_len - 2)])
+
+    @staticmethod
+    def remap(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Published names to ours; the decoder is dropped."""
+        state = rename(state, {r"^.*?model\.": "", r"^module\.": ""})
+        state = rename(state, _RENAMES, drop=_DECODER)
+        return split_rows(state, r"attn\.(qkv)\.(?:weight|bias)$", ("q", "k", "v"))
+
+    def read(self, data: AnnData, layer: str | None) -> CountSource:
+        """Raw counts, or with `values='log1p'` the matrix as it is."""
+        if self.config.values == "counts":
+            return read_counts(data, layer=layer)
+        return read_counts(data, layer=layer or "X", expect="any")
+
+    def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
+        """Values of the expressed genes by increasing id, then T and S; nothing is random."""
+        indptr, ids, x, totals = restrict_rows(
+            block.indptr,
+            block.gene_ids,
+            block.counts.astype(np.float64),
+            np.arange(len(self.vocab), dtype=np.int32),
+            len(self.vocab),
+        )
+        if self.config.values == "counts":  # the sum runs over the genes of the list only
+            x = np.log1p(x / np.repeat(totals, np.diff(indptr)) * 1e4)
+        with np.errstate(divide="ignore"):
+            source = np.log10(totals)
+        kind, number = self.config.depth[0], float(self.config.depth[1:])
+        if kind == "t":
+            target = np.full_like(source, number)
+        elif kind == "f":
+            with np.errstate(divide="ignore"):
+                target = np.log10(totals * number)
+        else:
+            target = source + number
+        return self.assemble(indptr, ids, x, target, source)
+
+    def assemble(
+        self, indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, target: np.ndarray, source: np.ndarray
+    ) -> Tokens:
+        """Tokens from values and depths of your own: bulk profiles, other normalizations, other depths.
+
+        Parameters
+        ----------
+        indptr, ids, values
+            CSR rows: position of each gene in the list and its value; entries that are not positive are left out.
+        target, source
+            T and S of each cell, shape `(n_cells,)`. Upstream's bulk mode gives both the same number.
+
+        Returns
+        -------
+        Genes by increasing id, T, S. A cell with a T or S that is not positive, or without a gene, has no tokens.
+        """
+        x = np.asarray(values, dtype=np.float64).astype(np.float32)  # rounded once, as upstream does
+        target, source = np.asarray(target, dtype=np.float32), np.asarray(source, dtype=np.float32)
+        n_cells = len(indptr) - 1
+        ids = np.asarray(ids, dtype=np.int32)
+        row = np.repeat(np.arange(n_cells), np.diff(indptr))
+        inside = np.diff(ids) > 0
+        if not np.all(inside | (np.diff(row) > 0)):
+            order = np.lexsort((ids, row))
+            ids, x = ids[order], x[order]
+        usable = (target > 0) & (source > 0)
+        keep = (x > 0) & usable[row]
+        if self.config.max_genes is not None:
+            kept = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=n_cells))])
+            keep[keep] = keep_smallest(kept, -x[keep], self.config.max_genes)
+        ids, x, row = ids[keep], x[keep], row[keep]
+        n_genes = np.bincount(row, minlength=n_cells)
+        lengths = np.where(n_genes > 0, n_genes + 2, 0)
+        out_indptr = np.concatenate([[0], np.cumsum(lengths)])
+        filled = np.flatnonzero(lengths)
+        out_ids, out_values = np.empty(out_indptr[-1], dtype=np.int32), np.empty(out_indptr[-1], dtype=np.float32)
+        ends = out_indptr[1:][filled]
+        for back, token, depth in ((2, self.target_id, target), (1, self.source_id, source)):
+            out_ids[ends - back], out_values[ends - back] = token, depth[filled]
+        gene = np.ones(out_indptr[-1], dtype=bool)
+        gene[ends - 2] = gene[ends - 1] = False
+        out_ids[gene], out_values[gene] = ids, x
+        return Tokens(out_indptr, out_ids, out_values)
+
+    def embeddable(self, tokens: Tokens) -> np.ndarray:
+        """Cells with at least one gene and with T and S at the end."""
+        usable = tokens.lengths >= 3
+        ends = tokens.indptr[1:][usable]
+        usable[usable] = (tokens.ids[ends - 2] == self.target_id) & (tokens.ids[ends - 1] == self.source_id)
+        return usable
+
+    def collate(self, tokens: Tokens) -> Batch:
+        """`ids` and `values` of shape `(cells, length)`, `length` per cell and, when lengths differ, `keep`."""
+        if tokens.values is None:
+            msg = "scFoundation needs a value for each token; these tokens have none."
+            raise ValueError(msg)
+        values = tokens.values.astype(np.float32, copy=False)
+        lengths = tokens.lengths
+        batch = {
+            "ids": torch.from_numpy(tokens.padded(tokens.ids, self.pad_id)).long(),
+            "values": torch.from_numpy(tokens.padded(values, self.config.pad_value)),
+            "length": torch.from_numpy(lengths),
+        }
+        if len(lengths) and lengths.min() < lengths.max():
+            batch["keep"] = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])
+        return batch
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """Sum of value and gene embeddings: what enters the first layer, shape `(cells, length, width)`."""
+        return self.value(batch["values"]) + self.gene(batch["ids"])
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Output of the last layer and its norm for every token, shape `(cells, length, width)`."""
+        x = run_layers(
+            self.layers, self.inputs(batch), batch.get("keep"), gradient_checkpointing=self.gradient_checkpointing
+        )
+        return self.norm(x)
+
+    def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """S, T, maximum and mean over the genes (`'all'`), or the maximum over all tokens (`'max'`)."""
+        if "keep" not in batch:
+            if self.config.pooling == "max":
+                return hidden.amax(1)
+            genes = hidden[:, :-2]
+            return torch.cat([hidden[:, -1], hidden[:, -2], genes.amax(1), genes.mean(1)], dim=-1)
+        length, cells = batch["length"], torch.arange(len(hidden), device=hidden.device)
+        if self.config.pooling == "max":
+            return hidden.masked_fill(~batch["keep"].unsqueeze(-1), -torch.inf).amax(1)
+        other = (torch.arange(hidden.shape[1], device=hidden.device) >= length[:, None] - 2).unsqueeze(-1)
+        mean = hidden.masked_fill(other, 0.0).sum(1) / (length[:, None] - 2)
+        maximum = hidden.masked_fill(other, -torch.inf).amax(1)
+        return torch.cat([hidden[cells, length - 1], hidden[cells, length - 2], maximum, mean], dim=-1)
+
+
+def read_genes(path: Path) -> GeneVocab:
+    """The gene list: a table with the columns `gene_name` and `index`, numbered from 0 in the order of the file.
+
+    Raises
+    ------
+    ValueError
+        The file is no such list.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(row["gene_name"], int(row["index"])) for row in csv.DictReader(file, delimiter="\t")]
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{path} should be a tab-separated list with the columns gene_name and index ({error!r})."
+        raise ValueError(msg) from error
+    names, index = [name for name, _ in rows], [i for _, i in rows]
+    if not rows or index != list(range(len(rows))) or len(set(names)) < len(names):
+        msg = f"{path} should name each gene once and number them from 0; it is not scFoundation's gene list."
+        raise ValueError(msg)
+    return GeneVocab(names, kind="symbol", duplicates="sum")
+
+
+def _network(files: Mapping[str, Path], key: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Tensors and configuration of one of the three networks."""
+    path = files["weights"]
+    content = read_state(path)
+    if not isinstance(content, Mapping):
+        msg = f"{path} should hold a dictionary, found {type(content).__name__}."
+        raise ValueError(msg)
+    if any(isinstance(value, Tensor) for value in content.values()):  # one network alone, converted to plain tensors
+        if "config" not in files:
+            msg = f"{path} holds tensors without their configuration. Put it beside the file as config.json."
+            raise ValueError(msg)
+        return dict(content), read_json(files["config"])
+    entry = content if "state_dict" in content else content.get(key)
+    if not isinstance(entry, Mapping) or not {"state_dict", "config"} <= entry.keys():
+        msg = (
+            f"{path} has no network {key!r} with `config` and `state_dict`; found the keys {sorted(map(str, content))}."
+        )
+        raise ValueError(msg)
+    return dict(entry["state_dict"]), entry["config"]
+
+
+_DECODER = (r"decoder_embed\.", r"decoder\.", r"norm\.", r"to_final\.")
+_RENAMES = {
+    r"^encoder\.norm\.": "norm.",
+    r"^token_emb\.mlp\.": "value.first.",
+    r"^token_emb\.mlp2\.": "value.second.",
+    r"^token_emb\.emb\.": "value.bins.",
+    r"^token_emb\.emb_(mask|pad)\.weight$": r"value.\1",
+    r"^pos_emb\.": "gene.",
+    r"^encoder\.transformer_encoder\.": "layers.",
+    r"^(layers\.\d+)\.self_attn\.in_proj_": r"\1.attn.qkv.",
+    r"^(layers\.\d+)\.self_attn\.([qkv])_proj\.": r"\1.attn.\2.",
+    r"^(layers\.\d+)\.self_attn\.out_proj\.": r"\1.attn.o.",
+    r"^(layers\.\d+)\.linear1\.": r"\1.up.",
+    r"^(layers\.\d+)\.linear2\.": r"\1.down.",
+    r"^(layers\.\d+)\.norm1\.": r"\1.attn_norm.",
+    r"^(layers\.\d+)\.norm2\.": r"\1.ffn_norm.",
+}

@@ -1,0 +1,93 @@
+"""How far a model may be trusted: fitted after training, applied in prediction."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._eval.calibration import Calibration, fit_calibration
+from .._eval.conformal import Conformal, fit_conformal
+from .._eval.metrics import classification_metrics, sample_scores
+from .._eval.ood import OODReference, fit_ood
+
+if TYPE_CHECKING:
+    from ..models._response import ResponseModel
+
+CALIBRATION, CONFORMAL, REFERENCE = "calibration", "conformal", "ood"
+MIN_REFERENCE = 20
+States = dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
+
+
+def fit_states(
+    logits: np.ndarray, y: np.ndarray, groups: np.ndarray, values: np.ndarray, *, alpha: float, rng: int
+) -> States:
+    """Calibration, conformal thresholds and the reference of known cells, as `ResponseModel` keeps them.
+
+    Parameters
+    ----------
+    logits
+        Held-out logits of the labeled cells; NaN where a sample could not be held out.
+    y, groups
+        Label (1 sensitive, 0 resistant) and sample of each labeled cell.
+    values
+        Their embedding, shape `(n_cells, dim)`.
+    """
+    held = np.isfinite(logits)
+    calibration = fit_calibration(logits[held], y[held], groups[held], rng=rng)
+    conformal = fit_conformal(logits[held], y[held], groups[held], alpha=alpha)
+    usable = np.isfinite(values).all(axis=1)
+    fitted = {CALIBRATION: calibration, CONFORMAL: conformal}
+    if usable.sum() >= MIN_REFERENCE:
+        fitted[REFERENCE] = fit_ood(values[usable], groups[usable], y=y[usable], rng=rng)
+    return {name: (state.to_dict(), state.arrays()) for name, state in fitted.items()}
+
+
+def read_states(model: ResponseModel) -> tuple[Calibration, Conformal, OODReference | None]:
+    """The fitted states of a model."""
+    calibration = Calibration.from_dict(*model.states[CALIBRATION])
+    conformal = Conformal.from_dict(*model.states[CONFORMAL])
+    reference = OODReference.from_dict(*model.states[REFERENCE]) if REFERENCE in model.states else None
+    return calibration, conformal, reference
+
+
+def describe_training(logits: np.ndarray, y: np.ndarray, groups: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+    """Provenance and held-out metrics of a model, as JSON values."""
+    from scipy.special import expit
+
+    held = np.isfinite(logits)
+    metrics: dict[str, Any] = {}
+    if held.any():
+        cells = classification_metrics(y[held], expit(logits[held]))
+        samples = sample_scores(y[held], expit(logits[held]), groups[held])
+        metrics = {f"cell_{name}": _finite(value) for name, value in cells.items()}
+        metrics |= {"samples_right": samples.n_right, "samples": len(samples.y), "samples_mixed": samples.n_mixed}
+        metrics["sample_auroc"] = _finite(classification_metrics(samples.y, samples.prob)["auroc"])
+    names = [np.unique(groups[y == label]).tolist() for label in (1, 0)]
+    return {
+        "n_cells": len(y),
+        "n_sensitive": int(y.sum()),
+        "n_resistant": int((1 - y).sum()),
+        "n_groups": len(np.unique(groups)),
+        "groups_sensitive": names[0],
+        "groups_resistant": names[1],
+        "n_held_out_groups": len(np.unique(groups[held])),
+        "dim": int(values.shape[1]),
+        "metrics": metrics,
+        "data_hash": data_hash(values, y, groups),
+        "versions": {name: version(name) for name in ("sc-drugresp", "anndata", "numpy", "scikit-learn", "torch")},
+    }
+
+
+def data_hash(values: np.ndarray, y: np.ndarray, groups: np.ndarray) -> str:
+    """SHA-256 of what was learned from: embedding, labels and samples."""
+    digest = hashlib.sha256(np.ascontiguousarray(values, dtype=np.float32).tobytes())
+    digest.update(np.ascontiguousarray(y, dtype=np.int8).tobytes())
+    digest.update("\n".join(map(str, groups)).encode())
+    return digest.hexdigest()
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
