@@ -1,0 +1,273 @@
+"""Folds, and the check that nothing crosses them: patients, cell lines, replicates, duplicate cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+MAX_LEAVE_ONE_OUT = 20
+SCDRUGMAP_SEED, SCDRUGMAP_TRAIN = 24, 0.8
+_FEWEST_ENTRIES = 10  # cells with fewer expressed genes may be equal by chance
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows to learn from and rows to score; `n_labeled` counts target samples in training (few-shot)."""
+
+    name: str
+    train: np.ndarray
+    test: np.ndarray
+    n_labeled: int = 0
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Something that stands on both sides of a fold."""
+
+    kind: str
+    fold: str
+    n: int
+    example: str
+
+    def __str__(self) -> str:
+        return f"fold {self.fold!r}: {self.n} {self.kind} in training and test (for example {self.example})"
+
+
+class LeakError(ValueError):
+    """A given split lets training see the test cells' samples or the cells themselves."""
+
+
+def leave_group_out(
+    y: np.ndarray,
+    groups: np.ndarray,
+    *,
+    max_leave_one_out: int = MAX_LEAVE_ONE_OUT,
+    n_splits: int = 10,
+    rng: int = 0,
+) -> list[Fold]:
+    """Hold out one group at a time; with many groups, class-stratified sets of groups (StratifiedGroupKFold).
+
+    Parameters
+    ----------
+    y
+        1 sensitive, 0 resistant, for labeled cells only.
+    groups
+        What is held out together.
+    max_leave_one_out
+        Most groups to leave out singly.
+    n_splits
+        Folds beyond it.
+    rng
+        Seed of the assignment to folds.
+
+    Raises
+    ------
+    ValueError
+        There is only one group.
+    """
+    names = np.unique(groups)
+    if len(names) < 2:
+        msg = f"Expected at least two groups to hold one out, found {len(names)}: {names.tolist()}."
+        raise ValueError(msg)
+    if len(names) <= max_leave_one_out:
+        return [Fold(str(name), np.flatnonzero(groups != name), np.flatnonzero(groups == name)) for name in names]
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=rng)
+    return [Fold(f"fold {i}", *pair) for i, pair in enumerate(splitter.split(np.zeros(len(y)), y, groups))]
+
+
+def pooled(y: np.ndarray, *, n_splits: int = 5, rng: int = 0) -> list[Fold]:
+    """Random cells, stratified by class: what most of the field reports, and what leaks samples."""
+    from sklearn.model_selection import StratifiedKFold
+
+    smallest = int(np.bincount(np.asarray(y), minlength=2).min())
+    if smallest < 2:
+        msg = f"Expected at least two cells of each class, found {smallest} of the smaller one."
+        raise ValueError(msg)
+    splitter = StratifiedKFold(n_splits=min(n_splits, smallest), shuffle=True, random_state=rng)
+    return [Fold(f"fold {i}", *pair) for i, pair in enumerate(splitter.split(np.zeros(len(y)), y))]
+
+
+def scdrugmap_pooled(n: int) -> list[Fold]:
+    """ScDrugMap's split: 80 % of the cells at random by `torch.utils.data.random_split`, seed 24 (arXiv 2505.05612)."""
+    import torch
+
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(SCDRUGMAP_SEED)).numpy()
+    size = int(SCDRUGMAP_TRAIN * n)
+    return [Fold("seed 24", np.sort(order[:size]), np.sort(order[size:]))]
+
+
+def cross_dataset(y: np.ndarray, datasets: np.ndarray) -> list[Fold]:
+    """Learn from all other data sets, test on one (zero-shot).
+
+    Raises
+    ------
+    ValueError
+        There is only one data set, or no target whose other data sets hold both classes.
+    """
+    names = np.unique(datasets)
+    if len(names) < 2:
+        msg = f"Expected at least two data sets, found {names.tolist()}. Name their column with `dataset_key=`."
+        raise ValueError(msg)
+    folds = [Fold(str(name), np.flatnonzero(datasets != name), np.flatnonzero(datasets == name)) for name in names]
+    folds = [fold for fold in folds if len(np.unique(y[fold.train])) == 2]
+    if not folds:
+        msg = "Without any one data set, the others hold one class only; nothing can be learned from them."
+        raise ValueError(msg)
+    return folds
+
+
+def few_shot(
+    y: np.ndarray,
+    datasets: np.ndarray,
+    units: np.ndarray,
+    shots: Sequence[int],
+    *,
+    n_repeats: int = 5,
+    rng: np.random.Generator | int = 0,
+) -> list[Fold]:
+    """Learn from all other data sets and `k` labeled samples of the target; test on its remaining samples.
+
+    Samples are taken from both classes in turn. In one repeat, all `k` are tested on the same cells, those of the
+    samples that the largest `k` leaves over; a `k` that would leave a class without a test sample is left out.
+
+    Parameters
+    ----------
+    y, datasets, units
+        Label, data set and sample of each labeled cell.
+    shots
+        Numbers of labeled samples of the target, 0 included for comparison.
+    n_repeats
+        Random orders of the samples.
+    rng
+        Seed or generator.
+    """
+    rng = np.random.default_rng(rng)
+    out = []
+    for target in cross_dataset(y, datasets):
+        inside = np.unique(units[target.test])
+        label = np.array([round(float(y[(units == unit) & (datasets == target.name)].mean())) for unit in inside])
+        room = 2 * min(int((label == 1).sum()), int((label == 0).sum())) - 2
+        usable = sorted({k for k in shots if 0 <= k <= room})
+        for repeat in range(n_repeats if usable else 0):
+            queues = [list(rng.permutation(inside[label == kind])) for kind in rng.permutation(2)]
+            order = [unit for pair in zip(*queues) for unit in pair]
+            spent = np.isin(units[target.test], order[: usable[-1]])
+            test = target.test[~spent]
+            for k in usable:
+                shown = target.test[np.isin(units[target.test], order[:k])]
+                out.append(
+                    Fold(f"{target.name}, {k} samples, repeat {repeat}", np.append(target.train, shown), test, k)
+                )
+    return out
+
+
+def given_folds(values: np.ndarray) -> list[Fold]:
+    """Folds that the user named per cell; a missing name (`''`) is a cell to learn from that is never tested."""
+    names = [name for name in np.unique(values) if name != ""]
+    if len(names) < 2 and not (np.asarray(values) == "").any():
+        msg = f"Expected at least two folds, or one fold and cells without a fold to learn from, found {names}."
+        raise ValueError(msg)
+    return [Fold(str(name), np.flatnonzero(values != name), np.flatnonzero(values == name)) for name in names]
+
+
+def learning_curve_folds(
+    y: np.ndarray, groups: np.ndarray, *, n_repeats: int = 3, rng: np.random.Generator | int = 0, n_sizes: int = 4
+) -> list[Fold]:
+    """Hold out groups as in :func:`leave_group_out`, and learn from growing class-balanced subsets of the others.
+
+    The name of a fold ends with the number of training groups; `n_labeled` holds it.
+    """
+    rng = np.random.default_rng(rng)
+    out = []
+    for fold in leave_group_out(y, groups):
+        names = np.unique(groups[fold.train])
+        label = np.array([round(float(y[fold.train][groups[fold.train] == name].mean())) for name in names])
+        largest = min(int((label == 1).sum()), int((label == 0).sum()))
+        for per_class in np.unique(np.linspace(1, max(largest, 1), n_sizes).round().astype(int)) if largest else ():
+            for repeat in range(n_repeats if per_class < largest else 1):
+                chosen = [name for kind in (0, 1) for name in rng.permutation(names[label == kind])[:per_class]]
+                train = fold.train[np.isin(groups[fold.train], chosen)]
+                out.append(
+                    Fold(f"{fold.name}, repeat {repeat}, {2 * per_class} groups", train, fold.test, 2 * per_class)
+                )
+    return out
+
+
+def profile_hashes(blocks: Iterable[tuple[int, Any]], n_obs: int) -> np.ndarray:
+    """A 64-bit hash of each cell's profile; equal profiles have equal hashes.
+
+    Parameters
+    ----------
+    blocks
+        `(start, CSR rows)` as a :class:`~sc_drugresp._data.CountSource` yields them.
+    n_obs
+        Number of cells.
+
+    Returns
+    -------
+    uint64 array of shape `(n_obs,)`; 0 for cells with so few entries that they may be equal by chance.
+    """
+    out = np.zeros(n_obs, dtype=np.uint64)
+    keys = np.zeros((2, 0), dtype=np.uint64)
+    for start, block in blocks:
+        if keys.shape[1] != block.shape[1]:
+            keys = np.random.default_rng(0).integers(1, 2**63, (2, block.shape[1]), dtype=np.uint64) | np.uint64(1)
+        bits = np.ascontiguousarray(block.data, dtype=np.float32).view(np.uint32).astype(np.uint64)
+        mixed = (bits + np.uint64(1)) * keys[0, block.indices]
+        mixed = (mixed ^ (mixed >> np.uint64(29))) * keys[1, block.indices]
+        total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+        size = np.diff(block.indptr)
+        out[start : start + block.shape[0]] = np.where(
+            size >= _FEWEST_ENTRIES, total[block.indptr[1:]] - total[block.indptr[:-1]], np.uint64(0)
+        )
+    return out
+
+
+def without_duplicates(folds: Sequence[Fold], hashes: np.ndarray) -> tuple[list[Fold], int]:
+    """Take cells out of training that are exact copies of a test cell; also how many that were in all folds."""
+    out, removed = [], 0
+    for fold in folds:
+        copies = np.isin(hashes[fold.train], hashes[fold.test]) & (hashes[fold.train] != 0)
+        removed += int(copies.sum())
+        out.append(replace(fold, train=fold.train[~copies]) if copies.any() else fold)
+    return out, removed
+
+
+def find_leaks(
+    folds: Sequence[Fold], columns: Mapping[str, np.ndarray], hashes: np.ndarray | None = None
+) -> list[Leak]:
+    """List what stands on both sides of a fold.
+
+    Parameters
+    ----------
+    folds
+        The split.
+    columns
+        What must not be shared (patients, cell lines, samples), by name. A column with one level is not checked:
+        everything is of that patient, which is a limit of the data and not of the split.
+    hashes
+        Profile hashes, see :func:`profile_hashes`.
+    """
+    leaks = []
+    for fold in folds:
+        overlap = np.intersect1d(fold.train, fold.test)
+        if len(overlap):
+            leaks.append(Leak("cells", fold.name, len(overlap), f"row {overlap[0]}"))
+        for name, column in columns.items():
+            if len(np.unique(column)) < 2:
+                continue
+            shared = np.intersect1d(column[fold.train], column[fold.test])
+            if len(shared):
+                leaks.append(Leak(f"levels of {name!r}", fold.name, len(shared), repr(str(shared[0]))))
+        if hashes is not None:
+            copies = np.flatnonzero(np.isin(hashes[fold.test], hashes[fold.train]) & (hashes[fold.test] != 0))
+            if len(copies):
+                leaks.append(Leak("duplicate profiles", fold.name, len(copies), f"row {fold.test[copies[0]]}"))
+    return leaks
