@@ -303,10 +303,9 @@ def _gene_names(organism: str) -> tuple[np.ndarray, np.ndarray]:
     row = {symbol.upper(): i for symbol, i in table.row_of_symbol.items() if i >= 0}
     first = [*UP, *DOWN, *TUMOR, *NORMAL, *MITO, *TREATMENT]
     named = [row[symbol] for symbol in first if symbol in row]
-    others = [i for symbol, i in row.items() if ORDINARY.match(symbol) and symbol not in first]
-    others = list(np.random.default_rng(0).permutation(others))
+    others = list(np.random.default_rng(0).permutation([i for symbol, i in row.items() if symbol not in first]))
     # Genes with other names are the studied ones, nearly all of them coding for proteins.
-    others.sort(key=lambda i: table.symbol[i] not in table.synonyms)
+    others.sort(key=lambda i: not (table.symbol[i] in table.synonyms and ORDINARY.match(table.symbol[i].upper())))
     ribosomal = [i for i in others if RIBOSOMAL.match(table.symbol[i].upper())]
     chosen = set(ribosomal)
     rest = [i for i in others if i not in chosen]
