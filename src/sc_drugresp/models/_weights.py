@@ -7,14 +7,13 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._logging import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor, nn
 
@@ -35,12 +34,12 @@ def read_state(path: Path) -> Any:
 
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         except SafetensorError as error:
             raise ValueError(_damaged(path, error)) from error
     mapped = zipfile.is_zipfile(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)  # noqa: TID251
     except pickle.UnpicklingError as error:
         msg = (
             f"{path} holds more than tensors and plain values, so reading it could run code; it was not loaded "
@@ -138,24 +137,6 @@ def flat_state(value: Any, *, source: object) -> dict[str, Tensor]:
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): item for name, item in tensors.items()}
     return tensors
-
-
-def unwrap(state: Any, *keys: str) -> dict[str, Any]:
-    """The tensors of a checkpoint by name: found under one of `keys` where it nests them, without a `module.` prefix.
-
-    Raises
-    ------
-    ValueError
-        These are not named tensors.
-    """
-    for key in keys:
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(hasattr(tensor, "shape") for tensor in state.values()):
-        found = sorted(map(str, state))[:4] if isinstance(state, Mapping) else type(state).__name__
-        msg = f"Expected tensors by name{f', possibly under {keys[0]!r}' if keys else ''}, found {found}."
-        raise ValueError(msg)
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def rename(state: Mapping[str, Any], rules: Mapping[str, str], *, drop: Iterable[str] = ()) -> dict[str, Any]:
