@@ -4,5 +4,7 @@ from __future__ import annotations
 
 from .attention import SelfAttention
 from .blocks import PostNormLayer, run_layers
+from .performer import FavorAttention, PerformerLayer
+from .flow import FlowAttention, FlowLayer, SetLayout
 
-__all__ = ["PostNormLayer", "SelfAttention", "run_layers"]
+__all__ = ["FavorAttention", "FlowAttention", "FlowLayer", "PerformerLayer", "PostNormLayer", "SelfAttention", "SetLayout", "run_layers"]

@@ -1,0 +1,69 @@
+"""Sparse rows times a dense table: the first layer of models that read whole profiles."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+
+_GENES_AT_ONCE = 128  # rows of the table that stay in the second-level cache while all cells use them
+_ROWS_PER_TASK = 256
+
+
+@numba.njit(cache=True, fastmath=True, nogil=True)
+def _add_rows(
+    indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, table: np.ndarray, out: np.ndarray, first: int, last: int
+) -> None:
+    n_genes, width = table.shape
+    place = indptr[first:last].copy()
+    for start in range(0, n_genes, _GENES_AT_ONCE):
+        stop = start + _GENES_AT_ONCE
+        for row in range(first, last):
+            j, end = place[row - first], indptr[row + 1]
+            target = out[row]
+            while j + 3 < end and ids[j + 3] < stop:
+                a, b, c, d = table[ids[j]], table[ids[j + 1]], table[ids[j + 2]], table[ids[j + 3]]
+                u, v, w, x = values[j], values[j + 1], values[j + 2], values[j + 3]
+                for i in range(width):
+                    target[i] += u * a[i] + v * b[i] + w * c[i] + x * d[i]
+                j += 4
+            while j < end and ids[j] < stop:
+                a, u = table[ids[j]], values[j]
+                for i in range(width):
+                    target[i] += u * a[i]
+                j += 1
+            place[row - first] = j
+
+
+def weighted_rows(
+    indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, table: np.ndarray, *, threads: int = 1
+) -> np.ndarray:
+    """Sum of table rows for each CSR row, weighted by its values; a product that is blocked for the cache.
+
+    Parameters
+    ----------
+    indptr, ids, values
+        CSR rows; ids increase within a row.
+    table
+        Shape `(n_ids, width)`, float32, C order.
+    threads
+        Threads to share the rows among; the result does not depend on it.
+
+    Returns
+    -------
+    Array of shape `(n_rows, width)`, float32.
+    """
+    out = np.zeros((len(indptr) - 1, table.shape[1]), dtype=np.float32)
+    starts = range(0, len(out), _ROWS_PER_TASK)
+
+    def task(first: int) -> None:
+        _add_rows(indptr, ids, values, table, out, first, min(first + _ROWS_PER_TASK, len(out)))
+
+    if threads > 1 and len(starts) > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(task, starts))
+    else:
+        for first in starts:
+            task(first)
+    return out

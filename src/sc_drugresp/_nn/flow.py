@@ -1,0 +1,204 @@
+"""Flow attention (Wu et al., ICML 2022): linear attention over the cells of a set, exact in one piece or in pieces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+EPS = 1e-6
+REMEMBER_BYTES = 2**30
+"""Queries and keys of a streamed set are kept up to this size and computed again beyond it."""
+
+
+class SetLayout(NamedTuple):
+    """Where the cells of several sets go in a padded array of shape `(sets, longest)`.
+
+    `slots` has shape `(n_cells,)` and indexes the flattened array, `sizes` has shape `(sets,)`.
+    """
+
+    slots: Tensor
+    sizes: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, sets: Tensor) -> SetLayout:
+        """Lay out cells by the code of their set, shape `(n_cells,)`; the order of the cells is kept."""
+        _, index, sizes = torch.unique(sets, return_inverse=True, return_counts=True)
+        order = torch.argsort(index, stable=True)
+        longest = int(sizes.max()) if len(sizes) else 0
+        starts = torch.cumsum(sizes, 0) - sizes
+        within = torch.empty_like(index)
+        within[order] = torch.arange(len(index), device=index.device) - starts[index[order]]
+        return cls(index * longest + within, sizes, longest)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """`(n_cells, heads, channels)` to `(sets, heads, longest, channels)`, filled up with zeros."""
+        if len(self.sizes) == 1:
+            return x.transpose(0, 1).unsqueeze(0)
+        out = x.new_zeros(len(self.sizes) * self.longest, *x.shape[1:])
+        return out.index_copy(0, self.slots, x).unflatten(0, (-1, self.longest)).transpose(1, 2)
+
+    def unpad(self, x: Tensor) -> Tensor:
+        """Back to `(n_cells, heads, channels)`."""
+        x = x.transpose(1, 2).flatten(0, 1)
+        return x if len(self.sizes) == 1 else x.index_select(0, self.slots)
+
+    @property
+    def keep(self) -> Tensor | None:
+        """1 for cells and 0 for padding, shape `(sets, 1, longest)`; `None` without padding."""
+        if len(self.sizes) == 1 or bool((self.sizes == self.longest).all()):
+            return None
+        places = torch.arange(self.longest, device=self.sizes.device)
+        return (places < self.sizes[:, None])[:, None].to(torch.get_default_dtype())
+
+
+def flow_attention(q: Tensor, k: Tensor, v: Tensor, sizes: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Attention whose cost grows linearly with the size of a set.
+
+    Parameters
+    ----------
+    q, k, v
+        Shape `(sets, heads, cells, channels)`; `q` and `k` have passed a sigmoid and are 0 where a set is padded.
+    sizes
+        Cells in each set, shape `(sets,)`.
+    keep
+        1 for cells and 0 for padding, shape `(sets, 1, cells)`; `None` without padding.
+    """
+    incoming = 1 / _dot(q + EPS, k.sum(2, keepdim=True) + EPS)  # (sets, heads, cells)
+    outgoing = 1 / _dot(k + EPS, q.sum(2, keepdim=True) + EPS)
+    sink = _dot(q + EPS, (k * outgoing[..., None]).sum(2, keepdim=True) + EPS)
+    source = _dot(k + EPS, (q * incoming[..., None]).sum(2, keepdim=True) + EPS)
+    weight = torch.exp(source.clamp(-1, 1))
+    if keep is not None:
+        weight = weight * keep
+    weight = weight * (sizes.to(q.dtype)[:, None, None] / weight.sum(2, keepdim=True))
+    q, v = q * incoming[..., None], v * weight[..., None]
+    if q.shape[2] < q.shape[3]:  # few cells: the (cells, cells) product is smaller than (channels, channels)
+        y = (q @ k.transpose(2, 3)) @ v
+    else:
+        y = q @ (k.transpose(2, 3) @ v)
+    return y * torch.sigmoid(sink)[..., None]
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    """Dot product over channels of every cell with one vector per head."""
+    return (x @ y.transpose(2, 3)).squeeze(-1)
+
+
+def _project(x: Tensor, vector: Tensor) -> Tensor:
+    """Dot product of `(cells, heads, channels)` with `(heads, channels)`."""
+    return torch.einsum("nhc,hc->nh", x, vector)
+
+
+def _weigh(x: Tensor, weight: Tensor) -> Tensor:
+    """Sum over cells of `(cells, heads, channels)` times `(cells, heads)`."""
+    return torch.einsum("nhc,nh->hc", x, weight)
+
+
+class FlowAttention(nn.Module):
+    """Multi-head flow attention over sets of cells; `q`, `k`, `v`, `o` are plain linear layers that are really called.
+
+    Parameters
+    ----------
+    dim
+        Width of the input and output.
+    heads
+        Number of heads of `dim / heads` channels each.
+    dropout
+        Dropout of the mixed values while training.
+    """
+
+    def __init__(self, dim: int, heads: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
+        """Attend among the cells of each set; `x` has shape `(n_cells, dim)`."""
+        q, k, v = (layout.pad(part) for part in (self._gate(self.q, x), self._gate(self.k, x), self._split(self.v(x))))
+        y = flow_attention(q, k, v, layout.sizes, layout.keep)
+        return self.o(self.drop(layout.unpad(y).flatten(1)))
+
+    def stream(self, chunks: Callable[[], Iterator[Tensor]], n_cells: int) -> Iterator[Tensor]:
+        """The same for one set that is too large to be held at once, without gradient.
+
+        Only sums over the cells connect them, so three passes collect the sums and a fourth yields the output.
+
+        Parameters
+        ----------
+        chunks
+            Gives the input in pieces of shape `(cells, dim)`, each time from the start.
+        n_cells
+            Cells in the set.
+        """
+        sum_q = sum_k = sum_q_in = sum_k_out = normalizer = values = torch.zeros(())
+        remembered: list[tuple[Tensor, Tensor]] = []  # queries and keys of all pieces, where they fit
+
+        def gates() -> Iterator[tuple[Tensor, Tensor]]:
+            return (
+                iter(remembered) if remembered else ((self._gate(self.q, x), self._gate(self.k, x)) for x in chunks())
+            )
+
+        for x in chunks():
+            q, k = self._gate(self.q, x), self._gate(self.k, x)
+            sum_q, sum_k = sum_q + q.sum(0), sum_k + k.sum(0)  # (heads, channels)
+            if 2 * n_cells * q[0].numel() * q.element_size() <= REMEMBER_BYTES:
+                remembered.append((q, k))
+        for q, k in gates():
+            sum_q_in = sum_q_in + _weigh(q, 1 / _project(q + EPS, sum_k + EPS))
+            sum_k_out = sum_k_out + _weigh(k, 1 / _project(k + EPS, sum_q + EPS))
+        for i, x in enumerate(chunks()):
+            k = remembered[i][1] if remembered else self._gate(self.k, x)
+            weight = torch.exp(_project(k + EPS, sum_q_in + EPS).clamp(-1, 1))
+            normalizer = normalizer + weight.sum(0)
+            weighted = self._split(self.v(x)) * weight[..., None]
+            values = values + k.permute(1, 2, 0) @ weighted.transpose(0, 1)  # (heads, channels, channels)
+        values = values * (n_cells / normalizer)[:, None, None]
+        for q in (q for q, _ in remembered) if remembered else (self._gate(self.q, x) for x in chunks()):
+            scale = torch.sigmoid(_project(q + EPS, sum_k_out + EPS)) / _project(q + EPS, sum_k + EPS)
+            yield self.o(((q.transpose(0, 1) @ values) * scale.T[..., None]).transpose(0, 1).flatten(1))
+
+    def _gate(self, linear: nn.Module, x: Tensor) -> Tensor:
+        return torch.sigmoid(self._split(linear(x)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1))
+
+
+class FlowLayer(nn.Module):
+    """Flow attention and feed-forward, each behind a LayerNorm and added to the residual stream."""
+
+    def __init__(
+        self, dim: int, heads: int, ffn_dim: int, *, dropout: float = 0.0, attention_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.attn_norm = nn.LayerNorm(dim)
+        self.attn = FlowAttention(dim, heads, dropout=attention_dropout)
+        self.ffn_norm = nn.LayerNorm(dim)
+        self.up, self.down = nn.Linear(dim, ffn_dim), nn.Linear(ffn_dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
+        """`x` has shape `(n_cells, dim)`."""
+        return self.feed(x + self.attn(self.attn_norm(x), layout))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """Second half, each cell on its own."""
+        return x + self.drop(self.down(self.drop(nn.functional.gelu(self.up(self.ffn_norm(x))))))
+
+    def stream(self, cells: Tensor, rows: Tensor, chunk: int, device: torch.device) -> None:
+        """Apply the layer in place to one set: the `rows` of `cells`, at most `chunk` cells at a time."""
+        pieces = rows.split(chunk)
+
+        def normalized() -> Iterator[Tensor]:
+            for piece in pieces:
+                yield self.attn_norm(cells[piece].to(device))
+
+        for piece, y in zip(pieces, self.attn.stream(normalized, len(rows))):
+            cells[piece] = self.feed(cells[piece].to(device) + y).to(cells.device)
