@@ -18,6 +18,15 @@ TRAIN_RESPONSE = "train_response"
 """`.uns` key of the training history."""
 GROUP_CANDIDATES = ("patient", "donor", "cell_line", "sample", "batch", "library", "plate")
 """Columns that `group_key=None` looks for, strictest first."""
+ROLE_CANDIDATES = {
+    "dataset": ("dataset", "study"),
+    "patient": ("patient", "donor", "cell_line"),
+    "sample": ("sample",),
+    "batch": ("batch", "library", "plate"),
+    "timepoint": ("timepoint", "time_point", "time"),
+    "drug": ("drug", "treatment"),
+}
+"""Columns that the design table of an evaluation looks for, by role."""
 
 
 @dataclass(frozen=True)
