@@ -305,8 +305,8 @@ def _gene_names(organism: str) -> tuple[np.ndarray, np.ndarray]:
     named = [row[symbol] for symbol in first if symbol in row]
     others = list(np.random.default_rng(0).permutation([i for symbol, i in row.items() if symbol not in first]))
     # Genes with other names are the studied ones, nearly all of them coding for proteins.
-    others.sort(key=lambda i: not (table.symbol[i] in table.synonyms and ORDINARY.match(table.symbol[i].upper())))
-    ribosomal = [i for i in others if RIBOSOMAL.match(table.symbol[i].upper())]
+    others.sort(key=lambda i: not (table.symbol[i] in table.synonyms and ORDINARY.match(str(table.symbol[i]).upper())))
+    ribosomal = [i for i in others if RIBOSOMAL.match(str(table.symbol[i]).upper())]
     chosen = set(ribosomal)
     rest = [i for i in others if i not in chosen]
     for position, i in enumerate(ribosomal):
