@@ -65,10 +65,10 @@ def _tupled(value: Any) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
 
-def check_scores(scores: ArrayLike, name: str = "logits") -> FloatArray:
-    """One finite number per cell."""
+def check_scores(scores: ArrayLike, name: str = "logits", *, allow_nan: bool = False) -> FloatArray:
+    """One finite number per cell; `allow_nan` for cells of which nothing was embedded."""
     values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 1 or not np.isfinite(values).all():
+    if values.ndim != 1 or not (np.isfinite(values) | (allow_nan & np.isnan(values))).all():
         bad = "" if values.ndim != 1 else f" with {int((~np.isfinite(values)).sum())} values that are not finite"
         msg = f"`{name}` must hold one finite number per cell, found shape {values.shape}{bad}."
         raise ValueError(msg)

@@ -72,9 +72,9 @@ class Calibration(State):
         Parameters
         ----------
         logits
-            Scores of the head, larger = more sensitive.
+            Scores of the head, larger = more sensitive. `NaN` stays `NaN`.
         """
-        z = check_scores(logits)
+        z = check_scores(logits, allow_nan=True)
         if self.method == "isotonic":
             return np.interp(z, self.grid[0], self.grid[1])
         return expit(self.slope * z + self.bias)
@@ -89,7 +89,7 @@ class Calibration(State):
         logits
             Scores of the head, larger = more sensitive.
         """
-        z = check_scores(logits)
+        z = check_scores(logits, allow_nan=True)
         if self.method == "none":
             return np.full_like(z, np.nan), np.full_like(z, np.nan)
         if self.method == "isotonic":

@@ -72,12 +72,13 @@ class Conformal(State):
         strata
             Cell type of each cell; types without thresholds of their own use those of all cells.
         """
-        z = check_scores(logits)
+        z = check_scores(logits, allow_nan=True)
         if not self.available:
             return np.ones((len(z), 2), dtype=bool)
         rows = _stratum_rows(self.strata, strata, len(z))
         low, high = self.thresholds[rows].T
-        return np.column_stack([z >= low, z <= high])
+        # A score that is missing excludes nothing.
+        return np.column_stack([(z >= low) | np.isnan(z), (z <= high) | np.isnan(z)])
 
     def calls(self, logits: ArrayLike, strata: ArrayLike | None = None) -> tuple[NDArray[np.str_], BoolArray]:
         """Call of each cell, and whether its set was empty (unlike both classes, therefore uncertain).

@@ -31,9 +31,10 @@ REASONS = {
     8: "sequencing depth outside the training range",
     16: "embedding collapsed (cells are nearly identical)",
     32: "other species than the training cells",
+    64: "no embedding (no gene that the model knows is expressed)",
 }
 """Bits of `OODResult.codes` and their meaning."""
-_KNN, _MAHALANOBIS, _GENES, _DEPTH, _COLLAPSE, _SPECIES = REASONS
+_KNN, _MAHALANOBIS, _GENES, _DEPTH, _COLLAPSE, _SPECIES, _EMPTY = REASONS
 _BLOCK = 8_192
 
 
@@ -73,7 +74,7 @@ class OODReference(State):
         Parameters
         ----------
         X
-            Embedding of cells, `(n, d)`, from the encoder that made the reference.
+            Embedding of cells, `(n, d)`, from the encoder that made the reference. Rows of `NaN` are flagged.
         gene_coverage
             Share of each cell's counts that falls on genes known to the encoder.
         depth
@@ -88,9 +89,11 @@ class OODReference(State):
         Raises
         ------
         ValueError
-            The embedding has another width, or values that are not finite.
+            The embedding has another width, or values that are infinite.
         """
-        cells = _check_embedding(X, len(self.center))
+        values = np.asarray(X, dtype=np.float64)
+        empty = np.isnan(values).any(axis=-1)
+        cells = _check_embedding(np.where(np.isnan(values), 0.0, values), len(self.center))
         n = len(cells)
         codes = np.zeros(n, dtype=np.intp)
         knn, maha = np.empty(n), np.empty(n)
@@ -109,7 +112,7 @@ class OODReference(State):
             # NaN limits (depth of the training cells unknown) compare as false.
             codes[(total < self.depth_low) | (total > self.depth_high)] |= _DEPTH
         notes = []
-        cosine = mean_cosine(cells)
+        cosine = mean_cosine(cells[~empty])
         if cosine > COLLAPSED and self.training_cosine > COLLAPSED:
             notes.append(f"the embedding is nearly constant in the training cells, too (mean cosine {cosine:.3f})")
         elif cosine > COLLAPSED:
@@ -117,6 +120,7 @@ class OODReference(State):
         if species is not None and self.species is not None and species.lower() != self.species.lower():
             codes |= _SPECIES
         ratio = np.maximum(knn / self.knn_threshold, maha / self.mahalanobis_threshold)
+        codes[empty], ratio[empty] = _EMPTY, np.nan
         return OODResult(ratio, codes > 0, codes, knn, maha, cosine, "; ".join(filter(None, [self.note, *notes])))
 
 
@@ -125,7 +129,7 @@ class OODResult:
     """Out-of-distribution score and flag of each cell."""
 
     score: FloatArray
-    """Larger of the two distances, each as a multiple of its threshold: above 1 is unusual."""
+    """Larger of the two distances, each as a multiple of its threshold: above 1 is unusual. `NaN` without embedding."""
     flag: BoolArray
     codes: IntArray
     """Sum of the bits of `REASONS`."""
@@ -159,13 +163,14 @@ class OODResult:
         rows = []
         for index in range(len(names)):
             own = np.flatnonzero(codes == index)
+            scores = self.score[own][np.isfinite(self.score[own])]
             share = {bit: float(((self.codes[own] & bit) > 0).mean()) for bit in REASONS}
             often = sorted((bit for bit in REASONS if share[bit] >= 0.1), key=lambda bit: -share[bit])
             rows.append(
                 {
                     "n_cells": len(own),
                     "ood_fraction": float(self.flag[own].mean()),
-                    "median_score": float(np.median(self.score[own])),
+                    "median_score": float(np.median(scores)) if len(scores) else np.nan,
                     "ood": bool(self.flag[own].mean() > 0.5),
                     "reasons": "; ".join(f"{REASONS[bit]}: {share[bit]:.0%}" for bit in often),
                 }
@@ -246,7 +251,10 @@ def fit_ood(
     training_cosine = mean_cosine(cells)
     cells, labels, owner = cells[picked], labels[picked], codes[picked]
     center, spread = cells.mean(axis=0), cells.std(axis=0)
-    scale = np.where(spread > 1e-8 * max(float(spread.max()), 1e-300), spread, 1.0)
+    if not spread.max() > 0:
+        msg = "All training cells have the same embedding: nothing can be called unusual. Check the encoder and its input."
+        raise ValueError(msg)
+    scale = np.where(spread > 1e-8 * spread.max(), spread, 1.0)
     # Reference cells are stored in half the space; every distance below is computed from what is stored.
     cells = ((cells - center) / scale).astype(np.float32)
     k = max(1, min(k, len(cells) // 2))
