@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._keys import COUNTS_LAYER, ENSEMBL_ID, SYMBOL
+from .._keys import COUNTS_LAYER
 from .._logging import logger
 from .._settings import settings
+from .content import TRANSFORM_WORDS, WORDS, Kind, Transform, find_transform, kind_of, probe, recover_counts
+from .rows import Rows, open_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +22,23 @@ if TYPE_CHECKING:
 
     from .vocab import GeneAlignment, GeneMode, GeneVocab
 
-Kind = Literal["counts", "log_normalized", "scaled", "nonnegative"]
-_PROBE_ROWS = 256
+ID_COLUMNS = (
+    "ensembl_id",
+    "symbol",
+    "gene_ids",
+    "gene_id",
+    "feature_id",
+    "ensembl",
+    "ensembl_ids",
+    "gene_symbols",
+    "gene_symbol",
+    "gene_name",
+    "gene_names",
+    "feature_name",
+    "symbols",
+    "hgnc_symbol",
+)
+"""Columns of `.var` that may hold the second identifier of a gene: ours first, then those of common readers."""
 
 
 @dataclass(frozen=True)
@@ -56,36 +73,82 @@ class CountBlock:
 
 
 class CountSource:
-    """One matrix of a data set, read in CSR blocks of rows.
+    """One matrix of a data set, read in CSR blocks of rows, each of which is checked.
 
     Parameters
     ----------
     matrix
-        Anything that gives rows for a slice: dense, sparse, backed, dask.
+        Anything that gives rows: dense, sparse, backed, dask, or a :class:`~sc_drugresp._data.rows.Rows`.
     names, other
         `var_names`, and the second identifier of each gene where `.var` has one.
     origin, kind
         Where the matrix was found and what it holds.
+    transform
+        What has to be undone to get the counts; `None` for a matrix that is read as it is.
     """
 
-    def __init__(self, matrix: Any, names: np.ndarray, other: np.ndarray | None, origin: str, kind: Kind) -> None:
-        self.matrix, self.names, self.other, self.origin, self.kind = matrix, names, other, origin, kind
-        self.n_obs, self.n_vars = matrix.shape
+    def __init__(
+        self,
+        matrix: Any,
+        names: np.ndarray,
+        other: np.ndarray | None,
+        origin: str,
+        kind: Kind,
+        transform: Transform | None = None,
+    ) -> None:
+        self.matrix = matrix if isinstance(matrix, Rows) else open_rows(matrix)
+        self.names, self.other, self.origin, self.kind, self.transform = names, other, origin, kind, transform
+        self.n_obs, self.n_vars = self.matrix.shape
 
     def blocks(self, size: int | None = None, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
         """Yield `(start, block)`; with `rows`, only these rows, in this order.
 
         Blocks are float32 CSR with sorted indices and without stored zeros, `size` rows each.
+
+        Raises
+        ------
+        ValueError
+            A row holds something else than the rows that were looked at first.
         """
-        size = settings.block_cells if size is None else size
-        n = self.n_obs if rows is None else len(rows)
-        for start in range(0, n, size):
-            stop = min(start + size, n)
-            yield start, _as_csr(_rows(self.matrix, slice(start, stop) if rows is None else rows[start:stop]))
+        for start, block in self.matrix.blocks(settings.block_cells if size is None else size, rows):
+            if self.transform is not None:
+                block = self._recover(block, start, rows)
+            self._verify(block, start, rows)
+            yield start, block
+
+    def _recover(self, block: csr_matrix, start: int, rows: np.ndarray | None) -> csr_matrix:
+        from scipy.sparse import csr_matrix
+
+        counts, wrong = recover_counts(block, self.transform)  # type: ignore[arg-type]
+        if len(wrong):
+            row = wrong[0] + start if rows is None else rows[wrong[0] + start]
+            msg = (
+                f"{self.origin}: in row {row} the integer counts cannot be recovered exactly, although other rows allow "
+                f"it. {_FIX}"
+            )
+            raise ValueError(msg)
+        return csr_matrix((counts, block.indices, block.indptr), shape=block.shape)
+
+    def _verify(self, block: csr_matrix, start: int, rows: np.ndarray | None) -> None:
+        kind = kind_of(block.data)
+        if kind not in {"nan", "infinite"} and (self.kind != "counts" or kind == "counts"):
+            return
+        bad = ~np.isfinite(block.data)
+        if kind not in {"nan", "infinite"}:
+            bad = (block.data < 0) | (block.data != np.rint(block.data))
+        at = int(np.flatnonzero(bad)[0])
+        row = int(np.searchsorted(block.indptr, at, side="right")) - 1 + start
+        row = row if rows is None else int(rows[row])
+        fix = "Replace missing values (counts that were not seen are 0)." if kind in {"nan", "infinite"} else _FIX
+        msg = (
+            f"{self.origin} holds {block.data[at]} in row {row}, although its other rows hold {WORDS[self.kind]}. {fix}"
+        )
+        raise ValueError(msg)
 
     def align(self, vocab: GeneVocab, genes: GeneMode = "auto") -> AlignedCounts:
         """The same cells, seen through the genes of a model."""
-        return AlignedCounts(self, vocab.align(self.names, self.other, mode=genes))
+        other = None if self.other is None else self.other.tolist()
+        return AlignedCounts(self, vocab.align(self.names.tolist(), other, mode=genes))
 
 
 class AlignedCounts:
@@ -151,7 +214,7 @@ def read_counts(
     Raises
     ------
     ValueError
-        No raw counts, NaN, or no cells or genes.
+        No raw counts, NaN, infinite values, no matrix, or no cells or genes.
     KeyError
         The layer or modality does not exist.
     """
@@ -159,29 +222,49 @@ def read_counts(
     if 0 in adata.shape:
         msg = f"Expected at least one cell and one gene, found an object of shape {adata.shape}."
         raise ValueError(msg)
-    found: list[tuple[str, Kind]] = []
-    for origin, matrix, var in _candidates(adata, layer):
-        kind = _kind(matrix)
-        found.append((origin, kind))
+    found = [(origin, rows, var, probe(rows)) for origin, rows, var in candidates(adata, layer)]
+    if not found:
+        msg = "The object holds no matrix: `.X`, `.raw` and `.layers['counts']` are all empty."
+        raise ValueError(msg)
+    for origin, rows, var, kind in found:
         if kind == "counts":
             logger.info("reading raw counts from %s", origin)
-            return _source(matrix, var, origin, kind)
+            return CountSource(rows, *gene_columns(var), origin, kind)
     if expect == "any":
-        origin, matrix, var = next(iter(_candidates(adata, layer or "X")))
-        kind = _kind(matrix)
+        origin, rows, var, kind = next((item for item in found if item[0] == "X"), found[0])
+        if kind in {"nan", "infinite"}:
+            msg = f"{origin} holds {WORDS[kind]}. Replace missing values (counts that were not seen are 0)."
+            raise ValueError(msg)
         logger.info("no raw counts found; reading %s as it is (%s)", origin, kind)
-        return _source(matrix, var, origin, kind)
-    words = {
-        "log_normalized": "log-normalized values",
-        "scaled": "scaled values (some are negative)",
-        "nonnegative": "values that are not integers",
-    }
-    looked = "; ".join(f"{origin} holds {words[kind]}" for origin, kind in found)
-    msg = (
-        f"Raw counts are needed, but none were found: {looked}. Put the integer counts of the same genes into "
-        "adata.layers['counts'] (or name the layer with `layer=`). Models that work on any matrix: 'pca', 'hvg'."
-    )
-    raise ValueError(msg)
+        return CountSource(rows, *gene_columns(var), origin, kind)
+    for origin, rows, var, kind in found:
+        transform = find_transform(rows, kind)
+        if transform is not None:
+            logger.info("%s holds %s; reading the counts recovered from it", origin, TRANSFORM_WORDS[transform])
+            return CountSource(rows, *gene_columns(var), f"{origin} (counts recovered)", "counts", transform)
+    raise ValueError(refusal([(origin, kind) for origin, _, _, kind in found], other_counts(adata)))
+
+
+_FIX = (
+    "Put the integer counts of the same genes into adata.layers['counts'] (or name the layer with `layer=`). "
+    "Models that work on any matrix: 'pca', 'hvg'."
+)
+
+
+def refusal(found: list[tuple[str, Kind]], elsewhere: list[str]) -> str:
+    """Why no counts can be read, and what to do."""
+    looked = "; ".join(f"{origin} holds {WORDS[kind]}" for origin, kind in found)
+    reason = ""
+    if any(kind in {"log_normalized", "nonnegative"} for _, kind in found):
+        reason = " Undoing the normalization does not give integers, so that the counts are lost."
+    hint = f" {', '.join(elsewhere)} may hold them: choose with `layer=`." if elsewhere else ""
+    return f"Raw counts are needed, but none were found: {looked}.{reason}{hint} {_FIX}"
+
+
+def other_counts(adata: AnnData) -> list[str]:
+    """Layers with raw counts under a name that is not looked for."""
+    names = [name for name in adata.layers if name not in {COUNTS_LAYER, None}]
+    return [f"layers[{name!r}]" for name in names if probe(_layer_rows(adata, name)) == "counts"]
 
 
 def as_adata(data: AnnData | MuData, *, modality: str = "rna") -> AnnData:
@@ -205,72 +288,86 @@ def as_adata(data: AnnData | MuData, *, modality: str = "rna") -> AnnData:
     raise TypeError(msg)
 
 
-def _candidates(adata: AnnData, layer: str | None) -> Iterator[tuple[str, Any, Any]]:
-    if layer == "X":
-        yield "X", adata.X, adata.var
-    elif layer == "raw":
-        if adata.raw is None:
-            msg = "layer='raw' was asked for, but `.raw` is empty."
-            raise KeyError(msg)
-        yield "raw", adata.raw.X, adata.raw.var
-    elif layer is not None:
-        if layer not in adata.layers:
-            msg = (
-                f"Layer {layer!r} not found in `.layers`. Available layers: {sorted(adata.layers)}; also 'X' and 'raw'."
-            )
-            raise KeyError(msg)
-        yield f"layers[{layer!r}]", adata.layers[layer], adata.var
-    else:
-        if COUNTS_LAYER in adata.layers:
-            yield f"layers[{COUNTS_LAYER!r}]", adata.layers[COUNTS_LAYER], adata.var
-        if adata.X is not None:
-            yield "X", adata.X, adata.var
-        if adata.raw is not None:
-            yield "raw", adata.raw.X, adata.raw.var
+def candidates(adata: AnnData, layer: str | None) -> list[tuple[str, Rows, Any]]:
+    """Matrices to look at, best first: where each lies, its rows and its `.var`.
 
-
-def _source(matrix: Any, var: Any, origin: str, kind: Kind) -> CountSource:
-    names = np.asarray(var.index, dtype=str)
-    other = None
-    for key in (ENSEMBL_ID, SYMBOL):
-        if key in var:
-            column = np.asarray(var[key].astype(object).where(var[key].notna(), ""), dtype=str)
-            if not np.array_equal(column, names):
-                other = column
-                break
-    return CountSource(matrix, names, other, origin, kind)
-
-
-def _kind(matrix: Any) -> Kind:
-    """What a matrix holds, judged from rows spread over it."""
-    n = matrix.shape[0]
-    rows = np.unique(np.linspace(0, n - 1, min(n, _PROBE_ROWS)).astype(np.int64))
-    values = _as_csr(_rows(matrix, rows)).data
-    if np.isnan(values).any():
-        msg = "The matrix holds NaN. Replace missing values (counts that were not seen are 0)."
-        raise ValueError(msg)
-    if len(values) and values.min() < 0:
-        return "scaled"
-    if np.all(values == np.round(values)):
-        return "counts"
-    return "log_normalized" if values.max() < 25 else "nonnegative"
-
-
-def _rows(matrix: Any, index: slice | np.ndarray) -> Any:
-    block = matrix[index] if not hasattr(matrix, "iloc") else matrix.iloc[index].to_numpy()
-    return block.compute() if hasattr(block, "compute") else block
-
-
-def _as_csr(block: Any) -> csr_matrix:
-    from scipy.sparse import csr_matrix
-
-    out = (
-        csr_matrix(block, dtype=np.float32)
-        if not hasattr(block, "tocsr")
-        else csr_matrix(block.tocsr(), dtype=np.float32)
-    )
-    if not out.has_sorted_indices or not out.data.all():
-        out = out.copy()  # never touch the user's arrays
-        out.sum_duplicates()
-        out.eliminate_zeros()
+    Raises
+    ------
+    KeyError
+        The layer does not exist.
+    """
+    out: list[tuple[str, Rows, Any]] = []
+    if layer is not None and layer not in {"X", "raw"} and layer not in adata.layers:
+        msg = (
+            f"Layer {layer!r} not found in `.layers`. "
+            f"Available layers: {sorted(name for name in adata.layers if name)}; also 'X' and 'raw'."
+        )
+        raise KeyError(msg)
+    if layer == "raw" and adata.raw is None:
+        msg = "layer='raw' was asked for, but `.raw` is empty."
+        raise KeyError(msg)
+    if layer == "X" and not _has_x(adata):
+        msg = "layer='X' was asked for, but `.X` is empty."
+        raise KeyError(msg)
+    name = COUNTS_LAYER if layer is None else layer
+    if name in adata.layers and name not in {"X", "raw"}:
+        out.append((f"layers[{name!r}]", _layer_rows(adata, name), adata.var))
+    if layer in {None, "X"} and _has_x(adata):
+        obs, var = _selection(adata)
+        out.append(("X", open_rows(_parent(adata).X, obs, var), adata.var))
+    if layer in {None, "raw"} and adata.raw is not None and 0 not in adata.raw.shape:
+        out.append(("raw", open_rows(adata.raw.X), adata.raw.var))
     return out
+
+
+def _parent(adata: AnnData) -> AnnData:
+    """The object that a view looks at: slicing it block by block copies less than the view's own `.X`."""
+    return adata._adata_ref if adata.is_view else adata
+
+
+def _selection(adata: AnnData) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Rows and columns of the parent that a view shows."""
+    if not adata.is_view:
+        return None, None
+    parent = adata._adata_ref
+    return np.arange(parent.n_obs)[adata._oidx], np.arange(parent.n_vars)[adata._vidx]
+
+
+def _has_x(adata: AnnData) -> bool:
+    parent = _parent(adata)
+    return bool(parent.isbacked) or parent.X is not None
+
+
+def _layer_rows(adata: AnnData, name: str) -> Rows:
+    return open_rows(_parent(adata).layers[name], *_selection(adata))
+
+
+def gene_columns(var: Any, key: str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """`var_names` and the second identifier of each gene, `""` where unknown; `None` if `.var` has none.
+
+    Parameters
+    ----------
+    var
+        `.var`, also that of a lazy object.
+    key
+        Column to use; `None` takes the first of the usual ones that differs from the names.
+
+    Raises
+    ------
+    KeyError
+        There is no such column.
+    """
+    import pandas as pd
+
+    names = np.asarray(var.index, dtype=str)
+    available = [str(name) for name in var.columns]
+    if key is not None and key not in available:
+        msg = f"Column {key!r} (`gene_key`) not found in `.var`. Available columns: {sorted(available)}."
+        raise KeyError(msg)
+    for name in ID_COLUMNS if key is None else (key,):
+        if name in available:
+            column = np.asarray(var[name], dtype=object)
+            text = np.where(pd.isna(column), "", column).astype(str)
+            if not np.array_equal(text, names) and (text != "").any():
+                return names, text
+    return names, None

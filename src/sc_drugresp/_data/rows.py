@@ -1,0 +1,146 @@
+"""Rows of any matrix as CSR: dense, sparse, on disk, dask, or a view of one of them. The matrix is never densified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scipy.sparse import csr_matrix
+
+_SLAB_BYTES = 256 * 2**20
+"""Memory for rows that are gathered from a column-wise matrix in one pass over it."""
+_CHUNK = 4_000_000
+"""Entries of a column-wise matrix that are looked at together."""
+
+
+class Rows:
+    """Rows (and columns) of a matrix, read in blocks.
+
+    Parameters
+    ----------
+    matrix
+        Anything two-dimensional: NumPy, SciPy sparse, h5py, zarr, anndata's on-disk matrices, dask.
+    obs, var
+        Rows and columns of `matrix` that make up the data set, in order; `None` for all.
+    """
+
+    def __init__(self, matrix: Any, obs: np.ndarray | None = None, var: np.ndarray | None = None) -> None:
+        if len(matrix.shape) != 2:
+            msg = f"Expected a matrix of cells and genes, found {len(matrix.shape)} dimensions."
+            raise ValueError(msg)
+        self.matrix, self.obs, self.var = matrix, obs, var
+        self.shape = (matrix.shape[0] if obs is None else len(obs), matrix.shape[1] if var is None else len(var))
+
+    def read(self, index: slice | np.ndarray) -> csr_matrix:
+        """Some rows, in the order asked for: float32, sorted indices, no stored zeros, no duplicates."""
+        if self.obs is not None:
+            index = self.obs[index]
+        block = as_csr(self._take(index))
+        return block if self.var is None else as_csr(block[:, self.var])
+
+    def blocks(self, size: int, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
+        """Yield `(start, block)` for `size` rows at a time; with `rows`, only these, in this order."""
+        n = self.shape[0] if rows is None else len(rows)
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            yield start, self.read(slice(start, stop) if rows is None else rows[start:stop])
+
+    def _take(self, index: slice | np.ndarray) -> Any:
+        matrix = self.matrix
+        if isinstance(index, np.ndarray) and _orders_rows(matrix):
+            # HDF5 and zarr want each row once, in order.
+            unique, place = np.unique(index, return_inverse=True)
+            take = getattr(matrix, "get_orthogonal_selection", None)
+            block = matrix[unique] if take is None else take((unique, slice(None)))
+            return block[place]
+        block = matrix[index]
+        return block.compute() if hasattr(block, "compute") else block
+
+
+class ColumnwiseRows(Rows):
+    """Rows of a CSC matrix, in memory or on disk.
+
+    A slice of rows costs a pass over the whole matrix, so that as many rows as fit into a fixed amount of memory are
+    gathered in each pass and handed out in blocks.
+    """
+
+    def blocks(self, size: int, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
+        """Yield `(start, block)` as :meth:`Rows.blocks` does."""
+        n = self.shape[0] if rows is None else len(rows)
+        _, indices, _ = self._arrays()
+        per_row = 16 * indices.shape[0] / max(self.matrix.shape[0], 1)
+        slab = max(int(_SLAB_BYTES / max(per_row, 1)) // size, 1) * size
+        for first in range(0, n, slab):
+            stop = min(first + slab, n)
+            gathered = self.read(slice(first, stop) if rows is None else rows[first:stop])
+            for start in range(first, stop, size):
+                yield start, as_csr(gathered[start - first : min(start + size, stop) - first])
+
+    def _arrays(self) -> tuple[Any, Any, Any]:
+        group = getattr(self.matrix, "group", None)
+        if group is not None:
+            return group["data"], group["indices"], group["indptr"]
+        return self.matrix.data, self.matrix.indices, self.matrix.indptr
+
+    def _take(self, index: slice | np.ndarray) -> Any:
+        from scipy.sparse import csr_matrix
+
+        data, indices, indptr = self._arrays()
+        indptr = np.asarray(indptr[:], dtype=np.int64)
+        wanted = np.arange(self.matrix.shape[0])[index] if isinstance(index, slice) else index
+        unique, back = np.unique(wanted, return_inverse=True)
+        place = np.full(self.matrix.shape[0], -1, dtype=np.int64)
+        place[unique] = np.arange(len(unique))
+        row, column, value = [], [], []
+        for start in range(0, int(indptr[-1]), _CHUNK):
+            stop = min(start + _CHUNK, int(indptr[-1]))
+            at = place[np.asarray(indices[start:stop])]
+            keep = np.flatnonzero(at >= 0)
+            row.append(at[keep])
+            # The column of an entry is the last one that begins at or before it.
+            column.append(np.searchsorted(indptr, keep + start, side="right") - 1)
+            value.append(np.asarray(data[start:stop])[keep].astype(np.float32, copy=False))
+        if not row:
+            return csr_matrix((len(wanted), int(self.matrix.shape[1])), dtype=np.float32)
+        shape = (len(unique), self.matrix.shape[1])
+        entries = (np.concatenate(value), (np.concatenate(row), np.concatenate(column)))
+        block = csr_matrix(entries, shape=shape, dtype=np.float32)
+        return block if len(unique) == len(wanted) and np.array_equal(unique, wanted) else block[back]
+
+
+def open_rows(matrix: Any, obs: np.ndarray | None = None, var: np.ndarray | None = None) -> Rows:
+    """Choose the reader for a matrix."""
+    columnwise = getattr(matrix, "format", None) == "csc"
+    return (ColumnwiseRows if columnwise else Rows)(matrix, obs, var)
+
+
+def as_csr(block: Any) -> csr_matrix:
+    """A block as canonical float32 CSR. Arrays of the user are copied before anything in them moves.
+
+    Raises
+    ------
+    ValueError
+        The values are no numbers.
+    """
+    from scipy.sparse import csr_matrix
+
+    dtype = np.dtype(block.dtype)
+    if dtype.kind not in "buif":
+        msg = f"Expected numbers, found a matrix of type {dtype}."
+        raise ValueError(msg)
+    source = block.tocsr() if hasattr(block, "tocsr") else np.asarray(block)
+    out = csr_matrix(source, dtype=np.float32)
+    if not (out.has_canonical_format and out.data.all()):
+        out = out.copy()
+        out.sum_duplicates()
+        out.eliminate_zeros()
+    return out
+
+
+def _orders_rows(matrix: Any) -> bool:
+    """Whether a matrix is a dense array on disk."""
+    return type(matrix).__module__.split(".")[0] in {"h5py", "zarr"}
