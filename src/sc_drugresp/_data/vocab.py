@@ -64,6 +64,11 @@ class GeneVocab:
     def __contains__(self, name: str) -> bool:
         return name in self.special or self._fold(name) in self._lookup
 
+    @property
+    def symbols(self) -> Sequence[str]:
+        """Names as the tables of genes spell them."""
+        return self.names
+
     def _fold(self, name: str) -> str:
         return name.upper() if self.fold_case else name
 
@@ -127,7 +132,7 @@ class GeneVocab:
         if len(lost) == 0:
             return ids
         left_other = None if other is None else [str(other[i]) for i in lost]
-        index = genes.match([names[i] for i in lost], left_other, self.names, self.kind)
+        index = genes.match([names[i] for i in lost], left_other, self.symbols, self.kind)
         found = np.where(index >= 0, self.ids[index], -1)  # type: ignore[index]
         found = np.where(np.isin(found, ids[ids >= 0]), -1, found)
         ids = ids.copy()
