@@ -62,12 +62,12 @@ class FittedEmbedder:
         -------
         Array of shape `(n_cells, dim)`, float32.
         """
-        source = self.source(data, layer)
+        source = data if isinstance(data, CountSource) else self.read(data, layer)
         return self.fit(source, rng=rng, mask_obs=mask_obs).transform(source)
 
-    def source(self, data: AnnData | CountSource, layer: str | None = None) -> CountSource:
+    def read(self, data: AnnData, layer: str | None = None) -> CountSource:
         """A reader of `data`: raw counts where there are any, else the matrix as it is."""
-        return data if isinstance(data, CountSource) else read_counts(data, layer=layer, expect=self.expects)  # type: ignore[arg-type]
+        return read_counts(data, layer=layer, expect=self.expects)  # type: ignore[arg-type]
 
     def fit(self, source: CountSource, *, rng: int = 0, mask_obs: np.ndarray | None = None) -> FittedEmbedder:
         """Choose genes and learn from the cells of `mask_obs`.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._data.counts import AlignedCounts
+    from .._data.counts import AlignedCounts, CountSource
 
 LOW_COVERAGE, TOO_LOW_COVERAGE = 0.8, 0.5
 COLLAPSED_COSINE = 0.98
@@ -101,8 +101,9 @@ def embed(
     spec, row = find(model)
     adata = as_adata(data, modality=modality)
     groups = set_codes(adata, group_key)
-    source = read_counts(adata, layer=layer, expect=spec.expects)
+    source = _early_source(adata, layer, spec.expects, lenient=bool(options))
     embedder = models.load(model, checkpoint=checkpoint, **options)
+    source = source if source is not None else embedder.read(adata, layer)
     if spec.kind == "encoder":
         if spec.set_based and groups is None and adata.n_obs > 1:
             warn(f"{spec.title} embeds cells as a set; without `group_key` all {adata.n_obs} cells form one set.")
@@ -149,6 +150,16 @@ def embed(
         keys.uns,
     )
     return target if copy else None
+
+
+def _early_source(adata: AnnData, layer: str | None, expects: str, *, lenient: bool) -> CountSource | None:
+    """Refuse a wrong matrix before weights are looked for; with options, the model itself may accept it."""
+    try:
+        return read_counts(adata, layer=layer, expect=expects)
+    except ValueError:
+        if not lenient:
+            raise
+        return None
 
 
 def _probe_coverage(aligned: AlignedCounts, model: str) -> None:

@@ -151,7 +151,7 @@ def embed_for(model: ResponseModel, adata: AnnData, *, checkpoint: Any = None, l
     if how["kind"] == "slot":
         return read_rep(adata, how["use_rep"])
     encoder = models.load(how["model"], checkpoint=checkpoint, **how["options"])
-    _check_same_checkpoint(encoder.checkpoint, how)
+    check_same_checkpoint(encoder.checkpoint, how)
     if tuned:
         from .._train.adapters import apply_tuned
 
@@ -171,10 +171,17 @@ def _check_same_embedding(adata: AnnData, how: dict[str, Any]) -> None:
                     f"{how[name]!r}. Embed again with the same settings, or delete the slot."
                 )
                 raise ValueError(msg)
-        _check_same_checkpoint(now["checkpoint"], how)
+        check_same_checkpoint(now["checkpoint"], how)
 
 
-def _check_same_checkpoint(found: dict[str, Any], how: dict[str, Any]) -> None:
+def check_same_checkpoint(found: dict[str, Any], how: dict[str, Any]) -> None:
+    """Refuse weights other than those that a model was trained on.
+
+    Raises
+    ------
+    ValueError
+        The hashes differ.
+    """
     expected = how.get("checkpoint", {}).get("sha256")
     if expected and found.get("sha256") not in (None, expected):
         msg = (

@@ -37,6 +37,7 @@ def train_response(
     head: HeadName = "logistic",
     checkpoint: str | PathLike[str] | None = None,
     layer: str | None = None,
+    start: ResponseModel | None = None,
     alpha: float = 0.1,
     modality: str = "rna",
     rng: int = 0,
@@ -65,6 +66,9 @@ def train_response(
     checkpoint
         Folder with the files of a foundation model.
     {layer}
+    start
+        A model trained elsewhere to continue from (few-shot transfer): its tuned weights and head are the beginning.
+        Only for `'lora'` and `'full'`.
     alpha
         Error level of the calls: at most this share of samples of a class should get a wrong call.
     {modality}
@@ -72,7 +76,7 @@ def train_response(
         Seed.
     options
         For `'frozen'`: options of the model. For `'lora'` and `'full'`: see
-        :class:`~sc_drugresp.models.FineTuning`.
+        :class:`~sc_drugresp.tl.FineTuning`; what is left are options of the model.
 
     Returns
     -------
@@ -100,6 +104,9 @@ def train_response(
         if value not in allowed:
             msg = f"`{name}` must be one of {allowed}, found {value!r}."
             raise ValueError(msg)
+    if start is not None and mode == "frozen":
+        msg = "`start` continues a tuned model; use mode='lora' or 'full', or train on both data sets together."
+        raise ValueError(msg)
     if not 0 < alpha < 0.5:
         msg = f"`alpha` must lie between 0 and 0.5, found {alpha!r}."
         raise ValueError(msg)
@@ -111,7 +118,7 @@ def train_response(
     if mode != "frozen":
         from ._finetune import finetune_response
 
-        return finetune_response(
+        tuned = finetune_response(
             adata,
             model,
             y,
@@ -123,8 +130,11 @@ def train_response(
             alpha=alpha,
             rng=rng,
             keys={"label_key": label_key, "group_key": group_key},
+            start=start,
             options=options,
         )
+        record(adata, tuned)
+        return tuned
     codes = np.unique(groups, return_inverse=True)[1]
     rep = representation(
         adata, use_rep=use_rep, model=model, checkpoint=checkpoint, layer=layer, groups=codes, rng=rng, options=options

@@ -1,0 +1,91 @@
+"""Settings of fine-tuning; plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+Mode = Literal["lora", "full"]
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How an encoder is tuned. The defaults follow Hu et al. (LoRA, arXiv:2106.09685) and common practice.
+
+    Parameters
+    ----------
+    rank, alpha, dropout
+        Of the LoRA adapters, which go on q, k, v, o and both feed-forward layers.
+    learning_rate, head_learning_rate
+        AdamW, for adapters (or the encoder, with `mode='full'`) and for the head.
+    weight_decay
+        AdamW.
+    epochs
+        At most; an epoch shows as many cells as there are in training, drawn so that classes and samples are balanced.
+    patience
+        Epochs without a lower held-out loss before training stops.
+    batch_size, accumulate
+        Cells in a batch, and batches in a step.
+    max_cells_per_set
+        Most cells in a set of a set-based model.
+    precision
+        `'auto'` uses bfloat16 where a GPU has it, otherwise float32.
+    gradient_checkpointing
+        Recompute activations to save memory; `'auto'` on GPUs.
+    validation
+        Share of the samples that is held out for early stopping and calibration.
+    merge
+        Keep merged weights instead of an adapter.
+    force
+        Train although a class has a single sample, without held-out samples.
+    checkpoint_dir
+        Folder for the state after each epoch. A run that was interrupted continues from there.
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    epochs: int = 5
+    patience: int = 2
+    batch_size: int = 32
+    accumulate: int = 1
+    max_cells_per_set: int = 1_000
+    precision: str = "auto"
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
+    validation: float = 0.25
+    merge: bool = False
+    force: bool = False
+    checkpoint_dir: str | PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "alpha", "epochs", "patience", "batch_size", "accumulate", "max_cells_per_set"):
+            if getattr(self, name) < 1:
+                msg = f"`{name}` must be at least 1, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        for name in ("learning_rate", "head_learning_rate"):
+            if not getattr(self, name) > 0:
+                msg = f"`{name}` must be positive, found {getattr(self, name)!r}."
+                raise ValueError(msg)
+        if not 0 < self.validation < 1 or not 0 <= self.dropout < 1:
+            msg = (
+                f"`validation` must lie in (0, 1) and `dropout` in [0, 1), found {self.validation} and {self.dropout}."
+            )
+            raise ValueError(msg)
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """Names of the settings."""
+        return {field.name for field in fields(cls)}
+
+    @classmethod
+    def take(cls, options: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
+        """Settings of tuning in `options`, and what is left (options of the encoder)."""
+        own = {name: value for name, value in options.items() if name in cls.names()}
+        return replace(cls(), **own), {name: value for name, value in options.items() if name not in own}

@@ -1,0 +1,42 @@
+"""Batches that show classes and samples equally often; an epoch depends on its seed and number alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .heads import balanced_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def balanced_batches(y: np.ndarray, groups: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Draw `len(y)` cells with replacement, both classes and all samples of a class equally often."""
+    rng = np.random.default_rng([seed, epoch])
+    weights = balanced_weights(y, groups)
+    order = rng.choice(len(y), size=len(y), p=weights / weights.sum())
+    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+
+
+def set_batches(y: np.ndarray, groups: np.ndarray, *, max_cells: int, seed: int, epoch: int) -> list[list[int]]:
+    """Batches for set-based models: cells of one sample, classes in turn, so that both are seen equally often."""
+    rng = np.random.default_rng([seed, epoch])
+    sets: dict[int, list[list[int]]] = {0: [], 1: []}
+    for group in np.unique(groups):
+        cells = rng.permutation(np.flatnonzero(groups == group))
+        parts = np.array_split(cells, -(-len(cells) // max_cells))
+        sets[int(y[cells].mean() >= 0.5)] += [np.sort(part).tolist() for part in parts]
+    longest = max(len(parts) for parts in sets.values())
+    out: list[list[int]] = []
+    for label in (0, 1):
+        parts = [sets[label][i] for i in rng.permutation(len(sets[label]))]
+        out += (parts * -(-longest // max(len(parts), 1)))[:longest]
+    return [out[i] for i in rng.permutation(len(out))]
+
+
+def in_order(n: int, batch_size: int) -> Iterator[list[int]]:
+    """Every cell once, in order."""
+    for start in range(0, n, batch_size):
+        yield list(range(start, min(start + batch_size, n)))
