@@ -133,7 +133,7 @@ class ScGPT(CellEncoder):
     def __init__(self, config: ScGPTConfig, vocab: GeneVocab) -> None:
         super().__init__(config, vocab)
         self.pad_id, self.cls_id = vocab[PAD], vocab[CLS]
-        n_tokens = 1 + max(int(np.max(vocab.ids, initial=-1)), *vocab.special.values())  # type: ignore[type-var]
+        n_tokens = 1 + max(*np.asarray(vocab.ids).tolist(), *vocab.special.values())
         self.gene = nn.Embedding(n_tokens, config.dim)
         self.gene_norm = nn.LayerNorm(config.dim)
         self.value = ValueEncoder(config.dim, config.dropout)
@@ -233,7 +233,8 @@ class ScGPT(CellEncoder):
             keep = keep_smallest(indptr, np.arange(len(bins), dtype=np.float64), limit)
             return self._with_cls(np.minimum(lengths, limit), ids, bins, keep)
         sampled = np.asarray(sampled)
-        chosen = (sampled >= 0).all(axis=1) if sampled.ndim == 2 else np.zeros(0, dtype=bool)
+        sampled = sampled if sampled.ndim == 2 else sampled.reshape(0, limit)
+        chosen = np.all(sampled >= 0, axis=1, keepdims=True).ravel()
         if len(chosen) != len(lengths) or np.any(sampled.max(axis=1) >= lengths) or np.any(lengths[~chosen] > limit):
             msg = f"`sampled` must name {limit} positions in each of {len(lengths)} cells (-1: a cell that fits)."
             raise ValueError(msg)
