@@ -69,23 +69,28 @@ class CellEncoder(nn.Module):
     @classmethod
     def from_files(cls, files: Mapping[str, Path], **options: Any) -> CellEncoder:
         """Build the model from its published files, by role; `options` replace fields of `Config`."""
-        raise TypeError(f"{cls.__name__} does not define `from_files`.")
+        msg = f"{cls.__name__} does not define `from_files`."
+        raise TypeError(msg)
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """Tokens of some cells; a cell's tokens depend on its counts and the seed alone."""
-        raise TypeError(f"{type(self).__name__} does not define `tokenize_block`.")
+        msg = f"{type(self).__name__} does not define `tokenize_block`."
+        raise TypeError(msg)
 
     def collate(self, tokens: Tokens) -> Batch:
         """Padded tensors of all cells in `tokens`, on the CPU."""
-        raise TypeError(f"{type(self).__name__} does not define `collate`.")
+        msg = f"{type(self).__name__} does not define `collate`."
+        raise TypeError(msg)
 
     def hidden(self, batch: Batch) -> Tensor:
         """Output of the last layer for every token, shape `(cells, length, width)`."""
-        raise TypeError(f"{type(self).__name__} does not define `hidden`.")
+        msg = f"{type(self).__name__} does not define `hidden`."
+        raise TypeError(msg)
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Cell embedding from the output of the last layer, shape `(cells, dim)`; differentiable."""
-        raise TypeError(f"{type(self).__name__} does not define `pool`.")
+        msg = f"{type(self).__name__} does not define `pool`."
+        raise TypeError(msg)
 
     def forward(self, batch: Batch) -> Tensor:
         """Cell embedding, shape `(cells, dim)`. A model may skip work here that `pool` does not read."""
