@@ -45,12 +45,15 @@ class CellEncoder(nn.Module):
         Regular expression that names the `nn.Linear` modules for adapters.
     set_based
         Whether the cells of one call see each other.
+    max_waste
+        Largest share of padding in a batch.
     """
 
     Config: ClassVar[type]
     lora_targets: ClassVar[str] = r".*\.(attn\.[qkvo]|up|down)"
     set_based: ClassVar[bool] = False
     needs_fit: ClassVar[bool] = False
+    max_waste: ClassVar[float] = 0.05
 
     def __init__(self, config: Any, vocab: GeneVocab) -> None:
         super().__init__()
@@ -271,7 +274,7 @@ class CellEncoder(nn.Module):
         was_training = self.training
         self.eval()
         try:
-            for cells in token_batches(self.sizes(tokens)[usable], budget):
+            for cells in token_batches(self.sizes(tokens)[usable], budget, max_waste=self.max_waste):
                 out[usable[cells]] = self._embed_batch(tokens, usable[cells])
                 if advance is not None:
                     advance(len(cells))
