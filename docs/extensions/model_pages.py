@@ -1,0 +1,129 @@
+"""Write one page per foundation model, and their overview, from the registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+    from sc_drugresp.models._spec import Checkpoint, ModelSpec, RemoteFile
+
+
+def write_pages(app: Sphinx) -> None:
+    """Write `models/<name>.md` and `models/index.md`; a page is touched only when it changes."""
+    from sc_drugresp.models._registry import registry
+
+    folder = Path(app.srcdir) / "models"
+    folder.mkdir(exist_ok=True)
+    rows = list(registry().values())
+    pages = {f"{spec.name}.md": page(spec) for spec in rows}
+    pages["index.md"] = index(rows)
+    for old in set(folder.glob("*.md")) - {folder / name for name in pages}:
+        old.unlink()
+    for name, text in pages.items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def index(rows: list[ModelSpec]) -> str:
+    """Overview of all models."""
+    ordered = sorted(rows, key=lambda spec: (spec.kind != "encoder", spec.name))
+    lines = [
+        "# Models",
+        "",
+        "Every row is a string for {func}`sc_drugresp.tl.embed` and `tl.train_response(model=...)`. The table is",
+        "{func}`sc_drugresp.models.table`; a page comes from the same registry that the code reads.",
+        "Weights are never shipped: they are downloaded from their publishers and verified, or taken from a folder.",
+        "",
+        "| model | kind | genes | size of the embedding | what it is |",
+        "|---|---|---|---|---|",
+        *(f"| [{s.title}]({s.name}.md) | {s.kind} | {s.genes} | {width(s)} | {s.summary} |" for s in ordered),
+        "",
+        "```{toctree}",
+        ":hidden:",
+        "",
+        *(spec.name for spec in ordered),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def width(spec: ModelSpec) -> str:
+    """The dimension, or the range over the checkpoints."""
+    sizes = sorted({c.dim for c in spec.checkpoints.values()} or {spec.dim})
+    return "chosen by the user" if sizes == [0] else " to ".join(str(n) for n in {sizes[0]: 0, sizes[-1]: 0})
+
+
+def page(spec: ModelSpec) -> str:
+    """Page of one model: facts, strengths, limitations, checkpoints, files, use."""
+    cite = f" {{cite:p}}`{spec.reference}`" if spec.reference else ""
+    facts = {
+        "name": f"`{spec.name}`",
+        "kind": "foundation model" if spec.kind == "encoder" else "baseline, fitted to the data (in every fold anew)",
+        "genes": {"symbol": "symbols", "ensembl": "Ensembl ids", "any": "as they are"}[spec.genes],
+        "expects": {"counts": "raw counts", "any": "counts or any other values"}[spec.expects],
+        "a cell depends on": "the set of cells that are embedded together" if spec.set_based else "itself alone",
+        "writes": f"`.obsm['X_{spec.slot}']`, `.uns['{spec.slot}']`",
+        "license of the code we read": spec.code_license or "ours, BSD-3-Clause",
+    }
+    if spec.extra:
+        facts["needs"] = f"`pip install 'sc-drugresp[{spec.extra}]'`"
+    lines = [f"# {spec.title}", "", f"{spec.summary}{cite}", "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts.items()]
+    for title, items in (("Strengths", spec.strengths), ("Limitations", spec.limitations)):
+        if items:
+            lines += ["", f"## {title}", "", *(f"- {item}" for item in items)]
+    lines += ["", "## Use", "", "```python", "import sc_drugresp as sdr", "", *use(spec), "```"]
+    if spec.checkpoints:
+        lines += ["", "## Checkpoints", ""]
+        for checkpoint in spec.checkpoints.values():
+            lines += section(spec, checkpoint)
+    return "\n".join([*lines, ""])
+
+
+def use(spec: ModelSpec) -> list[str]:
+    """Lines of the example."""
+    if not spec.checkpoints:
+        return [f'sdr.tl.embed(adata, "{spec.name}")']
+    return [
+        f'sdr.models.download("{spec.name}")  # or put the files below into a folder and name it',
+        f'sdr.tl.embed(adata, "{spec.name}")',
+        f'sdr.tl.embed(adata, "{spec.name}", checkpoint="my/folder")',
+    ]
+
+
+def section(spec: ModelSpec, checkpoint: Checkpoint) -> list[str]:
+    """A checkpoint: facts and files."""
+    default = " (default)" if checkpoint.tag == spec.default else ""
+    facts: dict[str, Any] = {
+        "species": ", ".join(checkpoint.species),
+        "size of the embedding": checkpoint.dim,
+        "parameters": f"{checkpoint.parameters:,}" if checkpoint.parameters else None,
+        "work for a cell": f"{checkpoint.gflop_per_cell:g} GFLOP" if checkpoint.gflop_per_cell else None,
+        "publisher": checkpoint.publisher,
+        "license of the weights": checkpoint.license + ("" if checkpoint.commercial else " (**not commercial**)"),
+    }
+    lines = [f"### `{spec.name}.{checkpoint.tag}`{default}", "", checkpoint.description, "", "| | |", "|---|---|"]
+    lines += [f"| {key} | {value} |" for key, value in facts.items() if value]
+    lines += ["", "| file | bytes | SHA-256 | where |", "|---|---|---|---|"]
+    lines += [file_row(file) for file in checkpoint.files.values()]
+    return [*lines, ""]
+
+
+def file_row(file: RemoteFile) -> str:
+    """A file: name, size, start of the checksum, source."""
+    size = f"{file.bytes:,}" if file.bytes else "?"
+    digest = f"`{file.sha256[:16]}…`" if file.sha256 else "not published"
+    where = file.manual or "<br>".join(f"`{url}`" for url in file.urls) or "ask the publisher"
+    optional = " (optional)" if file.optional else ""
+    return f"| `{file.path}`{optional} | {size} | {digest} | {where} |"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the extension."""
+    app.connect("builder-inited", write_pages, priority=100)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

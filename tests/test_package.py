@@ -1,0 +1,359 @@
+"""The package as a whole: signatures, docstrings, layers, lightness, house rules, what is shipped."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sc_drugresp as sdr
+from sc_drugresp import _keys
+
+ROOT = Path(__file__).resolve().parents[1]
+SRC = ROOT / "src" / "sc_drugresp"
+FILES = sorted(path for path in SRC.rglob("*.py"))
+PUBLIC = ("datasets", "get", "models", "pl", "pp", "tl")
+HEAVY = (
+    "torch", "peft", "transformers", "scanpy", "anndata", "lightning", "sklearn", "scvi", "matplotlib", "pandas",
+    "scipy", "statsmodels", "pooch", "requests", "huggingface_hub", "mudata", "dask", "numba",
+)  # fmt: skip
+
+ROWS = [
+    {"_keys", "_docs", "_settings", "_logging", "_imports", "_download"},
+    {"_nn", "_data", "genes", "datasets"},
+    {"models"},
+    {"_train"},
+    {"_eval"},
+    {"pp", "tl", "pl", "get"},
+    {"cli", "report", "_report", "demo", "app"},
+]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(SRC).as_posix()
+
+
+def public_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+    for module_name in PUBLIC:
+        module = importlib.import_module(f"sc_drugresp.{module_name}")
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isfunction(thing):
+                yield f"sc_drugresp.{module_name}.{name}", thing
+    yield "sc_drugresp.report", sdr.report
+
+
+def public_classes() -> Iterator[tuple[str, type]]:
+    for module_name in PUBLIC:
+        module = importlib.import_module(f"sc_drugresp.{module_name}")
+        for name in module.__all__:
+            if inspect.isclass(getattr(module, name)):
+                yield f"sc_drugresp.{module_name}.{name}", getattr(module, name)
+
+
+FUNCTIONS = dict(public_functions())
+CLASSES = dict(public_classes())
+ANNDATA_FUNCTIONS = sorted(name for name in FUNCTIONS if name.split(".")[1] in {"pp", "tl", "pl", "get", "report"})
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+# ---------------------------------------------------------------------------------------------------- signatures
+
+
+def test_every_public_name_resolves():
+    assert set(sdr.__all__) >= {*PUBLIC, "report", "settings"}
+    assert all(getattr(sdr, name) is not None for name in sdr.__all__)
+    assert len(FUNCTIONS) > 20
+
+
+@pytest.mark.parametrize("name", ANNDATA_FUNCTIONS)
+def test_data_comes_first_and_few_are_positional(name):
+    parameters = list(inspect.signature(FUNCTIONS[name]).parameters.values())
+    assert parameters[0].name in {"data", "adata"}
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY and p.kind is not p.VAR_KEYWORD]
+    assert len(positional) <= 3, [p.name for p in positional]
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_signature_is_annotated_and_flags_are_keywords(name):
+    signature = inspect.signature(FUNCTIONS[name])
+    assert signature.return_annotation is not signature.empty
+    for parameter in signature.parameters.values():
+        assert parameter.annotation is not parameter.empty, parameter.name
+        if isinstance(parameter.default, bool):
+            assert parameter.kind is parameter.KEYWORD_ONLY, parameter.name
+    if "copy" in signature.parameters:
+        assert signature.parameters["copy"].default is False
+
+
+# ---------------------------------------------------------------------------------------------------- docstrings
+
+NUMPYDOC = {
+    "GL05", "GL06", "GL07", "GL08", "SS01", "SS02", "SS03", "SS05", "SS06", "PR01", "PR02", "PR03", "PR07", "RT03",
+    "YD01", "EX01",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted({**FUNCTIONS, **CLASSES}))
+def test_docstring_is_numpydoc(name):
+    from numpydoc.validate import validate
+
+    found = validate(name)["errors"]
+    assert [error for error in found if error[0] in NUMPYDOC] == []
+
+
+@pytest.mark.parametrize("name", sorted({**FUNCTIONS, **CLASSES}))
+def test_docstring_is_filled_in_and_has_an_example(name):
+    text = inspect.getdoc({**FUNCTIONS, **CLASSES}[name])
+    assert re.findall(r"^\s*\{\w+\}\s*$|%\(\w+\)s", text, flags=re.MULTILINE) == []
+    assert ">>> " in text
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_types_and_defaults_live_in_the_signature(name):
+    text = inspect.getdoc(FUNCTIONS[name])
+    section = text.split("Parameters\n----------\n")[-1].split("\n\nReturns\n")[0] if "Parameters\n" in text else ""
+    parameters = set(inspect.signature(FUNCTIONS[name]).parameters)
+    typed = [line for line in section.splitlines() if re.match(r"(\w+) : ", line) and line.split(" ")[0] in parameters]
+    assert typed == []
+
+
+def test_every_public_name_is_on_an_api_page():
+    pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
+    listed = set(re.findall(r"^\s{0,4}([a-zA-Z_.]+)\s*$", pages, flags=re.MULTILINE))
+    short = {name.removeprefix("sc_drugresp.") for name in {**FUNCTIONS, **CLASSES}}
+    assert sorted(short - listed) == []
+
+
+# ---------------------------------------------------------------------------------------------------- lightness
+
+
+def test_import_is_light_and_fast():
+    code = (
+        "import time; start = time.perf_counter(); import sc_drugresp as sdr; sdr.settings; "
+        "seconds = time.perf_counter() - start; import sys; "
+        f"print(seconds, *[name for name in {HEAVY} if name in sys.modules])"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    assert [run.stderr for run in runs] == [""] * 3
+    words = [run.stdout.split() for run in runs]
+    assert all(len(w) == 1 for w in words), words
+    assert min(float(w[0]) for w in words) < 0.5
+
+
+def test_listing_models_needs_no_torch():
+    code = "import sc_drugresp as sdr, sys; sdr.models.available(); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_import_leaves_root_logger_and_warnings_alone():
+    code = (
+        "import logging, warnings; filters = list(warnings.filters); import sc_drugresp; "
+        "print(logging.root.handlers, logging.root.level, filters == warnings.filters)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[] 30 True"
+
+
+# ---------------------------------------------------------------------------------------------------- layers
+
+
+def type_only(module: ast.Module) -> set[int]:
+    """Ids of nodes below `if TYPE_CHECKING:`."""
+    return {
+        id(node)
+        for block in ast.walk(module)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and absolute dotted name of everything imported at run time, wherever in the file."""
+    package = ["sc_drugresp", *path.relative_to(SRC).parts[:-1]]
+    skip = type_only(tree(path))
+    for node in ast.walk(tree(path)):
+        if id(node) in skip:
+            continue
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def row(module: str) -> int | None:
+    return next((i for i, names in enumerate(ROWS) if module in names), None)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_down(path):
+    own = path.relative_to(SRC).parts[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    assert row(own) is not None, f"{own} has no place in the layers: add it to ROWS"
+    upwards = []
+    for line, name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "sc_drugresp" and len(parts) > 1 and (other := row(parts[1])) is not None and other > row(own):
+            upwards.append(f"line {line}: {name}")
+    assert upwards == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in FILES if p.relative_to(SRC).parts[0] in {"_nn", "_data", "genes", "_train", "_eval"}],
+    ids=name_of,
+)
+def test_inner_layers_do_not_know_anndata(path):
+    if name_of(path) == "_data/counts.py":
+        return
+    assert [name for _, name in imported(path) if name.split(".")[0] in {"anndata", "mudata", "scanpy"}] == []
+
+
+# ---------------------------------------------------------------------------------------------------- house rules
+
+
+@pytest.mark.parametrize(
+    "path", [*FILES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))], ids=str
+)
+def test_no_file_is_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+BANNED_CALLS = {
+    "np.random.seed", "numpy.random.seed", "torch.manual_seed", "torch.cuda.manual_seed_all", "logging.basicConfig",
+    "pickle.load", "pickle.loads", "torch.set_default_dtype", "warnings.simplefilter", "warnings.filterwarnings",
+    "nn.MultiheadAttention", "nn.TransformerEncoderLayer", "torch.nn.MultiheadAttention",
+}  # fmt: skip
+
+
+def violations(path: Path) -> Iterator[str]:
+    inside_with = {
+        id(node)
+        for block in ast.walk(tree(path))
+        if isinstance(block, ast.With) and "catch_warnings" in ast.unparse(block.items[0])
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            if name in BANNED_CALLS and not (name.startswith("warnings.") and id(node) in inside_with):
+                yield f"line {node.lineno}: {name}"
+            if name == "print" and path.stem not in {"cli", "demo"}:
+                yield f"line {node.lineno}: print"
+            for keyword in node.keywords:
+                if keyword.arg == "weights_only" and ast.unparse(keyword.value) != "True":
+                    yield f"line {node.lineno}: weights_only={ast.unparse(keyword.value)}"
+        elif isinstance(node, ast.Attribute) and node.attr in {"MultiheadAttention", "TransformerEncoderLayer"}:
+            yield f"line {node.lineno}: {node.attr}"
+        elif isinstance(node, ast.ExceptHandler) and (
+            node.type is None or ast.unparse(node.type) in {"Exception", "BaseException"}
+        ):
+            yield f"line {node.lineno}: too broad an except"
+        elif isinstance(node, ast.Raise) and node.exc is not None and "NotImplementedError" in ast.unparse(node.exc):
+            yield f"line {node.lineno}: NotImplementedError"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_house_rules(path):
+    assert list(violations(path)) == []
+    assert re.findall(r"\b(?:TODO|FIXME|XXX)\b", path.read_text(encoding="utf-8")) == []
+
+
+def test_the_rules_bite(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "import numpy as np\nnp.random.seed(0)\nprint(1)\ntorch.load(p, weights_only=False)\n"
+        "try:\n    pass\nexcept Exception:\n    raise NotImplementedError\nlayer = nn.MultiheadAttention(2, 1)\n"
+    )
+    assert len(list(violations(path))) >= 6
+
+
+def key_names() -> set[str]:
+    """Every slot name that `_keys` defines."""
+    values = {value for name, value in vars(_keys).items() if name.isupper() and isinstance(value, str)}
+    for thing in vars(_keys).values():
+        if inspect.isclass(thing) and dataclasses.is_dataclass(thing):
+            values |= {f.default for f in dataclasses.fields(thing) if isinstance(f.default, str)}
+    return values - set(_keys.CALL_CLASSES)
+
+
+SLOTS = {"obs", "var", "obsm", "varm", "uns", "layers"}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "_keys.py"], ids=name_of)
+def test_slot_names_live_in_keys(path):
+    found = []
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Subscript):
+            target, key = node.value, node.slice
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr == "get"
+            and node.args
+        ):
+            target, key = node.func.value, node.args[0]
+        else:
+            continue
+        if (
+            isinstance(target, ast.Attribute)
+            and target.attr in SLOTS
+            and isinstance(key, ast.Constant)
+            and key.value in key_names()
+        ):
+            found.append(f"line {node.lineno}: .{target.attr}[{key.value!r}]")
+    assert found == []
+
+
+def test_nothing_points_at_a_machine():
+    pattern = re.compile(r"(?<![\w.])/(?:work|opt/sdr|root|home/\w+)/|(?<![\w.])/tmp/\w")
+    folders = ("src", "tests", "docs", "benchmarks", "scripts", ".ci", ".github")
+    names = [*(ROOT / f for f in ("README.md", "CONTRIBUTING.md", "pyproject.toml", "noxfile.py"))]
+    for folder in folders:
+        names += [p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".md", ".toml", ".yml", ".json", ".csv"}]
+    ours = [p for p in names if p.is_file() and "_build" not in p.parts and p != Path(__file__).resolve()]
+    assert len(ours) > 50
+    assert [str(p.relative_to(ROOT)) for p in ours if pattern.search(p.read_text(encoding="utf-8"))] == []
+
+
+# ---------------------------------------------------------------------------------------------------- what is shipped
+
+
+def test_wheel_holds_data_and_types(tmp_path):
+    from hatchling.builders.wheel import WheelBuilder
+
+    wheel = Path(next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])))
+    names = set(zipfile.ZipFile(wheel).namelist())
+    data = {p for p in SRC.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert {f"sc_drugresp/{p.relative_to(SRC).as_posix()}" for p in data} <= names
+    assert "sc_drugresp/py.typed" in names
+    assert any(name.startswith("sc_drugresp/models/registry/") for name in names)
+    assert any(name.startswith("sc_drugresp/genes/tables/") for name in names)
+    assert wheel.stat().st_size < 5_000_000
+    assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
+
+
+def test_readme_has_exactly_two_setup_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^python -m pip install .*$", text, flags=re.MULTILINE)
+    assert commands == [f"python -m pip install nox && python -m nox -s {name}" for name in ("demo", "tests")]
