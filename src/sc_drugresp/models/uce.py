@@ -6,7 +6,8 @@ import math
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -123,7 +124,7 @@ class UCE(CellEncoder):
         self.decoder = nn.Sequential(
             *(
                 nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.GELU(), nn.Dropout(config.dropout))
-                for before, after in zip(widths, widths[1:])
+                for before, after in pairwise(widths)
             ),
             nn.Linear(config.dim, config.dim),
         )
@@ -144,9 +145,9 @@ class UCE(CellEncoder):
             raise ValueError(msg)
         config = cls.configure(_sizes(state, table, weights), options)
         genome = read_genome(files, config.species, config.n_tokens)
-        model = cls.build(config, genome.vocab, state, source=weights)
-        model._table, model._genome = table, genome  # type: ignore[attr-defined]
-        return model  # type: ignore[return-value]
+        model = cast("UCE", cls.build(config, genome.vocab, state, source=weights))
+        model._table, model._genome = table, genome
+        return model
 
     @classmethod
     def random(cls, config: Any = None, vocab: GeneVocab | None = None, *, seed: int = 0) -> UCE:
@@ -156,13 +157,12 @@ class UCE(CellEncoder):
         n_chromosomes, first = 24, 4
         config = replace(config, n_tokens=first + len(vocab) + n_chromosomes)
         vocab = replace(vocab, ids=first + np.arange(len(vocab)))
-        model = super().random(config, vocab, seed=seed)
+        model = cast("UCE", super().random(config, vocab, seed=seed))
         genes = np.arange(len(vocab), dtype=np.int32)
-        model._genome = GenomeTable(vocab, first, genes % n_chromosomes, genes, first + len(vocab))  # type: ignore[attr-defined]
-        model._table = torch.randn(  # type: ignore[attr-defined]
-            config.n_tokens, config.token_dim, generator=torch.Generator().manual_seed(seed)
-        )
-        return model  # type: ignore[return-value]
+        model._genome = GenomeTable(vocab, first, genes % n_chromosomes, genes, first + len(vocab))
+        generator = torch.Generator().manual_seed(seed)
+        model._table = torch.randn(config.n_tokens, config.token_dim, generator=generator)
+        return model
 
     @staticmethod
     def remap(state: dict[str, Tensor]) -> dict[str, Tensor]:
