@@ -64,13 +64,15 @@ class PredictionKeys:
     high: str = "predicted_response_high"
     ood: str = "predicted_response_ood"
     ood_score: str = "predicted_response_ood_score"
+    disagreement: str = "predicted_response_disagreement"
     uns: str = "predicted_response"
     samples: str = "samples"
 
     @classmethod
     def of(cls, key_added: str | None = None) -> PredictionKeys:
         base = key_added or "predicted_response"
-        return cls(base, f"{base}_prob", f"{base}_low", f"{base}_high", f"{base}_ood", f"{base}_ood_score", base)
+        names = ("prob", "low", "high", "ood", "ood_score", "disagreement")
+        return cls(base, *(f"{base}_{name}" for name in names), base)
 
 
 @dataclass(frozen=True)

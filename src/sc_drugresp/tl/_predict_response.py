@@ -8,14 +8,15 @@ import numpy as np
 
 from .._data.counts import as_adata
 from .._docs import doc_copy, doc_data, doc_group_key, doc_key_added, doc_label_key, doc_layer, doc_modality, doc_params
-from .._keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
+from .._keys import PredictionKeys
 from .._logging import logger, warn
+from ._apply import Member, apply_model, columns, combine, disagreement, summarize
 from ._inputs import read_groups, read_labels, require_both_classes
 from ._represent import embed_for, representation
 from ._train_response import fit_frozen, record
-from ._trust import read_states
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
     from anndata import AnnData
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
 )
 def predict_response(
     data: AnnData | MuData,
-    model: ResponseModel | str | PathLike[str] | None = None,
+    model: ResponseModel | str | PathLike[str] | Sequence[ResponseModel | str | PathLike[str]] | None = None,
     *,
     label_key: str = "response",
     group_key: str | None = None,
     threshold: float | None = None,
+    correct_prevalence: bool = False,
     checkpoint: str | PathLike[str] | None = None,
     layer: str | None = None,
     key_added: str | None = None,
@@ -57,12 +59,16 @@ def predict_response(
     ----------
     {data}
     model
-        A :class:`~sc_drugresp.models.ResponseModel`, or the folder of a saved one. `None` trains on the labeled cells.
+        A :class:`~sc_drugresp.models.ResponseModel`, or the folder of a saved one. Several are fused: the mean of their
+        calibrated logits, with their disagreement as uncertainty. `None` trains on the labeled cells.
     {label_key}
     {group_key}
     threshold
         Call cells by P(sensitive) against this value, without a stated error level. By default calls are conformal:
         both classes are kept in play unless the error level of the model excludes one.
+    correct_prevalence
+        Estimate the share of sensitive cells among these cells (EM of Saerens et al., 2002) and shift the probabilities
+        to it; conformal calls do not change. Reported in `.uns`.
     checkpoint
         Folder with the files of the foundation model that the model needs.
     {layer}
@@ -86,6 +92,8 @@ def predict_response(
         Whether the cell is unlike the cells that were learned from.
     `.obs['predicted_response_ood_score']` : :class:`pandas.Series` (dtype `float64`)
         Distance to known cells, 1 at the threshold.
+    `.obs['predicted_response_disagreement']` : :class:`pandas.Series` (dtype `float64`)
+        Only with several models: standard deviation of their P(sensitive).
     `.uns['predicted_response']` : :class:`dict`
         Parameters, calibration, error level in words, and held-out metrics of the model.
 
@@ -109,16 +117,22 @@ def predict_response(
         raise ValueError(msg)
     target = data.copy() if copy else data
     adata = as_adata(target, modality=modality)
-    fitted, embedding, logits, trained_here = _model_and_logits(
+    members, trained = _members(
         adata, model, label_key=label_key, group_key=group_key, checkpoint=checkpoint, layer=layer, rng=rng
     )
-    columns, summary = _predict(fitted, embedding, logits, threshold)
+    combined = combine(members)
+    values = columns(combined, threshold)
+    summary = summarize(members, combined, threshold) | {"trained_on_these_cells": trained is not None}
+    if correct_prevalence:
+        _correct_prevalence(adata, group_key, members, values, summary)
     keys = PredictionKeys.of(key_added)
-    for name, values in columns.items():
-        adata.obs[getattr(keys, name)] = values
-    adata.uns[keys.uns] = summary | {"trained_on_these_cells": trained_here, "model": _model_summary(fitted)}
-    if trained_here:
-        record(adata, fitted)
+    for name, column in values.items():
+        adata.obs[getattr(keys, name)] = column
+    if len(members) > 1:
+        adata.obs[keys.disagreement] = disagreement(members)
+    adata.uns[keys.uns] = summary
+    if trained is not None:
+        record(adata, trained)
     logger.info(
         "added\n    %r, the call (adata.obs)\n    %r, P(sensitive) (adata.obs)\n    %r, %r, its interval (adata.obs)\n"
         "    %r, out of distribution (adata.obs)\n    %r, how it was made (adata.uns)",
@@ -132,28 +146,62 @@ def predict_response(
     return target if copy else None
 
 
-def _model_and_logits(
+def _members(
     adata: AnnData, model: Any, *, label_key: str, group_key: str | None, checkpoint: Any, layer: str | None, rng: int
-) -> tuple[ResponseModel, np.ndarray, np.ndarray, bool]:
-    """The model, the embedding and logit of every cell, and whether the model was trained here."""
+) -> tuple[list[Member], ResponseModel | None]:
+    """What each model says of every cell, and the model that was trained here, if any."""
     from ..models._response import ResponseModel
 
-    if model is not None:
-        fitted = model if isinstance(model, ResponseModel) else ResponseModel.load(model)
-        embedding = embed_for(fitted, adata, checkpoint=checkpoint, layer=layer)
-        return fitted, embedding, fitted.logit(embedding), False
+    if model is None:
+        return _train_here(adata, label_key, group_key, layer, rng)
+    given = list(model) if isinstance(model, list | tuple) else [model]
+    if not given:
+        msg = "`model` is an empty list; give at least one ResponseModel or the folder of a saved one."
+        raise ValueError(msg)
+    fitted = [item if isinstance(item, ResponseModel) else ResponseModel.load(item) for item in given]
+    members = []
+    for item in fitted:
+        embedding = embed_for(item, adata, checkpoint=checkpoint, layer=layer)
+        members.append(apply_model(item, embedding, item.logit(embedding)))
+    return members, None
+
+
+def _train_here(
+    adata: AnnData, label_key: str, group_key: str | None, layer: str | None, rng: int
+) -> tuple[list[Member], ResponseModel]:
     y = _labels_or_explain(adata, label_key)
     group_key, groups = read_groups(adata, group_key)
     rows = np.flatnonzero(y >= 0)
     rep = representation(adata, use_rep=None, model=None, layer=layer, rng=rng)
     keys = {"label_key": label_key, "group_key": group_key}
-    fitted, held_out = fit_frozen(
+    trained, held_out = fit_frozen(
         rep, y[rows].astype(np.int64), groups[rows], rows, head="logistic", alpha=0.1, rng=rng, keys=keys
     )
     embedding = rep.all(rows)
-    logits = fitted.logit(embedding)
+    logits = trained.logit(embedding)
     logits[rows] = np.where(np.isfinite(held_out), held_out, logits[rows])  # never judge a sample by its own label
-    return fitted, embedding, logits, True
+    return [apply_model(trained, embedding, logits)], trained
+
+
+def _correct_prevalence(
+    adata: AnnData, group_key: str | None, members: list[Member], values: dict[str, Any], summary: dict[str, Any]
+) -> None:
+    """Shift probabilities to the prevalence that the cells themselves suggest, and say so."""
+    from .._eval.prior_shift import correct_prior
+
+    calibration = members[0].trust.calibration
+    if not summary["calibrated"]:
+        warn("The prevalence was not corrected: the model is not calibrated.")
+        return
+    _, groups = read_groups(adata, group_key)
+    usable = np.isfinite(values["prob"])
+    found = correct_prior(values["prob"][usable], groups[usable], train_prevalence=calibration.prevalence)
+    odds = found.prevalence / (1 - found.prevalence) * (1 - calibration.prevalence) / calibration.prevalence
+    for name in ("prob", "low", "high"):
+        shifted = values[name] / (1 - values[name]) * odds
+        values[name] = shifted / (1 + shifted)
+    summary["prevalence"] = {key: value for key, value in found.to_dict().items() if value is not None}
+    logger.info("%s", found.statement())
 
 
 def _labels_or_explain(adata: AnnData, label_key: str) -> np.ndarray:
@@ -169,68 +217,3 @@ def _labels_or_explain(adata: AnnData, label_key: str) -> np.ndarray:
         raise ValueError(msg)
     require_both_classes(y, label_key)
     return y
-
-
-def _predict(
-    model: ResponseModel, embedding: np.ndarray, logits: np.ndarray, threshold: float | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The columns of `.obs` and the entries of `.uns`."""
-    import pandas as pd
-
-    calibration, conformal, reference = read_states(model)
-    usable = np.isfinite(logits)
-    prob, low, high = (np.full(len(logits), np.nan) for _ in range(3))
-    prob[usable] = calibration.probability(logits[usable])
-    low[usable], high[usable] = calibration.interval(logits[usable])
-    call = np.full(len(logits), UNCERTAIN, dtype=object)
-    unlike = ~usable
-    if threshold is not None:
-        call[usable] = np.where(prob[usable] >= threshold, SENSITIVE, RESISTANT)
-    else:
-        call[usable], empty = conformal.calls(logits[usable])
-        unlike[usable] |= empty
-        if not conformal.available:
-            warn(f"All calls are 'uncertain': {conformal.reason}. Probabilities are given; `threshold=` calls by them.")
-    score = np.full(len(logits), np.nan)
-    if reference is not None and usable.any():
-        found = reference.score(embedding[usable])
-        score[usable] = found.score
-        unlike[usable] |= found.flag
-    columns = {
-        "call": pd.Categorical(call, categories=list(CALL_CLASSES)),
-        "prob": prob,
-        "low": low,
-        "high": high,
-        "ood": unlike,
-        "ood_score": score,
-    }
-    summary = {
-        "score": f"P({SENSITIVE})",
-        "calls": "threshold" if threshold is not None else "conformal",
-        "threshold": np.nan if threshold is None else float(threshold),
-        "alpha": float(conformal.alpha),
-        "statement": conformal.statement() if threshold is None else "Calls by a threshold; no error level is stated.",
-        "calibrated": bool(calibration.is_calibrated),
-        "calibration": calibration.reason or f"{calibration.method} on {calibration.n_samples} held-out samples",
-        "n_cells": len(logits),
-        "n_without_embedding": int((~usable).sum()),
-        "n_out_of_distribution": int(unlike.sum()),
-    }
-    return columns, summary
-
-
-def _model_summary(model: ResponseModel) -> dict[str, Any]:
-    info = model.info
-    return {
-        "use_rep": model.representation["use_rep"],
-        "name": model.representation["model"],
-        "mode": info["mode"],
-        "head": model.head.kind,
-        "label_key": info["label_key"],
-        "group_key": info["group_key"],
-        "n_cells": info["n_cells"],
-        "n_groups": info["n_groups"],
-        "n_held_out_groups": info["n_held_out_groups"],
-        "data_hash": info["data_hash"],
-        "metrics": {name: value for name, value in info["metrics"].items() if value is not None},
-    }

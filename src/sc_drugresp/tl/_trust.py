@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ from .._eval.calibration import Calibration, fit_calibration
 from .._eval.conformal import Conformal, fit_conformal
 from .._eval.metrics import classification_metrics, sample_scores
 from .._eval.ood import OODReference, fit_ood
+from .._eval.patients import SampleSpread, fit_spread
 
 if TYPE_CHECKING:
+    from .._eval._samples import State
     from ..models._response import ResponseModel
 
-CALIBRATION, CONFORMAL, REFERENCE = "calibration", "conformal", "ood"
+CALIBRATION, CONFORMAL, REFERENCE, SPREAD = "calibration", "conformal", "ood", "spread"
 MIN_REFERENCE = 20
 States = dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
 
@@ -39,18 +42,31 @@ def fit_states(
     calibration = fit_calibration(logits[held], y[held], groups[held], rng=rng)
     conformal = fit_conformal(logits[held], y[held], groups[held], alpha=alpha)
     usable = np.isfinite(values).all(axis=1)
-    fitted = {CALIBRATION: calibration, CONFORMAL: conformal}
+    fitted: dict[str, State] = {CALIBRATION: calibration, CONFORMAL: conformal}
     if usable.sum() >= MIN_REFERENCE:
         fitted[REFERENCE] = fit_ood(values[usable], groups[usable], y=y[usable], rng=rng)
+    if calibration.is_calibrated:
+        fitted[SPREAD] = fit_spread(calibration.probability(logits[held]), y[held], groups[held])
     return {name: (state.to_dict(), state.arrays()) for name, state in fitted.items()}
 
 
-def read_states(model: ResponseModel) -> tuple[Calibration, Conformal, OODReference | None]:
+@dataclass(frozen=True)
+class Trust:
     """The fitted states of a model."""
+
+    calibration: Calibration
+    conformal: Conformal
+    reference: OODReference | None
+    spread: SampleSpread | None
+
+
+def read_states(model: ResponseModel) -> Trust:
+    """Rebuild the fitted states of a model."""
     calibration = Calibration.from_dict(*model.states[CALIBRATION])
     conformal = Conformal.from_dict(*model.states[CONFORMAL])
     reference = OODReference.from_dict(*model.states[REFERENCE]) if REFERENCE in model.states else None
-    return calibration, conformal, reference
+    spread = SampleSpread.from_dict(*model.states[SPREAD]) if SPREAD in model.states else None
+    return Trust(calibration, conformal, reference, spread)
 
 
 def describe_training(logits: np.ndarray, y: np.ndarray, groups: np.ndarray, values: np.ndarray) -> dict[str, Any]:
