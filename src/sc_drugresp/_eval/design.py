@@ -25,7 +25,7 @@ LEVELS = ("dataset", "patient", "sample", "batch")
 CONFOUNDERS = ("dataset", "batch", "timepoint", "drug")
 """Roles that must not be the same thing as the label, whatever is held out."""
 CELLS = "cells"
-_WORDS = {"dataset": "data set", "timepoint": "time point", "patient": "patient or cell line"}
+_WORDS = {"dataset": "data set", "timepoint": "time point", "cell_line": "cell line"}
 _SMALLEST_P = 0.05
 
 
@@ -100,8 +100,8 @@ class Plan:
 
 
 def word(role: str) -> str:
-    """A role in plain English."""
-    return _WORDS.get(role, role)
+    """A role or column name in plain English."""
+    return _WORDS.get(role, role.replace("_", " "))
 
 
 def aliasing(y: np.ndarray, column: np.ndarray, role: str = "") -> Aliasing:

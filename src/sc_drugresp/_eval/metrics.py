@@ -160,7 +160,8 @@ def sample_scores(y: np.ndarray, prob: np.ndarray, groups: np.ndarray) -> Sample
     n = np.bincount(index, minlength=len(names))
     share = np.bincount(index, y, len(names)) / np.maximum(n, 1)
     pure = (share == 0) | (share == 1)
-    mean = np.bincount(index, prob, len(names)) / np.maximum(n, 1)
+    # Sums of equal numbers differ in the last digit by their length; that must not rank samples.
+    mean = np.round(np.bincount(index, prob, len(names)) / np.maximum(n, 1), 12)
     return SampleScores(names[pure], share[pure].astype(int), mean[pure], n[pure], int((~pure).sum()))
 
 

@@ -11,7 +11,7 @@
 `pca_logistic`
     50 principal components of 2,000 variable genes, refitted in every fold, logistic regression.
 `hvg_boosting`
-    Variable genes, refitted in every fold, gradient boosting.
+    The 500 most variable genes, chosen in every fold, gradient boosting.
 `permuted_labels`
     `pca_logistic` after the labels were dealt out to the samples at random: the mean and its 2.5 % to 97.5 % range.
     Under a random split of cells this is what recognizing samples is worth.
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels")
 FITTED_NAIVE = ("qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting")
-BOOSTING: dict[str, Any] = {"max_iter": 50, "max_features": 0.1, "max_leaf_nodes": 15}
-"""Each tree sees a tenth of the genes: as good as all of them within noise, and ten times faster."""
+BOOSTING: dict[str, Any] = {"max_iter": 50, "max_features": 0.2, "max_leaf_nodes": 15, "max_bins": 64}
+"""A floor, not a contest: fifty small trees that see a fifth of the genes each."""
+BOOSTING_GENES = 500
 _LOWER_IS_BETTER = ("brier", "ece", "log_loss")
 _MITO = ("MT-", "MT:")
 _RIDGE_ALPHAS = tuple(np.logspace(0, 6, 7).tolist())
@@ -47,12 +48,12 @@ def naive_features(source: CountSource, groups: np.ndarray, *, rng: int = 0) -> 
     """Features of :data:`FITTED_NAIVE`, for the labeled cells that `source` reads."""
     from ..models.baselines import HVG, PCA
 
-    hvg = FittedFeatures("hvg_boosting", HVG, source, rng=rng)
+    hvg = FittedFeatures("hvg", HVG, source, rng=rng)
     return {
         "qc": FixedFeatures("qc", qc_features(source)),
         "pseudobulk_ridge": PseudobulkFeatures(hvg, groups),
         "pca_logistic": FittedFeatures("pca_logistic", PCA, source, rng=rng),
-        "hvg_boosting": hvg,
+        "hvg_boosting": MostVariable(hvg, BOOSTING_GENES),
     }
 
 
@@ -84,6 +85,21 @@ def qc_features(source: CountSource) -> np.ndarray:
     out[:, 1] = np.log1p(out[:, 1])
     out[:, 2] = out[:, 2] / np.where(total > 0, total, 1)
     return out if mito.any() and source.kind != "scaled" else out[:, :2]
+
+
+class MostVariable:
+    """The columns that vary most among the training cells."""
+
+    name = "hvg_boosting"
+
+    def __init__(self, features: Features, n: int) -> None:
+        self.features, self.n = features, n
+
+    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some columns of both parts, chosen on the first."""
+        x_train, x_test = self.features.split(train, test)
+        chosen = np.sort(np.argsort(-x_train.var(axis=0), kind="stable")[: self.n])
+        return x_train[:, chosen], x_test[:, chosen]
 
 
 class PseudobulkFeatures:

@@ -211,6 +211,9 @@ def evaluate(
         "rng": int(rng),
         "allow_leaks": allow_leaks,
         "models": np.array([features.name for features, _ in listed], dtype=str),
+        "use_rep": np.array(_listed(use_rep), dtype=str),
+        "model": np.array(_listed(model), dtype=str),
+        "obs_features": np.array(list(obs_features), dtype=str),
     }
     notes = {"duplicates_removed": runs_removed(runs), "genes": genes_chosen_before(adata), "leaks": design.leaks}
     digest = data_hash(hashes, design.y, design.units)
@@ -384,7 +387,7 @@ def _write(
     fold[design.rows] = out.fold
     result["params"] |= {"prob_model": model, "prob_protocol": protocol}
     adata.obs[keys.prob] = prob
-    adata.obs[keys.fold] = pd.Categorical.from_codes(fold, categories=names)
+    adata.obs[keys.fold] = pd.Categorical.from_codes(fold, categories=pd.Index(names))
     adata.uns[keys.uns] = result
     logger.info(
         "added\n    %r, P(sensitive) out of fold (adata.obs)\n    %r, the fold (adata.obs)\n    %r, scores and verdict "

@@ -73,12 +73,11 @@ def collect(
 
 def command(params: Mapping[str, Any]) -> str:
     """The call that repeats the evaluation."""
-    names = ", ".join(repr(str(name)) for name in params["models"])
-    return (
-        f"sc_drugresp.tl.evaluate(adata, [{names}], protocol={params['protocol']!r}, split={params['split']!r}, "
-        f"label_key={params['label_key']!r}, group_key={params['group_key']!r}, head={params['head']!r}, "
-        f"n_boot={params['n_boot']}, n_permutations={params['n_permutations']}, rng={params['rng']})"
-    )
+    lists = {name: [str(value) for value in params[name]] for name in ("use_rep", "model", "obs_features")}
+    shown = {name: value for name, value in lists.items() if value}
+    same = ("label_key", "group_key", "protocol", "split", "head", "n_boot", "n_permutations", "allow_leaks", "rng")
+    shown |= {name: params[name] for name in same if params[name] != ""}
+    return f"sc_drugresp.tl.evaluate(adata, {', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
 def leakage_gap(metrics: pd.DataFrame) -> pd.DataFrame:
