@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,9 @@ def read_state(path: Path) -> Any:
             raise ValueError(_damaged(path, error)) from error
     mapped = zipfile.is_zipfile(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)  # noqa: TID251
+        with warnings.catch_warnings():  # newer pickle protocols: what cannot be read raises
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)  # noqa: TID251
     except pickle.UnpicklingError as error:
         msg = (
             f"{path} holds more than tensors and plain values, so reading it could run code; it was not loaded "

@@ -259,7 +259,7 @@ class ScFoundation(CellEncoder):
         keep = (x > 0) & usable[row]
         if self.config.max_genes is not None:
             kept = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=n_cells))])
-            keep[keep] = keep_smallest(kept, -x[keep], self.config.max_genes)
+            keep[keep] = keep_smallest(kept, -x[keep].astype(np.float64), self.config.max_genes)
         ids, x, row = ids[keep], x[keep], row[keep]
         n_genes = np.bincount(row, minlength=n_cells)
         lengths = np.where(n_genes > 0, n_genes + 2, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,9 +16,10 @@ from .._data.bin_kernels import keep_smallest, quantile_bins
 from .._logging import logger
 from .._nn import PostNormLayer, run_layers
 from ._encoder import Batch, CellEncoder, _aligned
-from ._weights import read_json, read_state, rename, split_rows
+from ._weights import flat_state, read_json, read_state, rename, split_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from anndata import AnnData
@@ -147,7 +147,7 @@ class ScGPT(CellEncoder):
         """Build the model from `weights`, `config` (`args.json`) and `vocab` (`vocab.json`)."""
         config = cls.configure(ScGPTConfig.from_json(read_json(files["config"]), source=files["config"]), options)
         vocab = read_vocab(files["vocab"])
-        state = _flat(read_state(files["weights"]), files["weights"])
+        state = flat_state(read_state(files["weights"]), source=files["weights"])
         return cls.build(config, vocab, state, source=files["weights"])  # type: ignore[return-value]
 
     @classmethod
@@ -322,17 +322,6 @@ def make_vocab(table: Mapping[str, int]) -> GeneVocab:
     special = {token: table.pop(token) for token in (PAD, CLS, EOC)}
     ids = np.fromiter(table.values(), dtype=np.int32, count=len(table))
     return GeneVocab(list(table), ids, kind="symbol", duplicates="keep", special=special)
-
-
-def _flat(state: Any, source: object) -> dict[str, Tensor]:
-    """The tensors of a weights file, also when a trainer wrapped them."""
-    for name in ("model_state_dict", "state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
-            state = state[name]
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        msg = f"{source} should hold named tensors, as the published `best_model.pt` does."
-        raise ValueError(msg)
-    return dict(state)
 
 
 _NEEDED = re.compile(r"(encoder|value_encoder|transformer_encoder|bn|dsbn|batch_encoder)\.")
