@@ -143,7 +143,7 @@ class UCE(CellEncoder):
         if not isinstance(table, Tensor) or table.ndim != 2:
             msg = f"{weights} has no token table 'pe_embedding.weight', and there is no all_tokens.torch beside it."
             raise ValueError(msg)
-        config = cls.configure(_sizes(state, table, weights), options)
+        config = cls.configure(_sizes(state, table, weights, heads=options.get("heads")), options)
         genome = read_genome(files, config.species, config.n_tokens)
         model = cast("UCE", cls.build(config, genome.vocab, state, source=weights))
         model._table, model._genome = table, genome
@@ -378,7 +378,7 @@ class UCE(CellEncoder):
             self.train(was_training)
 
 
-def _sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> UCEConfig:
+def _sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path, *, heads: int | None) -> UCEConfig:
     """Sizes from the shapes of the tensors; heads and lengths from a `config.json` where there is one."""
     try:
         first = "transformer_encoder.layers.0."
@@ -399,7 +399,10 @@ def _sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> UCEConf
         raise ValueError(msg)
     numbers = {int(found[1]) for name in state if (found := re.match(r"transformer_encoder\.layers\.(\d+)\.", name))}
     sizes["layers"] = max(numbers) + 1
-    return UCEConfig(**{**sizes, **_published_options(sizes, weights)})
+    told = _published_options(sizes, weights)
+    if heads is not None:
+        told["heads"] = heads
+    return UCEConfig(**{**sizes, **told})
 
 
 def _published_options(sizes: Mapping[str, int], weights: Path) -> dict[str, Any]:

@@ -1,0 +1,504 @@
+"""UCE against upstream's recorded arrays, and what the interface promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import torch
+from scipy import sparse, stats
+
+import sc_drugresp as sdr
+from sc_drugresp._data import CountBlock, Tokens
+from sc_drugresp.models._weights import flat_state, read_state
+from sc_drugresp.models.uce import UCE, UCEConfig
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    folder = shared / "golden" / "uce"
+    return folder, np.load(folder / "expected.npz")
+
+
+@pytest.fixture(scope="module")
+def cells(golden):
+    return ad.read_h5ad(golden[0] / "input.h5ad")
+
+
+@pytest.fixture
+def encoder(golden):
+    return sdr.models.load("uce", checkpoint=golden[0] / "weights")
+
+
+@pytest.fixture
+def copied(golden, tmp_path):
+    """A writable copy of the published files, with the configuration in the folder above."""
+    folder = tmp_path / "uce"
+    shutil.copytree(golden[0] / "weights", folder / "weights", copy_function=shutil.copyfile)
+    for path in [folder / "weights", folder / "weights" / "protein_embeddings"]:
+        path.chmod(0o755)
+    shutil.copyfile(golden[0] / "config.json", folder / "config.json")
+    return folder / "weights"
+
+
+def relative(found, expected):
+    return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
+
+
+def recorded(expected, prefix=""):
+    return Tokens.from_padded(expected[f"{prefix}tokens"], expected[f"{prefix}seq_len"])
+
+
+def batch_of(encoder, tokens, cells, width=None):
+    batch = encoder.collate(tokens.take(cells))
+    assert width is None or batch["ids"].shape[1] == width
+    return batch
+
+
+def test_sizes_and_options_come_from_the_files(encoder):
+    config = encoder.config
+    assert (config.token_dim, config.width, config.heads, config.ffn_dim, config.layers) == (64, 48, 4, 72, 4)
+    assert (config.dim, config.decoder_dim, config.sample_size, config.max_length) == (32, 40, 64, 160)
+    assert encoder.genome.chromosome_offset == 324
+    assert encoder.dim == 32
+    assert encoder.name == "uce.4l"
+    assert not encoder.training
+    assert len(encoder.vocab) == 265
+
+
+def test_the_gene_table_is_upstreams(encoder, golden, cells):
+    expected = golden[1]
+    names = cells.var_names[expected["kept_genes"]]
+    ids = encoder.vocab.align(names, mode="exact").ids
+    assert np.array_equal(ids, expected["gene_token_idx"])
+    genome = encoder.genome
+    assert np.array_equal(genome.chromosome[ids - genome.first], expected["gene_chrom_code"])
+    place, start = genome.place[ids - genome.first], expected["gene_start"]
+    assert np.array_equal(np.sign(place[:, None] - place), np.sign(start[:, None] - start))
+
+
+def test_sentences_from_recorded_draws(encoder, golden):
+    expected = golden[1]
+    tokens = encoder.assemble(expected["gene_token_idx"][expected["sampled_gene_idx"]], expected["chrom_order"])
+    assert np.array_equal(tokens.lengths, expected["seq_len"])
+    assert np.array_equal(tokens.padded(tokens.ids, 0, width=160), expected["tokens"])
+
+
+@pytest.mark.parametrize("block_cells", [5, 2048])
+def test_the_legacy_sampler_reproduces_upstream(golden, cells, block_cells):
+    folder, expected = golden
+    encoder = sdr.models.load("uce", checkpoint=folder / "weights", sampler="legacy")
+    with sdr.settings.override(block_cells=block_cells):
+        filtered = encoder.tokenize(cells[expected["kept_cells"]][:, expected["kept_genes"]], genes="exact")
+        everything = encoder.tokenize(cells, genes="exact")
+    assert np.array_equal(filtered.padded(filtered.ids, 0, width=160), expected["tokens"])
+    kept = everything.take(expected["nofilter_cells"])
+    assert np.array_equal(kept.padded(kept.ids, 0, width=160), expected["nofilter_tokens"])
+    assert everything.lengths[3] == 0  # the all-zero row keeps its place and draws nothing
+
+
+def test_inputs_equal_upstream(encoder, golden):
+    expected = golden[1]
+    with torch.inference_mode():
+        rows = encoder.token_rows(torch.from_numpy(expected["tokens"][0, :113]))
+        encoded = encoder.encode(rows)
+        batch = {"ids": torch.from_numpy(expected["tokens"][:1, :113])}
+        inputs = encoder.inputs(batch)[0]
+    assert relative(rows, expected["input_row0"]) < 1e-6
+    assert relative(encoded, expected["encoder_row0"]) < 1e-5
+    assert relative(inputs, expected["pos_row0"]) < 1e-5
+
+
+def layer_outputs(encoder, batch):
+    outputs = []
+    handles = [layer.register_forward_hook(lambda _m, _i, out: outputs.append(out)) for layer in encoder.layers]
+    with torch.inference_mode():
+        hidden = encoder.hidden(batch)
+    for handle in handles:
+        handle.remove()
+    return torch.stack(outputs).numpy(), hidden
+
+
+@pytest.mark.parametrize("row", [0, 9])
+def test_layers_without_padding(encoder, golden, row):
+    expected = golden[1]
+    outputs, _ = layer_outputs(encoder, batch_of(encoder, recorded(expected), [row]))
+    assert relative(outputs[:, 0], expected[f"layers_bs1_row{row}"]) < 1e-5
+
+
+@pytest.mark.parametrize("row", [0, 9])
+def test_layers_with_upstreams_padding(golden, row):
+    folder, expected = golden
+    encoder = sdr.models.load("uce", checkpoint=folder / "weights", padding="upstream", batch_size=8)
+    first = row // 8 * 8
+    batch = batch_of(encoder, recorded(expected), np.arange(first, first + 8), int(expected["batch_len"][row // 8]))
+    outputs, hidden = layer_outputs(encoder, batch)
+    assert relative(outputs[:, row - first], expected[f"layers_bs8_row{row}"]) < 1e-5
+    with torch.inference_mode():
+        decoded = encoder.decoder(hidden)
+    assert relative(decoded[row - first], expected[f"gene_output_bs8_row{row}"]) < 1e-5
+
+
+def test_embeddings_without_padding(encoder, golden):
+    expected = golden[1]
+    assert relative(encoder.embed_tokens(recorded(expected)), expected["X_uce_bs1"]) < 1e-5
+    one_by_one = encoder.embed_tokens(recorded(expected), batch_tokens=1)
+    assert relative(one_by_one, expected["X_uce_bs1"]) < 1e-5
+    with torch.inference_mode():  # cells of all lengths in one batch: the mask does what separate batches do
+        masked = encoder(encoder.collate(recorded(expected)))
+    assert relative(masked, expected["X_uce_bs1"]) < 1e-5
+
+
+@pytest.mark.parametrize(("batch_size", "name"), [(8, "X_uce"), (22, "X_uce_bsall")])
+def test_embeddings_with_upstreams_padding(golden, cells, batch_size, name):
+    folder, expected = golden
+    options = {"padding": "upstream", "batch_size": batch_size, "sampler": "legacy"}
+    encoder = sdr.models.load("uce", checkpoint=folder / "weights", **options)
+    assert relative(encoder.embed_tokens(recorded(expected)), expected[name]) < 1e-5
+    filtered = cells[expected["kept_cells"]][:, expected["kept_genes"]]
+    with sdr.settings.override(block_cells=5):  # batches do not end with a block
+        assert relative(encoder.embed(filtered, genes="exact"), expected[name]) < 1e-5
+    assert relative(expected["X_uce_bs1"], expected[name]) > 0.01  # the two definitions can be told apart
+
+
+def test_embeddings_without_upstreams_filter(golden, cells):
+    folder, expected = golden
+    encoder = sdr.models.load("uce", checkpoint=folder / "weights", padding="upstream", batch_size=23, sampler="legacy")
+    found = encoder.embed(cells, genes="exact")
+    assert relative(found[expected["nofilter_cells"]], expected["nofilter_X_uce"]) < 1e-5
+    assert np.isnan(found[3]).all()
+
+
+@pytest.mark.parametrize("name", ["4layer_model.torch", "33l_8ep_1024t_1280.torch"])
+def test_published_parameters(golden, name):
+    manifest = json.loads((golden[0] / "manifest_full.json").read_text())["checkpoints"][name]
+    state = {key: torch.empty(shape, device="meta") for key, shape, _ in manifest["state_dict"]}
+    config = UCEConfig(layers=manifest["config"]["nlayers"])
+    with torch.device("meta"):
+        model = UCE(config, UCE.example_vocab(config))
+    mapped = {key: tuple(tensor.shape) for key, tensor in UCE.remap(state).items()}
+    assert mapped == {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    dropped = ("pe_embedding.", "binary_decoder.", "gene_embedding_layer.")
+    left = {key: tensor for key, tensor in state.items() if not key.startswith(dropped)}
+    assert sum(tensor.numel() for tensor in left.values()) == sum(t.numel() for t in model.state_dict().values())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs the list of mapped files that Linux keeps")
+def test_the_token_table_stays_on_disk(encoder, golden):
+    address = encoder._table.data_ptr()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        low, high = (int(part, 16) for part in line.split()[0].split("-"))
+        if low <= address < high:
+            assert line.endswith("4layer_model.torch")
+            break
+    else:
+        pytest.fail("the table is nowhere")
+    assert not any(tensor.shape == (390, 64) for tensor in encoder.state_dict().values())
+
+
+# Sampling -------------------------------------------------------------------------------------------------------------
+
+
+def block_of(matrix, ids):
+    matrix = sparse.csr_matrix(np.asarray(matrix, dtype=np.float32))
+    totals = np.asarray(matrix.sum(1)).ravel()
+    return CountBlock(0, matrix.indptr.astype(np.int64), ids[matrix.indices].astype(np.int32), matrix.data, totals)
+
+
+def test_genes_are_drawn_in_proportion_to_log1p(golden):
+    encoder = sdr.models.load("uce", checkpoint=golden[0] / "weights", sample_size=20_000, max_length=30_000)
+    encoder.config = type(encoder.config)(**{**vars(encoder.config), "positions": 30_000})
+    counts = np.array([1, 2, 5, 0, 40, 900])
+    ids = encoder.vocab.ids[10:16]
+    tokens = encoder.tokenize_block(block_of([counts], ids), seed=1)
+    drawn = Counter(tokens.ids.tolist())
+    observed = np.array([drawn[int(i)] for i in ids])
+    weights = np.log1p(counts)
+    keep = counts > 0
+    assert observed[~keep].sum() == 0
+    assert stats.chisquare(observed[keep], 20_000 * weights[keep] / weights.sum()).pvalue > 1e-3
+
+
+def test_chromosomes_are_shuffled_fairly(encoder):
+    ids = encoder.vocab.ids
+    rng = np.random.default_rng(0)
+    tokens = encoder.tokenize_block(block_of(rng.integers(1, 9, (600, len(ids))), ids), seed=3)
+    offset, firsts = encoder.genome.chromosome_offset, []
+    for cell in range(600):
+        sequence = tokens.sequence(cell)
+        codes = sequence[sequence >= offset] - offset
+        assert len(set(codes)) == len(codes)
+        firsts.append(codes[0])
+    common = np.bincount(firsts)
+    assert np.count_nonzero(common) > 20
+    assert common.max() < 80  # 25 chromosomes, 24 expected
+
+
+def test_sentences_are_well_formed(encoder, cells):
+    tokens, genome = encoder.tokenize(cells, genes="exact"), encoder.genome
+    for cell in np.flatnonzero(tokens.lengths):
+        sequence = tokens.sequence(cell)
+        assert sequence[0] == 3
+        assert sequence[-1] == 2
+        genes = (sequence >= genome.first) & (sequence < genome.chromosome_offset)
+        assert genes.sum() == encoder.config.sample_size
+        parts = np.split(sequence[1:], np.flatnonzero(sequence[1:] == 2) + 1)[:-1]
+        assert len(sequence) == 1 + encoder.config.sample_size + 2 * len(parts)
+        for part in parts:
+            code, members = part[0] - genome.chromosome_offset, part[1:-1] - genome.first
+            assert (genome.chromosome[members] == code).all()
+            assert (np.diff(genome.place[members]) >= 0).all()
+
+
+def test_a_cell_depends_on_itself_and_the_seed_alone(encoder, cells):
+    rng = np.random.default_rng(1)
+    before = (np.random.get_state()[1].copy(), torch.get_rng_state())
+    whole = encoder.embed(cells, genes="exact")
+    again = encoder.embed(cells, genes="exact")
+    assert np.array_equal(whole, again, equal_nan=True)
+    rows, columns = rng.permutation(cells.n_obs), rng.permutation(cells.n_vars)
+    with sdr.settings.override(block_cells=7):
+        moved = encoder.embed(cells[rows][:, columns], genes="exact", batch_tokens=300)
+    assert np.nanmax(np.abs(moved - whole[rows])) < 2e-6
+    assert np.array_equal(np.isnan(moved).any(1), np.isnan(whole[rows]).any(1))
+    alone = encoder.embed(cells[[5]], genes="exact")
+    assert np.abs(alone[0] - whole[5]).max() < 2e-6
+    other = encoder.tokenize(cells, genes="exact", rng=1)
+    assert not np.array_equal(other.ids, encoder.tokenize(cells, genes="exact").ids)
+    assert np.array_equal(before[0], np.random.get_state()[1])
+    assert torch.equal(before[1], torch.get_rng_state())
+
+
+def test_awkward_cells_keep_their_rows(encoder, cells):
+    found = encoder.embed(cells, genes="exact")
+    assert found.shape == (24, 32)
+    assert np.flatnonzero(np.isnan(found).any(1)).tolist() == [3]
+    assert np.allclose(np.linalg.norm(np.delete(found, 3, 0), axis=1), 1, atol=1e-5)
+
+
+def test_long_sentences_are_cut(golden, cells):
+    encoder = sdr.models.load("uce", checkpoint=golden[0] / "weights", max_length=50)
+    assert encoder.tokenize(cells, genes="exact").lengths.max() == 50
+    assert encoder.embed(cells, genes="exact").shape == (24, 32)
+
+
+def test_other_species(golden):
+    encoder = sdr.models.load("uce", checkpoint=golden[0] / "weights", species="mouse")
+    offsets = {"mouse": 284, "mouse_lemur": 310}
+    assert encoder.genome.first == offsets["mouse"]
+    assert encoder.vocab["trp53"] == offsets["mouse"] + 1
+    mouse = ad.AnnData(np.array([[3.0, 0.0], [1.0, 7.0]], dtype=np.float32))
+    mouse.var_names = ["Trp53", "NLRP3"]
+    tokens = encoder.tokenize(mouse, genes="exact")
+    genes = tokens.ids[(tokens.ids >= 284) & (tokens.ids < 310)]
+    assert set(genes.tolist()) == {285, 286}
+    with pytest.raises(ValueError, match=r"no species 'yeti'.*zebrafish"):
+        sdr.models.load("uce", checkpoint=golden[0] / "weights", species="yeti")
+
+
+def test_draws_that_do_not_fit_are_refused(encoder):
+    with pytest.raises(ValueError, match="must lie in"):
+        encoder.assemble(np.array([[3, 11]]), np.array([[0]]))
+    with pytest.raises(ValueError, match="throughout"):
+        encoder.assemble(np.array([[11, -1]]), np.array([[0]]))
+    with pytest.raises(ValueError, match="Cell 0 has a drawn gene"):
+        encoder.assemble(np.array([[11, 12]]), np.array([[-1]]))
+    with pytest.raises(ValueError, match="rows of the token table"):
+        encoder.embed_tokens(Tokens.from_padded(np.array([[3, 400]]), [2]))
+    with pytest.raises(ValueError, match="may have 1536 tokens"):
+        encoder.embed_tokens(Tokens.from_padded(np.full((1, 1600), 3), [1600]))
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def rewrite(folder, change):
+    path = folder / "4layer_model.torch"
+    state = {name: tensor.clone() for name, tensor in read_state(path).items()}
+    state = change(state) or state
+    torch.save(state, path)
+    return path
+
+
+def without(state, name):
+    return {key: tensor for key, tensor in state.items() if key != name}
+
+
+def test_heads_cannot_be_guessed(copied):
+    (copied.parent / "config.json").unlink()
+    with pytest.raises(ValueError, match="give it as `heads=`"):
+        sdr.models.load("uce", checkpoint=copied)
+    assert sdr.models.load("uce", checkpoint=copied, heads=4, sample_size=8).config.sample_size == 8
+
+
+def test_a_configuration_of_another_model_is_refused(copied):
+    path = copied.parent / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "nlayers": 33}))
+    with pytest.raises(ValueError, match="nlayers=33"):
+        sdr.models.load("uce", checkpoint=copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: without(s, "decoder.1.1.bias"), "missing: decoder.1.1.bias"),
+        (lambda s: without(s, "encoder.0.weight"), "encoder.0.weight"),
+        (lambda s: s.update(extra=torch.zeros(2)), "unknown: extra"),
+        (lambda s: s.update({"decoder.3.bias": torch.zeros(7)}), "shapes differ"),
+        (lambda s: s.update({"pe_embedding.weight": torch.zeros(390, 3)}), "token table"),
+        (lambda s: s.update({"pe_embedding.weight": torch.zeros(120, 64)}), "do not fit|n_tokens"),
+        (lambda s: {"epoch": 3}, "no named tensors"),
+    ],
+)
+def test_damaged_weights_are_refused(copied, change, message):
+    rewrite(copied, change)
+    with pytest.raises(ValueError, match=message):
+        sdr.models.load("uce", checkpoint=copied)
+
+
+def test_truncated_and_executable_files_are_refused(copied, tmp_path):
+    path = copied / "4layer_model.torch"
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(ValueError, match=r"truncated|not loaded"):
+        sdr.models.load("uce", checkpoint=copied)
+
+    class Touch:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    torch.save({"pos_encoder.pe": Touch()}, path)
+    with pytest.raises(ValueError, match="could run code"):
+        sdr.models.load("uce", checkpoint=copied)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_offsets_pickle_is_not_executed(copied, tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    (copied / "species_offsets.pkl").write_bytes(pickle.dumps({"human": Touch()}))
+    with pytest.raises(ValueError, match="not loaded"):
+        sdr.models.load("uce", checkpoint=copied)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_protein_file_of_another_species_is_refused(copied):
+    folder = copied / "protein_embeddings"
+    human = folder / "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
+    shutil.copyfile(human, folder / "Mus_musculus.GRCm39.gene_symbol_to_embedding_ESM2.pt")
+    with pytest.raises(ValueError, match="265 genes, which do not fit between rows 284 and 310"):
+        sdr.models.load("uce", checkpoint=copied, species="mouse")
+    human.unlink()
+    with pytest.raises(FileNotFoundError, match=r"protein_embeddings\.tar\.gz"):
+        sdr.models.load("uce", checkpoint=copied)
+
+
+def test_the_protein_archive_is_unpacked_once(copied, cells):
+    expected = sdr.models.load("uce", checkpoint=copied).vocab.names
+    shutil.make_archive(str(copied / "protein_embeddings"), "gztar", copied, "protein_embeddings")
+    shutil.rmtree(copied / "protein_embeddings")
+    encoder = sdr.models.load("uce", checkpoint=copied)
+    assert encoder.vocab.names == expected
+    assert [path.name for path in (copied / "protein_embeddings").iterdir()] == [
+        "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_converted(copied, golden, dtype):
+    rewrite(copied, lambda s: {name: tensor.to(dtype) for name, tensor in s.items()})
+    encoder = sdr.models.load("uce", checkpoint=copied)
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    found, expected = encoder.embed_tokens(recorded(golden[1])), golden[1]["X_uce_bs1"]
+    assert relative(found, expected) < (1e-5 if dtype is torch.float64 else 0.1)
+
+
+def test_nested_prefixed_and_missing_table(copied, golden):
+    def change(state):
+        state.pop("pe_embedding.weight")
+        return {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "epoch": 8}
+
+    rewrite(copied, change)
+    encoder = sdr.models.load("uce", checkpoint=copied)  # the table then comes from all_tokens.torch
+    assert relative(encoder.embed_tokens(recorded(golden[1])), golden[1]["X_uce_bs1"]) < 1e-5
+    (copied / "all_tokens.torch").unlink()
+    with pytest.raises(ValueError, match="no token table"):
+        sdr.models.load("uce", checkpoint=copied)
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+def test_adapters_reach_the_output_in_training_and_evaluation(encoder, golden):
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    tokens = recorded(golden[1]).take([0, 9])
+    batch = encoder.collate(tokens)
+    plain = encoder.embed_tokens(tokens)
+    inject_adapter_in_model(LoraConfig(r=2, target_modules=encoder.lora_targets, lora_dropout=0.0), encoder)
+    layers = [module for module in encoder.modules() if isinstance(module, LoraLayer)]
+    assert len(layers) == 4 * 6
+    generator = torch.Generator().manual_seed(0)
+    for layer in layers:
+        weight = layer.lora_B["default"].weight
+        weight.data = torch.randn(weight.shape, generator=generator) * 0.2
+    adapted = encoder.embed_tokens(tokens)
+    assert np.abs(adapted - plain).max() > 1e-3
+    for training in (True, False):
+        encoder.train(training)
+        encoder.zero_grad()
+        for checkpointing in (False, True):
+            encoder.gradient_checkpointing = checkpointing
+            encoder(batch).square().sum(0)[0].backward()
+        grads = [layer.lora_B["default"].weight.grad for layer in layers]
+        assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)
+    with torch.inference_mode():
+        assert relative(encoder(batch), encoder.pool(encoder.hidden(batch), batch).numpy()) < 1e-5
+    for layer in layers:
+        layer.merge()
+    assert relative(encoder.embed_tokens(tokens), adapted) < 1e-5
+
+
+def test_every_parameter_learns(encoder, golden):
+    encoder.train().requires_grad_(requires_grad=True)
+    batch = encoder.collate(recorded(golden[1]).take([0, 9]))
+    encoder(batch)[:, 0].sum().backward()
+    # the bias of the keys cancels in the softmax
+    silent = [name for name, p in encoder.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
+    assert all(name.endswith("attn.k.bias") for name in silent)
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+def test_projected_tokens_follow_the_weights(encoder, golden):
+    tokens = recorded(golden[1]).take([0])
+    before = encoder.embed_tokens(tokens)
+    encoder.project.weight.data *= 1.5
+    assert np.abs(encoder.embed_tokens(tokens) - before).max() > 1e-3
+    assert encoder._projected is None
+
+
+def test_random_builds_embed():
+    encoder = UCE.random(
+        UCEConfig(token_dim=16, width=16, heads=2, layers=2, ffn_dim=8, decoder_dim=8, dim=8, sample_size=32)
+    )
+    names = encoder.vocab.names[:40]
+    data = ad.AnnData(np.random.default_rng(0).poisson(1.0, (3, 40)).astype(np.float32))
+    data.var_names = names
+    found = encoder.embed(data, genes="exact")
+    assert found.shape == (3, 8)
+    assert np.isfinite(found).all()
+
+
+def test_read_state_gives_the_published_names(golden):
+    state = flat_state(read_state(golden[0] / "weights" / "4layer_model.torch"), source="golden")
+    assert len(state) == 86
+    assert len(UCE.remap(state)) == 86 - 1 - 14 - 4 + 4 * 2 * 2
