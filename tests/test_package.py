@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -44,27 +44,24 @@ def name_of(path: Path) -> str:
     return path.relative_to(SRC).as_posix()
 
 
-def public_functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+def public_names() -> list[str]:
+    """`pp.check`, `tl.embed`, ...; resolving them is left to the tests, since it imports torch."""
+    names = []
     for module_name in PUBLIC:
         module = importlib.import_module(f"sc_drugresp.{module_name}")
-        for name in module.__all__:
-            thing = getattr(module, name)
-            if inspect.isfunction(thing):
-                yield f"sc_drugresp.{module_name}.{name}", thing
-    yield "sc_drugresp.report", sdr.report
+        names += [f"{module_name}.{name}" for name in module.__all__]
+    return [*sorted(names), "report"]
 
 
-def public_classes() -> Iterator[tuple[str, type]]:
-    for module_name in PUBLIC:
-        module = importlib.import_module(f"sc_drugresp.{module_name}")
-        for name in module.__all__:
-            if inspect.isclass(getattr(module, name)):
-                yield f"sc_drugresp.{module_name}.{name}", getattr(module, name)
+NAMES = public_names()
+ANNDATA_NAMES = [name for name in NAMES if name.split(".")[0] in {"pp", "tl", "pl", "get", "report"}]
 
 
-FUNCTIONS = dict(public_functions())
-CLASSES = dict(public_classes())
-ANNDATA_FUNCTIONS = sorted(name for name in FUNCTIONS if name.split(".")[1] in {"pp", "tl", "pl", "get", "report"})
+def resolve(name: str) -> Any:
+    thing: Any = sdr
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    return thing
 
 
 @cache
@@ -78,24 +75,27 @@ def tree(path: Path) -> ast.Module:
 def test_every_public_name_resolves():
     assert set(sdr.__all__) >= {*PUBLIC, "report", "settings"}
     assert all(getattr(sdr, name) is not None for name in sdr.__all__)
-    assert len(FUNCTIONS) > 20
+    assert len(NAMES) > 20
+    assert all(callable(resolve(name)) for name in NAMES)
 
 
-@pytest.mark.parametrize("name", ANNDATA_FUNCTIONS)
+@pytest.mark.parametrize("name", ANNDATA_NAMES)
 def test_data_comes_first_and_few_are_positional(name):
-    parameters = list(inspect.signature(FUNCTIONS[name]).parameters.values())
+    if inspect.isclass(resolve(name)):  # options of a verb, such as `tl.FineTuning`
+        return
+    parameters = list(inspect.signature(resolve(name)).parameters.values())
     assert parameters[0].name in {"data", "adata"}
     positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY and p.kind is not p.VAR_KEYWORD]
     assert len(positional) <= 3, [p.name for p in positional]
 
 
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+@pytest.mark.parametrize("name", NAMES)
 def test_signature_is_annotated_and_flags_are_keywords(name):
-    signature = inspect.signature(FUNCTIONS[name])
-    assert signature.return_annotation is not signature.empty
+    signature = inspect.signature(resolve(name))
+    assert inspect.isclass(resolve(name)) or signature.return_annotation is not signature.empty
     for parameter in signature.parameters.values():
         assert parameter.annotation is not parameter.empty, parameter.name
-        if isinstance(parameter.default, bool):
+        if isinstance(parameter.default, bool) and not inspect.isclass(resolve(name)):
             assert parameter.kind is parameter.KEYWORD_ONLY, parameter.name
     if "copy" in signature.parameters:
         assert signature.parameters["copy"].default is False
@@ -103,32 +103,45 @@ def test_signature_is_annotated_and_flags_are_keywords(name):
 
 # ---------------------------------------------------------------------------------------------------- docstrings
 
-NUMPYDOC = {
-    "GL05", "GL06", "GL07", "GL08", "SS01", "SS02", "SS03", "SS05", "SS06", "PR01", "PR02", "PR03", "PR07", "RT03",
-    "YD01", "EX01",
-}  # fmt: skip
+EVERYWHERE = {"GL05", "GL06", "GL07", "GL08", "SS01", "SS02", "SS03", "SS06"}
+FUNCTIONS_ONLY = {"SS05", "PR03", "PR07", "RT01", "YD01", "EX01"}
 
 
-@pytest.mark.parametrize("name", sorted({**FUNCTIONS, **CLASSES}))
+@pytest.mark.parametrize("name", NAMES)
 def test_docstring_is_numpydoc(name):
     from numpydoc.validate import validate
 
-    found = validate(name)["errors"]
-    assert [error for error in found if error[0] in NUMPYDOC] == []
+    wanted = EVERYWHERE if inspect.isclass(resolve(name)) else EVERYWHERE | FUNCTIONS_ONLY
+    assert [error for error in validate(f"sc_drugresp.{name}")["errors"] if error[0] in wanted] == []
 
 
-@pytest.mark.parametrize("name", sorted({**FUNCTIONS, **CLASSES}))
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_is_described_and_no_other(name):
+    from numpydoc.docscrape import NumpyDocString
+
+    thing = resolve(name)
+    documented = {
+        part.strip().lstrip("*")
+        for entry in NumpyDocString(inspect.getdoc(thing))["Parameters"]
+        for part in entry.name.split(",")
+    }
+    if inspect.isclass(thing):  # the constructor of a model is for its authors
+        return
+    assert documented == set(inspect.signature(thing).parameters)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_docstring_is_filled_in_and_has_an_example(name):
-    text = inspect.getdoc({**FUNCTIONS, **CLASSES}[name])
+    text = inspect.getdoc(resolve(name))
     assert re.findall(r"^\s*\{\w+\}\s*$|%\(\w+\)s", text, flags=re.MULTILINE) == []
-    assert ">>> " in text
+    assert inspect.isclass(resolve(name)) or ">>> " in text
 
 
-@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+@pytest.mark.parametrize("name", NAMES)
 def test_types_and_defaults_live_in_the_signature(name):
-    text = inspect.getdoc(FUNCTIONS[name])
+    text = inspect.getdoc(resolve(name))
     section = text.split("Parameters\n----------\n")[-1].split("\n\nReturns\n")[0] if "Parameters\n" in text else ""
-    parameters = set(inspect.signature(FUNCTIONS[name]).parameters)
+    parameters = set(inspect.signature(resolve(name)).parameters)
     typed = [line for line in section.splitlines() if re.match(r"(\w+) : ", line) and line.split(" ")[0] in parameters]
     assert typed == []
 
@@ -136,8 +149,7 @@ def test_types_and_defaults_live_in_the_signature(name):
 def test_every_public_name_is_on_an_api_page():
     pages = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md"))
     listed = set(re.findall(r"^\s{0,4}([a-zA-Z_.]+)\s*$", pages, flags=re.MULTILINE))
-    short = {name.removeprefix("sc_drugresp.") for name in {**FUNCTIONS, **CLASSES}}
-    assert sorted(short - listed) == []
+    assert sorted(set(NAMES) - listed) == []
 
 
 # ---------------------------------------------------------------------------------------------------- lightness
@@ -233,10 +245,13 @@ def test_inner_layers_do_not_know_anndata(path):
 
 
 @pytest.mark.parametrize(
-    "path", [*FILES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))], ids=str
+    "path",
+    [*FILES, *sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").rglob("*.py"))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
 )
 def test_no_file_is_long(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+    limit = 600 if "tests" in path.parts else 500
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= limit
 
 
 BANNED_CALLS = {

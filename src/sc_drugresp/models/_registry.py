@@ -33,7 +33,7 @@ def registry() -> dict[str, ModelSpec]:
 
 
 def available(kind: Literal["encoder", "baseline"] | None = None) -> list[str]:
-    """Names of the models.
+    """List the names of the models.
 
     Parameters
     ----------
