@@ -415,8 +415,8 @@ def _states(n: int, width: int, dtype: torch.dtype) -> Tensor:
     """Room for the hidden states of all cells: memory, or a temporary file when there are many."""
     if n * width * dtype.itemsize <= _IN_MEMORY or dtype != torch.float32:
         return torch.empty(n, width, dtype=dtype)
-    file = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the array that maps it)
-    return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(n, width)))
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the name of the file
+        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(n, width)))
 
 
 RENAMES = {
