@@ -40,6 +40,10 @@ def available(kind: Literal["encoder", "baseline"] | None = None) -> list[str]:
     kind
         `'encoder'` for foundation models, `'baseline'` for what is fitted to the data, `None` for both.
 
+    Returns
+    -------
+    Names without checkpoints; :func:`~sc_drugresp.models.table` lists those too.
+
     Examples
     --------
     >>> import sc_drugresp as sdr
