@@ -95,6 +95,31 @@ def test_anything_else_is_refused(counts, spoil):
         read_counts(adata)
 
 
+@pytest.mark.parametrize("base", [1.0, np.log(2), np.log(10)])
+def test_logged_counts_that_were_not_normalized(counts, base):
+    logged = counts.copy()
+    logged.data = (np.log1p(logged.data) / base).astype(np.float32)
+    source = read_counts(ad.AnnData(logged))
+    assert source.transform.endswith("_counts")
+    np.testing.assert_array_equal(read(ad.AnnData(logged)), counts.toarray())
+    late = sparse.vstack([logged] * 10, format="csr")
+    row = next(i for i in range(100, 1000) if i not in set(probe_rows(1200)))
+    late.data[late.indptr[row]] = np.log1p(0.5) / base
+    with pytest.raises(ValueError, match=f"row {row} the integer counts"):
+        read(ad.AnnData(late))
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("part", [1 / 2, 1 / 3, 1 / 4])
+def test_reads_divided_among_genes_are_no_normalized_counts(counts, log, part):
+    shared = counts.copy()
+    shared.data[::7] += np.float32(part)
+    if log:
+        shared.data = np.log1p(shared.data)
+    with pytest.raises(ValueError, match="does not give integers"):
+        read_counts(ad.AnnData(shared))
+
+
 def test_zeros_and_ones_prove_nothing(counts):
     binary = counts.copy()
     binary.data[:] = 1

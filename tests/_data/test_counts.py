@@ -215,7 +215,7 @@ AWKWARD = {
     "NaN": (np.array([[1, np.nan], [0, 3]], np.float32), "NaN"),
     "infinite": (np.array([[1, np.inf], [0, 3]], np.float32), "infinite"),
     "fractions": (np.array([[1, 2.5], [0, 300]], np.float32), "not integers"),
-    "log": (np.log1p(np.arange(6).reshape(2, 3)).astype(np.float32), "look log-normalized"),
+    "log": (np.log1p(np.arange(6).reshape(2, 3) * 0.73).astype(np.float32), "look log-normalized"),
 }
 
 

@@ -151,6 +151,19 @@ def test_match_takes_the_current_name_where_a_vocabulary_holds_two():
     assert match(["ENSG00000141510"], None, ["P53X", "OLDTP"], aliases=HGNC).tolist() == [-1]
 
 
+def test_old_names_beside_the_gene_itself_are_not_added_to_it():
+    # OLDTP was a name of TP53; in data that name TP53 outright, OLDTP must be something else.
+    assert resolve(["OLDTP", "EGFR"], aliases=HGNC).status[0] == "previous"
+    found = resolve(["OLDTP", "TP53"], aliases=HGNC)
+    assert found.status.tolist() == ["ambiguous", "symbol"]
+    assert found.symbol[0] == found.ensembl_id[0] == ""
+    assert match(["OLDTP", "TP53"], None, ["TP53"], aliases=HGNC).tolist() == [-1, 0]
+    # A certain identity is the same gene again.
+    assert match(["TP53", "ENSG00000141510.9", "tp53"], None, ["TP53"], aliases=HGNC).tolist() == [0, 0, 0]
+    # The vocabulary holds an old name that a column of the data has too.
+    assert match(["OLDTP", "TP53"], None, ["OLDTP"], aliases=HGNC).tolist() == [0, -1]
+
+
 def test_match_never_takes_a_mouse_gene_for_a_human_one():
     names = ["Trp53", "Egfr", "Actb", "Gapdh"]
     assert match(names, None, ["TP53", "EGFR", "ACTB", "GAPDH"], aliases=NONE).tolist() == [-1] * 4

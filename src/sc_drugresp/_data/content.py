@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .rows import Rows
 
 Kind = Literal["counts", "log_normalized", "scaled", "nonnegative", "nan", "infinite"]
-Transform = Literal["log1p", "log2p1", "log10p1", "linear"]
+Transform = Literal["log1p_counts", "log2p1_counts", "log10p1_counts", "log1p", "log2p1", "log10p1", "linear"]
 WORDS: dict[str, str] = {
     "counts": "raw counts",
     "log_normalized": "values that look log-normalized",
@@ -22,6 +22,9 @@ WORDS: dict[str, str] = {
     "infinite": "infinite values",
 }
 TRANSFORM_WORDS: dict[str, str] = {
+    "log1p_counts": "log1p of counts",
+    "log2p1_counts": "log2(1 + counts)",
+    "log10p1_counts": "log10(1 + counts)",
     "log1p": "log1p of normalized counts",
     "log2p1": "log2(1 + normalized counts)",
     "log10p1": "log10(1 + normalized counts)",
@@ -33,6 +36,8 @@ _MIN_GENES = 20
 """A cell with fewer detected genes proves nothing about the scale of its counts."""
 _EPS = 2.0**-23
 _SLACK = 1e-3
+_SAME_SUM = 1e-3
+_MOST_SIMPLE = 0.1
 _MAX_MULTIPLE = 8
 
 
@@ -67,14 +72,33 @@ def find_transform(rows: Rows, kind: Kind) -> Transform | None:
     if kind not in {"log_normalized", "nonnegative"}:
         return None
     block = rows.read(probe_rows(rows.shape[0]))
-    choices: tuple[Transform, ...] = (
-        ("log1p", "log2p1", "log10p1", "linear") if kind == "log_normalized" else ("linear",)
-    )
-    for transform in choices:
+    logs: tuple[Transform, ...] = ("log1p_counts", "log2p1_counts", "log10p1_counts", "log1p", "log2p1", "log10p1")
+    for transform in (*logs, "linear") if kind == "log_normalized" else ("linear",):
         counts, wrong = recover_counts(block, transform)
-        if len(wrong) == 0 and counts.max(initial=0) > 1:  # zeros and ones alone prove nothing
+        # Zeros and ones alone prove nothing.
+        if len(wrong) == 0 and counts.max(initial=0) > 1 and _was_normalized(block, transform, counts):
             return transform
     return None
+
+
+def _was_normalized(block: csr_matrix, transform: Transform, counts: np.ndarray) -> bool:
+    """Whether the scales of the cells are those of library sizes, not those of counts with halves and thirds in them.
+
+    Reads that were divided among genes give values such as 0.5, which are multiples of one number too. Library-size
+    normalization makes the sums of all cells equal; where genes were removed later, it leaves scales that are no
+    simple fractions.
+    """
+    if transform.endswith("_counts"):
+        return True
+    cells = np.flatnonzero(np.diff(block.indptr))
+    starts = block.indptr[cells]
+    sums = np.add.reduceat(_undo(block.data.astype(np.float64), transform)[0], starts)
+    if len(sums) > 1 and np.ptp(sums) <= _SAME_SUM * sums.mean():
+        return True
+    scale = sums / np.add.reduceat(counts.astype(np.float64), starts)
+    parts = scale[:, None] * np.arange(1, 13)
+    simple = (np.abs(parts - np.rint(parts)) < 1e-5 * np.maximum(parts, 1)).any(axis=1)
+    return bool(simple.mean() < _MOST_SIMPLE)
 
 
 def recover_counts(block: csr_matrix, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +126,8 @@ def recover_counts(block: csr_matrix, transform: Transform) -> tuple[np.ndarray,
     x = block.data.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         value, error = _undo(x, transform)
+        if transform.endswith("_counts"):
+            return _unscaled(block, value, error)
         detected = np.diff(block.indptr)
         cells = np.flatnonzero(detected)
         if len(cells) == 0:
@@ -138,11 +164,20 @@ def recover_counts(block: csr_matrix, transform: Transform) -> tuple[np.ndarray,
     return counts.astype(np.float32), cells[bad]
 
 
+def _unscaled(block: csr_matrix, value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts that were not normalized, only logged."""
+    whole = np.rint(value)
+    tolerance = whole * error + _SLACK
+    bad = ~((np.abs(value - whole) <= tolerance) & (tolerance < 0.25) & (whole >= 1))
+    row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+    return whole.astype(np.float32), np.unique(row[bad])
+
+
 def _undo(x: np.ndarray, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
     """Values before the transform, and the relative error that float32 may have left in them."""
     if transform == "linear":
         return x, np.full(len(x), 2 * _EPS)
-    base = {"log1p": 1.0, "log2p1": np.log(2.0), "log10p1": np.log(10.0)}[transform]
+    base = {"log1p": 1.0, "log2p1": np.log(2.0), "log10p1": np.log(10.0)}[transform.removesuffix("_counts")]
     natural = x * base
     value = np.expm1(natural)
     # d value / d x = base * (value + 1), with an error of one unit in the last place of x.

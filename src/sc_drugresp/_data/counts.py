@@ -342,7 +342,9 @@ def _layer_rows(adata: AnnData, name: str) -> Rows:
     return open_rows(_parent(adata).layers[name], *_selection(adata))
 
 
-def gene_columns(var: Any, key: str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+def gene_columns(
+    var: Any, key: str | None = None, *, skip: tuple[str, ...] = ()
+) -> tuple[np.ndarray, np.ndarray | None]:
     """`var_names` and the second identifier of each gene, `""` where unknown; `None` if `.var` has none.
 
     Parameters
@@ -351,6 +353,8 @@ def gene_columns(var: Any, key: str | None = None) -> tuple[np.ndarray, np.ndarr
         `.var`, also that of a lazy object.
     key
         Column to use; `None` takes the first of the usual ones that differs from the names.
+    skip
+        Columns not to take unless named.
 
     Raises
     ------
@@ -365,7 +369,7 @@ def gene_columns(var: Any, key: str | None = None) -> tuple[np.ndarray, np.ndarr
         msg = f"Column {key!r} (`gene_key`) not found in `.var`. Available columns: {sorted(available)}."
         raise KeyError(msg)
     for name in ID_COLUMNS if key is None else (key,):
-        if name in available:
+        if name in available and (name == key or name not in skip):
             column = np.asarray(var[name], dtype=object)
             text = np.where(pd.isna(column), "", column).astype(str)
             if not np.array_equal(text, names) and (text != "").any():

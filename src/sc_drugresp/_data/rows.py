@@ -95,7 +95,7 @@ class ColumnwiseRows(Rows):
         unique, back = np.unique(wanted, return_inverse=True)
         place = np.full(self.matrix.shape[0], -1, dtype=np.int64)
         place[unique] = np.arange(len(unique))
-        row, column, value = [], [], []
+        row, column, value = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
         for start in range(0, int(indptr[-1]), _CHUNK):
             stop = min(start + _CHUNK, int(indptr[-1]))
             at = place[np.asarray(indices[start:stop])]
@@ -104,8 +104,6 @@ class ColumnwiseRows(Rows):
             # The column of an entry is the last one that begins at or before it.
             column.append(np.searchsorted(indptr, keep + start, side="right") - 1)
             value.append(np.asarray(data[start:stop])[keep].astype(np.float32, copy=False))
-        if not row:
-            return csr_matrix((len(wanted), int(self.matrix.shape[1])), dtype=np.float32)
         shape = (len(unique), self.matrix.shape[1])
         entries = (np.concatenate(value), (np.concatenate(row), np.concatenate(column)))
         block = csr_matrix(entries, shape=shape, dtype=np.float32)

@@ -125,16 +125,14 @@ class GeneVocab:
         return second if (ids >= 0).sum() < (second >= 0).sum() and not (ids >= 0).any() else ids
 
     def _from_tables(self, ids: np.ndarray, names: list[str], other: Sequence[str] | None) -> np.ndarray:
-        """Match what is left through the gene tables, never onto a gene that a column already names exactly."""
+        """Match what is left through the gene tables; the other columns tell the species, and which names are taken."""
         from .. import genes
 
         lost = np.flatnonzero(ids < 0)
         if len(lost) == 0:
             return ids
-        left_other = None if other is None else [str(other[i]) for i in lost]
-        index = genes.match([names[i] for i in lost], left_other, self.symbols, self.kind)
+        index = genes.match(names, other, self.names, self.kind)[lost]
         found = np.where(index >= 0, self.ids[index], -1)  # type: ignore[index]
-        found = np.where(np.isin(found, ids[ids >= 0]), -1, found)
         ids = ids.copy()
         ids[lost] = found
         return ids

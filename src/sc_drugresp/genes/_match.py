@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ._aliases import Aliases, load_aliases
-from ._resolve import Resolution, resolve
+from ._resolve import SURE, Resolution, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 def match(
-    data_names: Sequence[str],
-    data_ids: Sequence[str] | None,
-    vocab_names: Sequence[str],
+    data_names: Sequence[str] | np.ndarray,
+    data_ids: Sequence[str] | np.ndarray | None,
+    vocab_names: Sequence[str] | np.ndarray,
     vocab_kind: Literal["symbol", "ensembl"] = "symbol",
     *,
     aliases: Aliases | None = None,
@@ -71,32 +71,40 @@ def match(
     positions = np.fromiter(index.values(), dtype=np.int32, count=len(index))
     # The whole data set is resolved, not only what is left: its other names tell the species.
     data = resolve(names, ids=None if data_ids is None else others, target="human", aliases=aliases)
-    known = {key: place for key, place in _places(vocab, positions).items() if place >= 0}
+    places = _places(vocab, positions)
+    named = set(out[out >= 0].tolist())
+    sure, matched = np.isin(data.status, SURE), data.matched
     for i in left.tolist():
-        if data.status[i] in {"ambiguous", "lost", "other_species", "no_ortholog"}:
+        if not (matched[i] or data.status[i] == "unlisted"):
             continue
         for key in (data.ensembl_id[i], data.symbol[i]):
-            if key and key in known:
-                out[i] = known[key]
+            place, own_name = places.get(key, (-1, False)) if key else (-1, False)
+            # Where a column names the entry exactly, only a certain identity adds to it.
+            if place >= 0 and (place not in named or (own_name and sure[i])):
+                out[i] = place
                 break
     return out
 
 
-def _places(vocab: Resolution, positions: np.ndarray) -> dict[str, int]:
-    """Ensembl id and symbol of each gene of a vocabulary to its place; -1 where two entries claim the gene."""
-    places: dict[str, int] = {}
-    sure: dict[str, bool] = {}
-    own_name = np.isin(vocab.status, ("symbol", "ensembl"))
-    for i in np.flatnonzero(vocab.matched | (vocab.status == "unlisted")):
+def _places(vocab: Resolution, positions: np.ndarray) -> dict[str, tuple[int, bool]]:
+    """Ensembl id and symbol of each gene of a vocabulary to its place, and whether the entry is the gene's own name.
+
+    The place is -1 where two entries claim the gene with equal right.
+    """
+    places: dict[str, tuple[int, bool]] = {}
+    sure = np.isin(vocab.status, SURE)
+    for i in np.flatnonzero(vocab.matched | (vocab.status == "unlisted")).tolist():
         for key in {vocab.ensembl_id[i], vocab.symbol[i]} - {""}:
-            if key not in places or (own_name[i] and not sure[key]):
-                places[key], sure[key] = int(positions[i]), bool(own_name[i])
-            elif own_name[i] == sure[key] and places[key] != positions[i]:
-                places[key] = -1
+            here = (int(positions[i]), bool(sure[i]))
+            place, own_name = places.get(key, (-2, False))
+            if place == -2 or (here[1] and not own_name):
+                places[key] = here
+            elif here[1] == own_name and place != here[0]:
+                places[key] = (-1, own_name)
     return places
 
 
-def gene_groups(names: Sequence[str], resolution: Resolution) -> np.ndarray:
+def gene_groups(names: Sequence[str] | np.ndarray, resolution: Resolution) -> np.ndarray:
     """Number the genes of a data set so that columns of the same gene share a number.
 
     Parameters

@@ -32,6 +32,8 @@ STATUSES = (
 )
 """How a name was understood. The first seven are matches; see :class:`Resolution`."""
 MATCHED = STATUSES[:7]
+SURE = STATUSES[:4]
+"""Statuses that leave no doubt about the gene; an old or other name may have been another gene once."""
 
 _ENSEMBL = re.compile(r"(ENS(?:MUS)?G\d{11})(\.\d+)?(_PAR_Y)?")
 _GENOME = re.compile(r"(?:(GRCh3[78]|hg19|hg38)|(GRCm3[89]|mm9|mm10|mm39))_+(?=.)", re.IGNORECASE)
@@ -184,17 +186,18 @@ def gene_names(organism: str, aliases: Aliases) -> GeneNames:
 
 
 def resolve(
-    names: Sequence[str],
+    names: Sequence[str] | np.ndarray,
     *,
     organism: OrganismChoice = "auto",
     target: Organism | None = None,
-    ids: Sequence[str] | None = None,
+    ids: Sequence[str] | np.ndarray | None = None,
     aliases: Aliases | None = None,
 ) -> Resolution:
     """Find the gene that each name means.
 
     Each name is judged on its own: Ensembl id (with or without version), current symbol, another spelling of it,
-    previous symbol, alias. A name that fits several genes is `ambiguous`. A genome prefix (`GRCh38_`, `mm10___`) is
+    previous symbol, alias. A name that fits several genes is `ambiguous`, and so is an old or other name of a gene that
+    the same data also name outright. A genome prefix (`GRCh38_`, `mm10___`) is
     taken off and decides the species; so does an exact symbol of one species only.
 
     Parameters
@@ -270,6 +273,7 @@ def resolve(
         elif own == target and how == "ambiguous" and one[0] in book.of_symbol:
             symbol[i] = one[0]  # the symbol is right, only the Ensembl id is open
         species[i] = own if how not in {"lost", "ambiguous"} or species[i] else ""
+    _withdraw(symbol, ensembl_id, status, matched_as)
     return Resolution(
         symbol=symbol,
         ensembl_id=ensembl_id,
@@ -281,6 +285,20 @@ def resolve(
         release=f"{books[target].table.release} ({target})",
         sources=dict(aliases.sources),
     )
+
+
+def _withdraw(symbol: np.ndarray, ensembl_id: np.ndarray, status: np.ndarray, matched_as: np.ndarray) -> None:
+    """Take back old and other names of genes that the same data also name outright.
+
+    One annotation does not name a gene twice: `HNRNPU-AS1` beside `HNRNPU` is another gene, although it was once a
+    name of `HNRNPU`.
+    """
+    sure = np.isin(status, SURE)
+    named = set(zip(symbol[sure], ensembl_id[sure]))
+    for i in np.flatnonzero(np.isin(status, ("previous", "alias"))).tolist():
+        if (symbol[i], ensembl_id[i]) in named:
+            symbol[i] = ensembl_id[i] = matched_as[i] = ""
+            status[i] = "ambiguous"
 
 
 _Name = tuple[str, str, str]

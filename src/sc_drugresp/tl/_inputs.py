@@ -24,7 +24,8 @@ def read_column(adata: AnnData, key: str, argument: str) -> Any:
     if key not in adata.obs:
         msg = f"Column {key!r} (`{argument}`) not found in `.obs`. Available columns: {sorted(map(str, adata.obs.columns))}."
         raise KeyError(msg)
-    return adata.obs[key]
+    column = adata.obs[key]
+    return column if hasattr(column, "isna") else column.to_series()  # lazy objects give xarray
 
 
 def read_labels(adata: AnnData, label_key: str) -> np.ndarray:
@@ -81,7 +82,11 @@ def read_groups(adata: AnnData, group_key: str | None) -> tuple[str, np.ndarray]
         Values are missing.
     """
     if group_key is None:
-        present = [key for key in GROUP_CANDIDATES if key in adata.obs and adata.obs[key].nunique(dropna=True) > 1]
+        present = [
+            key
+            for key in GROUP_CANDIDATES
+            if key in adata.obs and read_column(adata, key, "group_key").nunique(dropna=True) > 1
+        ]
         if not present:
             single = [key for key in GROUP_CANDIDATES if key in adata.obs]
             if not single:

@@ -1,0 +1,239 @@
+"""Gene names of any kind to current symbols and Ensembl ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from .. import genes as gene_tools
+from .._data.counts import as_adata, candidates, gene_columns, read_counts
+from .._docs import doc_copy, doc_data, doc_layer, doc_modality, doc_params
+from .._keys import GeneKeys
+from .._logging import logger, warn
+from ._target import writable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+Duplicates = Literal["sum", "error"]
+WARN_BELOW, FAIL_BELOW = 0.8, 0.5
+"""Share of the counts that must lie in genes that were recognized."""
+_LISTED = 200
+"""Names listed in a report; the numbers beside them are complete."""
+
+
+@doc_params(data=doc_data, layer=doc_layer, modality=doc_modality, copy=doc_copy)
+def harmonize_genes(
+    data: AnnData | MuData,
+    *,
+    organism: Literal["auto", "human", "mouse"] = "auto",
+    target: Literal["human", "mouse"] = "human",
+    gene_key: str | None = None,
+    duplicates: Duplicates = "sum",
+    layer: str | None = None,
+    modality: str = "rna",
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Write the current symbol and the Ensembl id of every gene.
+
+    Each gene is judged on its own, so that symbols, Ensembl ids with and without version, previous symbols and aliases
+    may be mixed. A name that fits several genes is never guessed. No gene is dropped, renamed or moved, and `.X` is not
+    touched: when a model reads the data, it adds the counts of columns that are the same gene.
+
+    Symbols and Ensembl ids come from tables inside the package (Ensembl). Previous symbols and aliases of HGNC and
+    orthologs of MGI are looked for in `settings.data_dir` and the cache and otherwise fetched once, unless
+    `settings.offline`; without them the synonyms of Ensembl are used alone, and the report says so.
+
+    Parameters
+    ----------
+    {data}
+    organism
+        Species of names that do not tell.
+    target
+        Species to translate to, through one-to-one orthologs; the models know human genes.
+        In a mixture of species (a xenograft) genes of the other species are set aside, never translated.
+    gene_key
+        Column of `.var` with a second identifier. `None` uses the first of the usual ones (`ensembl_id`, `gene_ids`,
+        `feature_name`, ...). An Ensembl id counts more than a symbol.
+    duplicates
+        `'sum'`: several columns may be one gene. `'error'`: refuse that.
+    {layer}
+    {modality}
+    {copy}
+
+    Returns
+    -------
+    `None`, or the changed copy. Writes:
+
+    `.var['symbol']`, `.var['ensembl_id']` : :class:`str`
+        Empty where unknown.
+    `.uns['harmonize_genes']` : :class:`dict`
+        `status` (number of genes by how they were recognized), `share_of_counts` (in recognized genes of the target
+        species; `share_basis` is `'genes'` where the matrix holds no sums), `ambiguous`, `lost` and `duplicated`
+        names, `organism`, `target`, `release` and `sources`.
+
+    Raises
+    ------
+    ValueError
+        Less than half of the counts lie in recognized genes, or genes are duplicated although `duplicates='error'`.
+    ConnectionError
+        Orthologs are needed, no table of them is at hand, and it cannot be fetched.
+    KeyError
+        `gene_key`, `layer` or `modality` does not exist.
+
+    Warns
+    -----
+    UserWarning
+        Less than 80 % of the counts lie in recognized genes, or species are mixed.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> adata = sdr.datasets.toy(n_samples=2, cells_per_sample=10, n_genes=100)
+    >>> adata.var_names = adata.var.pop("ensembl_id") + ".1"
+    >>> sdr.pp.harmonize_genes(adata)
+    >>> adata.uns["harmonize_genes"]["status"]
+    {'ensembl_version': 100}
+    """
+    if duplicates not in get_args(Duplicates):
+        msg = f"`duplicates` must be one of {get_args(Duplicates)}, found {duplicates!r}."
+        raise ValueError(msg)
+    adata = as_adata(data, modality=modality)
+    if 0 in adata.shape:
+        msg = f"Expected at least one cell and one gene, found an object of shape {adata.shape}."
+        raise ValueError(msg)
+    keys = GeneKeys()
+    before = adata.uns.get(keys.uns, {})
+    # What an earlier call translated to another species is no evidence of what the genes are.
+    ours = (keys.symbol, keys.ensembl_id) if before.get("organism") != before.get("target") else ()
+    names, other = gene_columns(adata.var, gene_key, skip=ours)
+    aliases = gene_tools.load_aliases(download=("hgnc",))
+    found = gene_tools.resolve(names, organism=organism, target=target, ids=other, aliases=aliases)
+    if found.organism in {"human", "mouse"} and found.organism != found.target:
+        aliases = gene_tools.load_aliases(download=("hgnc", "orthologs"))
+        if not aliases.orthologs:
+            aliases = _orthologs(found.organism, target)
+        found = gene_tools.resolve(names, organism=organism, target=target, ids=other, aliases=aliases)
+    report = _report(adata, names, found, layer)
+    _judge(report, names, found, duplicates)
+
+    data, adata = writable(data, modality=modality, copy=copy)
+    adata.var[keys.symbol] = found.symbol.astype(object)
+    adata.var[keys.ensembl_id] = found.ensembl_id.astype(object)
+    adata.uns[keys.uns] = report | {
+        "params": {"organism": organism, "duplicates": duplicates, "gene_key": gene_key or ""}
+    }
+    logger.info(
+        "recognized %d of %d genes with %.1f %% of the %s (%s, %s); wrote .var[%r], .var[%r], .uns[%r]",
+        found.matched.sum(),
+        len(found),
+        100 * report["share_of_counts"],
+        report["share_basis"],
+        found.organism,
+        found.release,
+        keys.symbol,
+        keys.ensembl_id,
+        keys.uns,
+    )
+    return data if copy else None
+
+
+def gene_totals(adata: AnnData, layer: str | None) -> tuple[np.ndarray | None, str]:
+    """Sum of each gene over all cells, float64, and where it was read; `None` if the matrix holds no counts to add up.
+
+    A matrix with other genes than `.var` (as `.raw` may be) is not used.
+    """
+    for origin, rows, _ in candidates(adata, layer):
+        if rows.shape[1] != adata.n_vars:
+            continue
+        source = read_counts(adata, layer=_layer_of(origin), expect="any")
+        if source.kind not in {"counts", "nonnegative", "log_normalized"}:
+            continue
+        totals = np.zeros(adata.n_vars)
+        for _, block in source.blocks():
+            values = np.expm1(block.data) if source.kind == "log_normalized" else block.data
+            totals += np.bincount(block.indices, weights=values, minlength=adata.n_vars)
+        return totals, source.origin
+    return None, ""
+
+
+def _orthologs(organism: str, target: str) -> gene_tools.Aliases:
+    try:
+        gene_tools.fetch_file("orthologs")
+    except ConnectionError as error:
+        msg = (
+            f"The genes are {organism}; one-to-one orthologs are needed to translate them to {target}. {error}\n"
+            f"To keep {organism} genes, pass target={organism!r}."
+        )
+        raise ConnectionError(msg) from error
+    return gene_tools.load_aliases(download=("hgnc",))
+
+
+def _layer_of(origin: str) -> str:
+    return origin[len("layers['") : -len("']")] if origin.startswith("layers[") else origin
+
+
+def _report(adata: AnnData, names: np.ndarray, found: gene_tools.Resolution, layer: str | None) -> dict[str, Any]:
+    totals, origin = gene_totals(adata, layer)
+    own = found.status != "other_species"
+    weights = np.ones(len(found)) if totals is None or not totals[own].any() else totals
+    share = float(weights[found.matched].sum() / weights[own].sum()) if own.any() else 0.0
+    groups = gene_tools.gene_groups(names, found)
+    size = np.bincount(groups)
+    repeated = names[found.matched & (size[groups] > 1)]
+
+    def listed(status: str) -> np.ndarray:
+        chosen = np.flatnonzero(found.status == status)
+        return names[chosen[np.argsort(-weights[chosen], kind="stable")][:_LISTED]].astype(object)
+
+    return {
+        "organism": found.organism,
+        "target": found.target,
+        "release": found.release,
+        "sources": dict(found.sources) or {"hgnc": "not used: no file at hand"},
+        "n_genes": len(found),
+        "n_matched": int(found.matched.sum()),
+        "status": found.counts(),
+        "share_of_counts": share,
+        "share_basis": f"counts ({origin})" if weights is totals else "genes",
+        "share_other_species": float(weights[~own].sum() / max(weights.sum(), 1e-300)),
+        "n_duplicated": len(repeated),
+        "duplicated": np.sort(repeated)[:_LISTED].astype(object),
+        "ambiguous": listed("ambiguous"),
+        "lost": listed("lost"),
+    }
+
+
+def _judge(report: dict[str, Any], names: np.ndarray, found: gene_tools.Resolution, duplicates: Duplicates) -> None:
+    share, basis = report["share_of_counts"], report["share_basis"]
+    example = ", ".join(map(repr, names[~found.matched][:3].tolist()))
+    if share < FAIL_BELOW:
+        hint = (
+            "Name the column of `.var` that holds symbols or Ensembl ids with `gene_key=`"
+            if found.organism == "unknown"
+            else "Only human and mouse genes are known; check `organism=` and `gene_key=`"
+        )
+        msg = (
+            f"Only {share:.0%} of the {basis} lie in recognized {found.target} genes ({report['n_matched']} of "
+            f"{report['n_genes']} genes; not recognized: {example}). {hint}. Columns of the report: {report['status']}."
+        )
+        raise ValueError(msg)
+    if duplicates == "error" and report["n_duplicated"]:
+        listed = ", ".join(map(repr, report["duplicated"][:5]))
+        msg = (
+            f"{report['n_duplicated']} columns are genes that other columns hold too ({listed}, ...). Add them up yourself, "
+            "or use duplicates='sum': every model then adds their counts when it reads the data."
+        )
+        raise ValueError(msg)
+    if found.organism == "mixed":
+        warn(
+            f"Genes of two species: {report['share_other_species']:.0%} of the {basis} lie in genes that are not "
+            f"{found.target}. They are set aside. In a xenograft keep the cells of one species only."
+        )
+    if share < WARN_BELOW:
+        warn(
+            f"Only {share:.0%} of the {basis} lie in recognized genes; not recognized: {example}. "
+            "See .uns['harmonize_genes']."
+        )

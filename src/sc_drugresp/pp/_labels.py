@@ -1,0 +1,219 @@
+"""Response labels in any wording to `sensitive` / `resistant`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from .._data.counts import as_adata
+from .._docs import doc_copy, doc_data, doc_modality, doc_params
+from .._keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+from .._logging import logger
+from ._target import writable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+Unknown = Literal["error", "missing"]
+_WORDS = {
+    SENSITIVE: (
+        "sensitive responder responders responsive response responding cr pr complete_response partial_response "
+        "complete_responder partial_responder pcr pathological_complete_response mpr major_pathologic_response "
+        "durable_clinical_benefit dcb susceptible"
+    ),
+    RESISTANT: (
+        "resistant resistance non_responder non_responders nonresponder nonresponders non_responsive nonresponsive "
+        "non_response no_response not_responding unresponsive insensitive refractory nr pd progressive_disease "
+        "progression progressor no_durable_benefit ndb no_clinical_benefit ncb"
+    ),
+    "": "na n_a nan null missing unknown unk unclear not_available not_applicable not_evaluable ne nos",
+}
+_FILLERS = frozenset(
+    [
+        "drug",
+        "treatment",
+        "therapy",
+        "chemo",
+        "acquired",
+        "intrinsic",
+        "primary",
+        "cell",
+        "cells",
+        "line",
+        "lines",
+        "clone",
+        "clones",
+        "patient",
+        "patients",
+        "tumor",
+        "tumour",
+        "tumors",
+        "tumours",
+        "sample",
+        "samples",
+        "population",
+        "subline",
+    ]
+)
+_LETTERS = {
+    frozenset({"s", "r"}): {"s": SENSITIVE, "r": RESISTANT},
+    frozenset({"r", "nr"}): {"r": SENSITIVE, "nr": RESISTANT},
+    frozenset({"r", "n"}): {"r": SENSITIVE, "n": RESISTANT},
+}
+"""`R` is *resistant* beside `S`, and *responder* beside `NR`: a single letter is read together with the others."""
+_HINTS = {
+    "sd": "stable disease counts as benefit in some studies and as failure in others",
+    "stable_disease": "stable disease counts as benefit in some studies and as failure in others",
+    "mr": "a mixed response is neither",
+    "persister": "persisters survived but may be sensitive again",
+    "r": "'R' is resistant in some studies and responder in others",
+    "s": "'S' alone does not tell",
+}
+
+
+@doc_params(data=doc_data, modality=doc_modality, copy=doc_copy)
+def harmonize_labels(
+    data: AnnData | MuData,
+    key: str,
+    *,
+    sensitive: Any = None,
+    resistant: Any = None,
+    missing: Any = None,
+    unknown: Unknown = "error",
+    key_added: str = RESPONSE,
+    modality: str = "rna",
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Translate a column of free text to `sensitive` / `resistant` / missing.
+
+    The usual words are known in any spelling (`Resistant`, `non-responder`, `NR`, `PD`, `CR`, `PR`, ...), also with
+    words such as *cells* or *acquired* beside them. What depends on the study is never guessed: numbers and booleans,
+    stable disease, persisters, a single `R` or `S`.
+
+    Parameters
+    ----------
+    {data}
+    key
+        Column of `.obs` to translate.
+    sensitive, resistant, missing
+        A value or several values of the column that mean this. They count more than the known words.
+        Text is compared without regard to case and punctuation.
+    unknown
+        What to do with values that are neither given nor known: list them in an error, or make them missing.
+    key_added
+        Column of `.obs` to write; may be `key` itself.
+    {modality}
+    {copy}
+
+    Returns
+    -------
+    `None`, or the changed copy. Writes:
+
+    `.obs['response']` : :class:`~pandas.Categorical`
+        `sensitive`, `resistant`, or missing.
+
+    Raises
+    ------
+    KeyError
+        There is no such column.
+    ValueError
+        Values are not understood, a value is given twice, or no cell is left with a label.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> adata = sdr.datasets.toy(n_samples=2, cells_per_sample=2, n_genes=50)
+    >>> adata.obs["best response"] = ["PR", "SD", "progressive disease", "NE"]
+    >>> sdr.pp.harmonize_labels(adata, "best response", resistant="SD")
+    >>> adata.obs["response"].astype(object).fillna("missing").tolist()
+    ['sensitive', 'resistant', 'resistant', 'missing']
+    """
+    import pandas as pd
+
+    if unknown not in get_args(Unknown):
+        msg = f"`unknown` must be one of {get_args(Unknown)}, found {unknown!r}."
+        raise ValueError(msg)
+    adata = as_adata(data, modality=modality)
+    if key not in adata.obs:
+        msg = f"Column {key!r} (`key`) not found in `.obs`. Available columns: {sorted(map(str, adata.obs.columns))}."
+        raise KeyError(msg)
+    column = pd.Series(np.asarray(adata.obs[key], dtype=object))
+    values = [value for value in column.unique() if not pd.isna(value)]
+    given = _given({SENSITIVE: sensitive, RESISTANT: resistant, "": missing})
+    meaning, open_values = _translate(values, given)
+    if open_values and unknown == "error":
+        raise ValueError(_question(key, open_values))
+    response = column.map(lambda value: meaning.get(value) or None)
+    categories = pd.Categorical(response, categories=list(RESPONSE_CLASSES))
+    numbers = {name: int((categories == name).sum()) for name in RESPONSE_CLASSES}
+    if not any(numbers.values()):
+        listed = ", ".join(map(repr, values[:10])) or "missing values only"
+        msg = f"No cell of column {key!r} is sensitive or resistant; it holds {listed}. Pass `sensitive=` and `resistant=`."
+        raise ValueError(msg)
+
+    data, adata = writable(data, modality=modality, copy=copy)
+    adata.obs[key_added] = categories
+    absent = len(column) - sum(numbers.values())
+    table = {str(value): meaning.get(value) or "missing" for value in values}
+    logger.info("wrote .obs[%r]: %s, %d missing (from %s)", key_added, numbers, absent, table)
+    return data if copy else None
+
+
+def word_of(value: Any) -> str | None:
+    """Meaning of one value by itself: a class, `""` for missing, `None` if it does not tell."""
+    text = normal(value)
+    return _KNOWN.get(text, _KNOWN.get("_".join(part for part in text.split("_") if part not in _FILLERS)))
+
+
+def normal(value: Any) -> str:
+    """A value as text without case and punctuation; numbers and booleans keep what they are."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value)).lower()
+    if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return re.sub(r"[^0-9a-z.]+", "_", str(value).strip().lower()).strip("_")
+
+
+_KNOWN = {word: meaning for meaning, words in _WORDS.items() for word in words.split()} | {"": ""}
+
+
+def _given(choices: dict[str, Any]) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for meaning, values in choices.items():
+        several = isinstance(values, Collection) and not isinstance(values, (str, bytes))
+        for value in () if values is None else values if several else (values,):
+            if out.setdefault(normal(value), meaning) != meaning:
+                msg = f"The value {value!r} is given as {out[normal(value)] or 'missing'!r} and as {meaning or 'missing'!r}."
+                raise ValueError(msg)
+    return out
+
+
+def _translate(values: list[Any], given: dict[str, str]) -> tuple[dict[Any, str], list[Any]]:
+    letters = {normal(value) for value in values if normal(value) not in given}
+    context = next((table for keys, table in _LETTERS.items() if keys <= letters), {})
+    meaning: dict[Any, str] = {}
+    left: list[Any] = []
+    for value in values:
+        text = normal(value)
+        # Numbers and booleans are coded differently in every study.
+        number = isinstance(value, (int, float, bool, np.number, np.bool_))
+        found = given.get(text, None if number else context.get(text, word_of(value)))
+        if found is None:
+            left.append(value)
+        else:
+            meaning[value] = found
+    return meaning, left
+
+
+def _question(key: str, values: list[Any]) -> str:
+    listed = ", ".join(map(repr, values[:20])) + (", ..." if len(values) > 20 else "")
+    hints = dict.fromkeys(_HINTS[normal(value)] for value in values if normal(value) in _HINTS)
+    why = f" ({'; '.join(hints)})" if hints else ""
+    return (
+        f"Column {key!r} holds {len(values)} value(s) whose meaning is not clear: {listed}{why}. Say what they mean with "
+        "`sensitive=`, `resistant=` or `missing=`, or make all of them missing with unknown='missing'."
+    )

@@ -1,0 +1,155 @@
+"""Training, validation and test cells that share no sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._data.counts import as_adata
+from .._docs import doc_copy, doc_data, doc_group_key, doc_key_added, doc_label_key, doc_modality, doc_params, doc_rng
+from .._keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT
+from .._logging import logger
+from ..tl._inputs import read_groups, read_labels, require_both_classes
+from ._target import writable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
+
+PARTS = ("train", "val", "test")
+
+
+@doc_params(
+    data=doc_data,
+    label_key=doc_label_key,
+    group_key=doc_group_key,
+    rng=doc_rng,
+    key_added=doc_key_added,
+    modality=doc_modality,
+    copy=doc_copy,
+)
+def split(
+    data: AnnData | MuData,
+    *,
+    label_key: str = RESPONSE,
+    group_key: str | None = None,
+    test_size: float = 0.2,
+    val_size: float = 0.2,
+    rng: int | np.random.Generator = 0,
+    key_added: str = SPLIT,
+    modality: str = "rna",
+    copy: bool = False,
+) -> AnnData | MuData | None:
+    """Divide the samples into training, validation and test, balanced by class.
+
+    All cells of a sample stay together, and every part holds samples of both classes. The classes of the samples are
+    spread with scikit-learn's :class:`~sklearn.model_selection.StratifiedGroupKFold`; a single split is a rough
+    estimate, for figures to report use :func:`~sc_drugresp.tl.evaluate`.
+
+    Parameters
+    ----------
+    {data}
+    {label_key}
+    {group_key}
+    test_size, val_size
+        Share of the labeled cells for testing and for model selection; `val_size=0` makes no validation part.
+    {rng}
+    {key_added}
+    {modality}
+    {copy}
+
+    Returns
+    -------
+    `None`, or the changed copy. Writes:
+
+    `.obs['split']` : :class:`~pandas.Categorical`
+        `train`, `val` or `test`; missing for samples without any label. Unlabeled cells follow their sample.
+
+    Raises
+    ------
+    KeyError
+        A column does not exist.
+    ValueError
+        A share is out of range, or there are too few samples of a class to have both classes in every part.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> adata = sdr.datasets.toy(n_samples=10, cells_per_sample=5, n_genes=50)
+    >>> sdr.pp.split(adata, group_key="sample")
+    >>> adata.obs.groupby("split", observed=True)["sample"].nunique().to_dict()
+    {'train': 6, 'val': 2, 'test': 2}
+    """
+    import pandas as pd
+
+    for name, value in (("test_size", test_size), ("val_size", val_size)):
+        if not 0 <= value < 1 or (name == "test_size" and value == 0):
+            msg = f"`{name}` must be a share between 0 and 1, found {value!r}."
+            raise ValueError(msg)
+    if test_size + val_size >= 1:
+        msg = f"`test_size` + `val_size` must leave cells for training, found {test_size} + {val_size}."
+        raise ValueError(msg)
+    adata = as_adata(data, modality=modality)
+    y = read_labels(adata, label_key)
+    require_both_classes(y, label_key)
+    group_key, groups = read_groups(adata, group_key)
+    n_parts = 2 + (val_size > 0)
+    for value, name in ((1, SENSITIVE), (0, RESISTANT)):
+        n = len(np.unique(groups[y == value]))
+        if n < n_parts:
+            msg = (
+                f"{n_parts} parts need at least {n_parts} values of {group_key!r} with {name} cells, found {n}. "
+                "A sample must not be in two parts; use fewer parts (val_size=0), or tl.evaluate with leave_group_out."
+            )
+            raise ValueError(msg)
+
+    generator = np.random.default_rng(rng)
+    labeled = np.flatnonzero(y >= 0)
+    test = _hold_out(y[labeled], groups[labeled], test_size, n_parts - 1, generator)
+    part_of = dict.fromkeys(np.unique(groups[labeled][test]).tolist(), "test")
+    rest = labeled[~test]
+    if val_size > 0:
+        val = _hold_out(y[rest], groups[rest], val_size / (1 - test_size), 1, generator)
+        part_of |= dict.fromkeys(np.unique(groups[rest][val]).tolist(), "val")
+        rest = rest[~val]
+    part_of |= dict.fromkeys(np.unique(groups[rest]).tolist(), "train")
+
+    data, adata = writable(data, modality=modality, copy=copy)
+    parts = [name for name in PARTS if val_size > 0 or name != "val"]
+    adata.obs[key_added] = pd.Categorical([part_of.get(group) for group in groups.tolist()], categories=parts)
+    numbers = {name: sum(part == name for part in part_of.values()) for name in parts}
+    logger.info("wrote .obs[%r]: %s of %r in %s", key_added, numbers, group_key, parts)
+    return data if copy else None
+
+
+def _hold_out(
+    y: np.ndarray, groups: np.ndarray, share: float, others: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Cells to hold out: whole groups of both classes, leaving `others` groups of each class; nearest to `share`."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fewest = min(len(np.unique(groups[y == value])) for value in (0, 1))
+    folds = int(np.clip(round(1 / share), 2, max(fewest, 2)))
+    best: tuple[float, np.ndarray] | None = None
+    for _ in range(20):
+        kfold = StratifiedGroupKFold(folds, shuffle=True, random_state=int(generator.integers(2**31)))
+        for _, held in kfold.split(y, y, groups):
+            mask = np.zeros(len(y), dtype=bool)
+            mask[held] = True
+            counts = [
+                (len(np.unique(groups[mask & (y == v)])), len(np.unique(groups[~mask & (y == v)]))) for v in (0, 1)
+            ]
+            if any(inside < 1 or outside < others for inside, outside in counts):
+                continue
+            # The share itself, and the share within each class.
+            distance = sum(abs(mask[y == v].mean() - share) for v in (0, 1))
+            if best is None or distance < best[0] - 1e-12:
+                best = (distance, mask)
+    if best is None:
+        msg = (
+            "No division of the samples has both classes in every part: some samples hold both classes or are very "
+            "large. Use fewer parts (val_size=0), or tl.evaluate with leave_group_out."
+        )
+        raise ValueError(msg)
+    return best[1]
