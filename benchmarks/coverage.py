@@ -1,0 +1,355 @@
+"""Do the stated error levels hold? Simulations in which the truth is known; writes docs/benchmarks/coverage.md.
+
+python benchmarks/coverage.py            # all seeds
+python benchmarks/coverage.py --quick    # a tenth of them, to see that it runs
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+from scipy.stats import kstest, norm
+
+from sc_drugresp._eval.calibration import fit_calibration
+from sc_drugresp._eval.conformal import fit_conformal
+from sc_drugresp._eval.design import choose_split
+from sc_drugresp._eval.erasure import state_control
+from sc_drugresp._eval.intervals import GroupSums, clustered_auroc, hanley_mcneil
+from sc_drugresp._eval.permutation import permutation_test
+from sc_drugresp._eval.prior_shift import correct_prior
+from sc_drugresp._train.crossfit import cross_fit, fixed
+from sc_drugresp._train.heads import fit_head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "coverage.md"
+Table = list[dict[str, object]]
+
+
+def seeds(n: int, label: int) -> Iterator[np.random.Generator]:
+    """Independent streams, other ones for each table and setting."""
+    for child in np.random.SeedSequence([2026, label]).spawn(n):
+        yield np.random.default_rng(child)
+
+
+def rate(hits: list[float] | np.ndarray) -> str:
+    """Mean with its Monte-Carlo standard error."""
+    values = np.asarray(hits, dtype=float)
+    return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
+
+
+def scores(n_samples: int, rng: np.random.Generator, *, between: float, gap: float = 2.0, cells: int = 50):
+    """Held-out logits: samples vary around their class (SD `between`), cells around their sample (SD 1)."""
+    label = np.arange(n_samples) % 2
+    groups = np.repeat(np.arange(n_samples), rng.integers(cells // 2, cells * 2, n_samples))
+    center = rng.normal((label - 0.5) * gap, between)
+    return rng.normal(center[groups]), label[groups], groups
+
+
+def embeddings(n_samples: int, rng: np.random.Generator, *, dim=16, between=0.6, gap=1.6, cells=30):
+    label = np.arange(n_samples) % 2
+    groups = np.repeat(np.arange(n_samples), cells)
+    X = rng.normal(0, between, (n_samples, dim))[groups] + rng.normal(size=(len(groups), dim))
+    X[:, 0] += gap * (label[groups] - 0.5)
+    return X, label[groups], groups
+
+
+def conformal_scores(n: int) -> Table:
+    """Coverage is exact for each draw: the normal distribution function at the thresholds."""
+    rows: Table = []
+    for between in (0.5, 1.0):
+        for n_samples in (8, 16, 32, 64):
+            found: dict[bool, list[float]] = {False: [], True: []}
+            for rng in seeds(n, n_samples):
+                data = scores(n_samples, rng, between=between)
+                for guarantee in found:
+                    fitted = fit_conformal(*data, guarantee=guarantee)
+                    if fitted.available:
+                        (low, high), sd = fitted.thresholds[0], np.sqrt(1 + between**2)
+                        found[guarantee].append((norm.sf(low, 1, sd) + norm.cdf(high, -1, sd)) / 2)
+            row: dict[str, object] = {"spread between samples": between, "samples": n_samples}
+            for guarantee, name in ((False, "pooled"), (True, "guarantee")):
+                values = found[guarantee]
+                row[name] = rate(values) if values else "refused"
+                row[f"{name}, worst tenth of runs"] = f"{np.quantile(values, 0.1):.3f}" if values else "-"
+            rows.append(row)
+    return rows
+
+
+def conformal_pipeline(n: int, *, tune: bool) -> Table:
+    """The whole way: cross-fitted head, thresholds, final head, cells of 100 new samples."""
+    rows: Table = []
+    for n_samples in (8, 16, 32, 64) if not tune else (16,):
+        found: dict[str, list[tuple[float, float, float]]] = {"pooled": [], "guarantee": [], "cells": []}
+        for rng in seeds(n, 100 + n_samples + tune):
+            X, y, groups = embeddings(n_samples, rng)
+            X_new, y_new, _ = embeddings(100, rng, cells=20)
+            logits = cross_fit("logistic", fixed(X), y, groups, tune=tune)
+            held = np.isfinite(logits)
+            final = fit_head("logistic", X, y, groups, tune=tune)
+            fits = {
+                "pooled": fit_conformal(logits[held], y[held], groups[held]),
+                "guarantee": fit_conformal(logits[held], y[held], groups[held], guarantee=True),
+            }
+            for name, fitted in fits.items():
+                if fitted.available:
+                    found[name].append(check(fitted.sets(final.logit(X_new)), y_new))
+            # What is usually done: thresholds from held-back cells of the samples that the head was fitted on.
+            kept = rng.random(len(y)) < 0.7
+            naive = fit_head("logistic", X[kept], y[kept], groups[kept], tune=tune)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                fitted = fit_conformal(naive.logit(X[~kept]), y[~kept], groups[~kept], unit="cell")
+            found["cells"].append(check(fitted.sets(naive.logit(X_new)), y_new))
+        for name, values in found.items():
+            parts = np.array(values).T if values else None
+            rows.append(
+                {
+                    "samples": n_samples,
+                    "mode": name,
+                    "coverage of new samples": rate(parts[0]) if parts is not None else "refused",
+                    "cells called": f"{parts[1].mean():.2f}" if parts is not None else "-",
+                    "error among called": f"{np.nanmean(parts[2]):.2f}" if parts is not None else "-",
+                }
+            )
+    return rows
+
+
+def check(sets: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    true = sets[np.arange(len(y)), 1 - y]
+    single = sets.sum(axis=1) == 1
+    return true.mean(), single.mean(), (single & ~true).sum() / single.sum() if single.any() else np.nan
+
+
+def probability_limits(n: int) -> Table:
+    rows: Table = []
+    for n_samples in (8, 16, 32):
+        inside, error = [], []
+        at = np.array([-2.0, 0.0, 2.0])
+        truth = expit(2.0 / (1 + 0.7**2) * at)
+        for rng in seeds(n, 200 + n_samples):
+            fitted = fit_calibration(*scores(n_samples, rng, between=0.7), n_boot=50, rng=rng)
+            low, high = fitted.interval(at)
+            inside.append((low <= truth) & (truth <= high))
+            error.append(np.abs(fitted.probability(at) - truth))
+        row: dict[str, object] = {"samples": n_samples}
+        for i, z in enumerate(at):
+            row[f"coverage at logit {z:g}"] = rate(np.array(inside)[:, i])
+        rows.append(row | {"mean error of P": f"{np.mean(error):.3f}"})
+    return rows
+
+
+def auroc_intervals(n: int) -> Table:
+    rows: Table = []
+    for gap in (0.0, 1.5):
+        for n_samples in (8, 16, 32):
+            by_sample, by_cell, width = [], [], []
+            truth = norm.cdf(gap / np.sqrt(2 * (1 + 0.7**2)))
+            for rng in seeds(n, 300 + n_samples):
+                z, y, groups = scores(n_samples, rng, between=0.7, gap=gap)
+                interval = clustered_auroc(GroupSums(y, expit(z), groups)).interval(0.95)
+                by_sample.append(truth in interval)
+                width.append(interval.high - interval.low)
+                half = 1.96 * np.sqrt(hanley_mcneil(interval.value, int(y.sum()), int((1 - y).sum())))
+                by_cell.append(abs(interval.value - truth) <= half)
+            rows.append(
+                {
+                    "true AUROC": f"{truth:.2f}",
+                    "samples": n_samples,
+                    "coverage": rate(by_sample),
+                    "width": f"{np.mean(width):.2f}",
+                    "coverage if cells were independent": rate(by_cell),
+                }
+            )
+    return rows
+
+
+def null_p_values(n: int) -> Table:
+    rows: Table = []
+    for n_samples in (8, 16, 32):
+        found = []
+        for rng in seeds(n, 400 + n_samples):
+            z, y, groups = scores(n_samples, rng, between=0.7, gap=0.0, cells=20)
+            test = permutation_test(y, z, groups, n_permutations=199, rng=rng)
+            steps = len(test.null) if test.exact else len(test.null) + 1
+            # A p-value has steps; spreading each over its step makes the null distribution exactly uniform.
+            found.append((test.p_value, test.p_value - rng.random() / steps))
+        p, spread = np.array(found).T
+        ks = kstest(spread, "uniform")
+        rows.append(
+            {
+                "samples": n_samples,
+                "p at most 0.05": rate(p <= 0.05),
+                "p at most 0.2": rate(p <= 0.2),
+                "Kolmogorov-Smirnov distance": f"{ks.statistic:.3f}",
+                "its p-value": f"{ks.pvalue:.2f}",
+            }
+        )
+    return rows
+
+
+def verdicts(n: int) -> Table:
+    """Random designs in which one class stands on a single level of a role, and designs in which neither does."""
+    rows: Table = []
+    for role in ("sample", "patient", "batch", "dataset", "timepoint", "drug"):
+        missed = false = 0
+        for rng in seeds(n, 500 + len(role)):
+            for aliased in (True, False):
+                n_minor = 1 if aliased else int(rng.integers(2, 8))
+                n_major = int(rng.integers(1, 8)) if aliased else int(rng.integers(2, 8))
+                label = rng.permutation(np.repeat([0, 1] if rng.random() < 0.5 else [1, 0], [n_minor, n_major]))
+                levels = np.repeat(np.arange(len(label)), rng.integers(5, 40, len(label)))
+                y = label[levels]
+                columns = {role: np.char.add("u", levels.astype(str))}
+                if role in ("timepoint", "drug"):
+                    # The samples below are plenty and innocent; the role alone is the label.
+                    columns["sample"] = np.char.add("s", (levels * 5 + rng.integers(0, 5, len(levels))).astype(str))
+                plan = choose_split(np.where(rng.random(len(y)) < 0.1, -1, y), columns)
+                missed += aliased and plan.verdict.code != "ALIASED"
+                false += (not aliased) and plan.verdict.code == "ALIASED"
+        rows.append({"label is a function of": role, "designs": n, "ALIASED missed": missed, "falsely ALIASED": false})
+    return rows
+
+
+def state_verdicts(n: int) -> Table:
+    rows: Table = []
+    truths = {
+        "what the drug did": (0.0, 3.0, 5 / 6),
+        "pre-treatment difference": (2.0, 1.0, 0.5),
+        "both": (0.8, 3.0, 5 / 6),
+    }
+    for name, (signal, state, agree) in truths.items():
+        found = []
+        for rng in seeds(n, 600):
+            half, label = 18, np.repeat([1, 0], 18)
+            early = round(agree * half)
+            treated = np.concatenate([np.arange(half) >= early, np.arange(half) < early]).astype(float)
+            groups = np.repeat(np.arange(2 * half), 20)
+            X = rng.normal(size=(len(groups), 10)) + rng.normal(0, 0.3, (2 * half, 10))[groups]
+            X[:, 0] += signal * (label[groups] - 0.5)
+            X[:, 1] += state * treated[groups]
+            folds = [(np.flatnonzero(groups % 6 != k), np.flatnonzero(groups % 6 == k)) for k in range(6)]
+            found.append(state_control(X, label[groups], treated[groups], groups, folds).verdict)
+        rows.append(
+            {"truth": name} | {v: found.count(v) for v in ("state", "mixed", "pre-treatment signal", "unknown")}
+        )
+    return rows
+
+
+def prevalence_intervals(n: int) -> Table:
+    rows: Table = []
+    for n_samples in (8, 16, 32):
+        inside, values = [], []
+        for rng in seeds(n, 700 + n_samples):
+            # Samples differ in their share of sensitive cells; 0.2 on average.
+            share = rng.beta(1.0, 4.0, n_samples)
+            groups = np.repeat(np.arange(n_samples), 100)
+            y = rng.random(len(groups)) < share[groups]
+            prob = expit(2 * rng.normal(np.where(y, 1.0, -1.0)))
+            found = correct_prior(prob, groups, train_prevalence=0.5, n_boot=200, rng=rng)
+            inside.append(found.low <= 0.2 <= found.high)
+            values.append(found.prevalence)
+        rows.append(
+            {
+                "samples": n_samples,
+                "mean estimate (true 0.20)": rate(values),
+                "coverage of the 0.90 interval": rate(inside),
+            }
+        )
+    return rows
+
+
+def markdown(rows: Table) -> str:
+    names = list(rows[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    return "\n".join([*lines, *("| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows)])
+
+
+SECTIONS = (
+    (
+        "Conformal calls, given scores of held-out samples (nominal 0.90)",
+        (
+            "Mean over runs of the exact coverage of cells of new samples. `pooled` is the default and aims at 0.90; `guarantee` "
+            "promises at least 0.90 and is refused below 9 samples of each class. The worst tenth shows how much a single "
+            "cohort may deviate: a promise on average is not one for every cohort."
+        ),
+        lambda f: conformal_scores(int(1000 * f)),
+    ),
+    (
+        "Conformal calls, the whole way from an embedding (nominal 0.90)",
+        (
+            "Logistic head on 16 dimensions, cross-fitted over samples, thresholds, final head, 100 new samples. `cells` takes "
+            "thresholds from held-back cells of the training samples, as is usually done: it misses its level."
+        ),
+        lambda f: conformal_pipeline(int(100 * f), tune=False),
+    ),
+    (
+        "The same with the penalty chosen by cross-validation in every fold",
+        "As `tl.train_response` does; 16 samples.",
+        lambda f: conformal_pipeline(int(30 * f), tune=True),
+    ),
+    (
+        "Limits of the calibrated probability (nominal 0.90)",
+        "Share of runs in which the true P(sensitive | score) lies within the limits.",
+        lambda f: probability_limits(int(120 * f)),
+    ),
+    (
+        "Intervals of AUROC over cells (nominal 0.95)",
+        "Samples as units, beside the interval that treats cells as independent.",
+        lambda f: auroc_intervals(int(1000 * f)),
+    ),
+    (
+        "Permutation p-values without signal",
+        "Labels of whole samples are permuted; p-values must be uniform.",
+        lambda f: null_p_values(int(1000 * f)),
+    ),
+    (
+        "Verdict ALIASED",
+        "Random designs; in one half a class stands on a single level of the role.",
+        lambda f: verdicts(int(1000 * f)),
+    ),
+    (
+        "State or sensitivity",
+        "Verdicts over runs with 36 samples; columns count runs.",
+        lambda f: state_verdicts(int(40 * f)),
+    ),
+    (
+        "Prevalence after a shift (nominal 0.90)",
+        "Trained at 0.50, true mean 0.20, samples differ in their share.",
+        lambda f: prevalence_intervals(int(300 * f)),
+    ),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the seeds; prints and writes nothing")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    args = parser.parse_args()
+    parts = [
+        "# Do the stated levels hold?",
+        (
+            "Simulations in which the truth is known, over many seeds; ± is the Monte-Carlo standard error. "
+            "Samples (patients, cell lines) differ from each other, cells of a sample share that difference."
+        ),
+        "```console\n$ python benchmarks/coverage.py\n```",
+    ]
+    for title, text, run in SECTIONS:
+        start = time.perf_counter()
+        part = f"## {title}\n\n{text}\n\n{markdown(run(0.1 if args.quick else 1.0))}"
+        print(f"{part}\n\n({time.perf_counter() - start:.0f} s)\n", flush=True)
+        parts.append(part)
+    if not args.quick:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
