@@ -75,7 +75,7 @@ def flow_attention(q: Tensor, k: Tensor, v: Tensor, sizes: Tensor, keep: Tensor 
     source = _dot(k + EPS, (q * incoming[..., None]).sum(2, keepdim=True) + EPS)
     weight = torch.exp(source.clamp(-1, 1))
     if keep is not None:
-        weight = weight * keep
+        weight = weight * keep.to(weight.dtype)
     weight = weight * (sizes.to(q.dtype)[:, None, None] / weight.sum(2, keepdim=True))
     q, v = q * incoming[..., None], v * weight[..., None]
     if q.shape[2] < q.shape[3]:  # few cells: the (cells, cells) product is smaller than (channels, channels)

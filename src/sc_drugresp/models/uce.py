@@ -117,7 +117,7 @@ class UCE(CellEncoder):
         self.register_buffer("positions", torch.empty(config.positions, config.width))
         self.drop = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
-            PostNormLayer(config.width, config.heads, config.ffn_dim, dropout=config.dropout)
+            PostNormLayer(config.width, config.heads, config.ffn_dim, dropout=config.dropout, activation=torch.relu_)
             for _ in range(config.layers)
         )
         widths = (config.width, config.decoder_dim, config.dim, config.dim)
