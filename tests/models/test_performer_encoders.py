@@ -161,7 +161,7 @@ def test_gene_lists_are_demanded_and_checked(name, folder):
 def test_the_other_models_checkpoint_is_refused(name, shared, folder):
     other = {"scbert": "celllm", "celllm": "scbert"}[name]
     shutil.copyfile(shared / "golden" / other / "weights" / WEIGHTS[other], folder / WEIGHTS[name])
-    with pytest.raises(ValueError, match="320 names, but the gene table|num_tokens is 8, the tensors say 7"):
+    with pytest.raises(ValueError, match=r"320 names, but the gene table|num_tokens is 8, the tensors say 7"):
         sdr.models.load(name, checkpoint=folder)
 
 
