@@ -156,6 +156,9 @@ def correct_prior(
         drawn = _solve(draws @ called / len(names), rates)
         if rates[0] - rates[1] < 0.1:
             note = "Calls hardly depend on the class, so the estimate is unstable."
+    # With n cells seen, a class that seems to be absent may still be half a cell of them: odds stay finite.
+    floor = 1 / (2 * len(p) + 2)
+    prevalence, drawn = min(max(prevalence, floor), 1 - floor), np.clip(drawn, floor, 1 - floor)
     if len(names) >= MIN_SAMPLES:
         low, high = (float(v) for v in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
     else:
