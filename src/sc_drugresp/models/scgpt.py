@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._data import CountBlock, GeneVocab, Tokens, entry_uniforms
-from .._data.bin_kernels import keep_smallest, quantile_bins
+from .._data.bin_kernels import keep_smallest, prepend_token, quantile_bins
 from .._logging import logger
 from .._nn import PostNormLayer, run_layers
 from ._encoder import Batch, CellEncoder, _aligned
@@ -181,14 +181,11 @@ class ScGPT(CellEncoder):
         limit, lengths = config.max_length - 1, np.diff(block.indptr)
         if np.any(lengths == 0):
             logger.warning("%d cells express no gene that scGPT knows: `<cls>` alone", int(np.sum(lengths == 0)))
-        keep = None
-        if lengths.max(initial=0) > limit:
-            if config.overflow == "sample":
-                keys = entry_uniforms(block.indptr, block.gene_ids, streams, _SAMPLE)
-            else:
-                keys = np.arange(len(bins), dtype=np.float64)
-            keep = keep_smallest(block.indptr, keys, limit)
-        return self._with_cls(np.minimum(lengths, limit), block.gene_ids, bins, keep)
+        if config.overflow == "sample" and lengths.max(initial=0) > limit:
+            keys = entry_uniforms(block.indptr, block.gene_ids, streams, _SAMPLE)
+        else:
+            keys = np.arange(len(bins), dtype=np.float64)
+        return self._with_cls(block.indptr, block.gene_ids, bins, keep_smallest(block.indptr, keys, limit))
 
     def tokens_from_draws(
         self,
@@ -230,8 +227,9 @@ class ScGPT(CellEncoder):
         bins = quantile_bins(indptr, counts, np.asarray(uniforms, dtype=np.float64), self.config.n_bins)
         limit = self.config.max_length - 1
         if sampled is None:
-            keep = keep_smallest(indptr, np.arange(len(bins), dtype=np.float64), limit)
-            return self._with_cls(np.minimum(lengths, limit), ids, bins, keep)
+            return self._with_cls(
+                indptr, ids, bins, keep_smallest(indptr, np.arange(len(bins), dtype=np.float64), limit)
+            )
         sampled = np.asarray(sampled)
         sampled = sampled if sampled.ndim == 2 else sampled.reshape(0, limit)
         chosen = np.all(sampled >= 0, axis=1, keepdims=True).ravel()
@@ -242,20 +240,12 @@ class ScGPT(CellEncoder):
             start + positions if take else np.arange(start, stop)
             for start, stop, positions, take in zip(indptr[:-1], indptr[1:], sampled, chosen)
         ]
-        order = np.concatenate(index)
-        return self._with_cls(np.array([len(part) for part in index]), ids[order], bins[order])
+        order, kept = np.concatenate(index), np.cumsum([0, *(len(part) for part in index)])
+        return self._with_cls(kept, ids[order], bins[order], np.ones(len(order), dtype=bool))
 
-    def _with_cls(
-        self, lengths: np.ndarray, ids: np.ndarray, bins: np.ndarray, keep: np.ndarray | None = None
-    ) -> Tokens:
-        """Put `<cls>` before the `lengths` entries of each cell."""
-        indptr = np.concatenate([[0], np.cumsum(lengths + 1)])
-        gene = np.ones(indptr[-1], dtype=bool)
-        gene[indptr[:-1]] = False
-        out_ids = np.full(indptr[-1], self.cls_id, dtype=np.int32)
-        values = np.full(indptr[-1], self.config.cls_value, dtype=np.float32)
-        out_ids[gene], values[gene] = (ids, bins) if keep is None else (ids[keep], bins[keep])
-        return Tokens(indptr, out_ids, values)
+    def _with_cls(self, indptr: np.ndarray, ids: np.ndarray, bins: np.ndarray, keep: np.ndarray) -> Tokens:
+        """Put `<cls>` before the kept entries of each cell."""
+        return Tokens(*prepend_token(indptr, ids, bins, keep, self.cls_id, self.config.cls_value))
 
     def collate(self, tokens: Tokens) -> Batch:
         """`ids`, `values` and, when lengths differ, `keep`, each of shape `(cells, length)`."""
