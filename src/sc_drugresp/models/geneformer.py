@@ -17,13 +17,13 @@ from ._encoder import Batch, CellEncoder
 from ._weights import flat_state, read_json, read_pickled_dict, read_state, rename
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from .._data import CountBlock
 
 Pooling = Literal["cls", "cell", "padded"]
-_ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,7 @@ def _vocabulary(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneVocab:
         mapping = {str(name): str(target) for name, target in read_pickled_dict(files["mapping"]).items()}
     names = [name for name in genes if mapping.get(name) == name]
     synonyms = {name: target for name, target in mapping.items() if name != target and target in ids}
-    if unreachable := {target for target in synonyms.values()} - set(names):
+    if unreachable := set(synonyms.values()) - set(names):
         names += sorted(unreachable)  # current ids that only retired ones lead to
     return GeneVocab(
         names,

@@ -342,7 +342,7 @@ def _tokenizer(path: Path) -> tuple[dict[str, int], dict[str, int]]:
     return ids, {"begin_id": ids[ends[0]], "end_id": ids[ends[1]], "unknown_id": ids[unknown]}
 
 
-def _config(files: Mapping[str, Path], ids: Mapping[str, int], special: Mapping[str, int]) -> TGPTConfig:
+def _config(files: Mapping[str, Path], ids: Mapping[str, int], special: Mapping[str, Any]) -> TGPTConfig:
     """Sizes from `config.json`."""
     path = files["config"]
     published = read_json(path)
@@ -351,7 +351,7 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int], special: Mapping[
         msg = f"{path} describes another network than tGPT's GPT-2: {different}."
         raise ValueError(msg)
     try:
-        sizes = {ours: int(published[theirs]) for ours, theirs in _FIELDS.items()}
+        sizes: dict[str, Any] = {ours: int(published[theirs]) for ours, theirs in _FIELDS.items()}
     except KeyError as error:
         msg = f"{path} does not say {error.args[0]!r}; it is not the configuration of a tGPT checkpoint."
         raise ValueError(msg) from error
