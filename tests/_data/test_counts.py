@@ -99,12 +99,13 @@ def on_disk(kind, counts, path):
 
     if kind == "dask":
         return make(da.from_array(counts, chunks=(20, 15)))
-    return make(da.from_array(counts, chunks=(20, G)).map_blocks(sparse.csr_matrix))
+    width = 25 if kind == "dask_csr_tiles" else G
+    return make(da.from_array(counts, chunks=(20, width)).map_blocks(sparse.csr_matrix))
 
 
 ON_DISK = [
     *("h5ad_csr", "h5ad_csc", "h5ad_dense", "zarr_csr", "zarr_csc", "zarr_dense"),
-    *("lazy_csr", "lazy_csc", "lazy_dense", "dask", "dask_csr"),
+    *("lazy_csr", "lazy_csc", "lazy_dense", "dask", "dask_csr", "dask_csr_tiles"),
 ]
 
 
@@ -197,7 +198,7 @@ def test_mudata(counts):
 
 def test_column_blocks_need_several_passes_within_the_memory_given(counts, tmp_path, monkeypatch):
     adata = on_disk("h5ad_csc", counts, tmp_path)
-    monkeypatch.setattr(rows_module, "_SLAB_BYTES", 4_000)
+    monkeypatch.setattr(rows_module, "_SLAB_BYTES", 10_000)
     monkeypatch.setattr(rows_module, "_CHUNK", 97)
     reads = []
     original = rows_module.ColumnwiseRows.read

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
     from scipy.sparse import csr_matrix
 
-_SLAB_BYTES = 256 * 2**20
+_SLAB_BYTES = 512 * 2**20
 """Memory for rows that are gathered from a column-wise matrix in one pass over it."""
+_ENTRY_BYTES = 40
+"""Memory for an entry while it is gathered: row, column and value, twice, and the matrix made of them."""
 _CHUNK = 4_000_000
 """Entries of a column-wise matrix that are looked at together."""
 
@@ -52,13 +54,12 @@ class Rows:
     def _take(self, index: slice | np.ndarray) -> Any:
         matrix = self.matrix
         if isinstance(index, np.ndarray) and _orders_rows(matrix):
-            # HDF5 and zarr want each row once, in order.
+            # HDF5 and zarr want each row once, in order; dask reads each chunk once then.
             unique, place = np.unique(index, return_inverse=True)
             take = getattr(matrix, "get_orthogonal_selection", None)
-            block = matrix[unique] if take is None else take((unique, slice(None)))
-            return block[place]
-        block = matrix[index]
-        return block.compute() if hasattr(block, "compute") else block
+            block = _computed(matrix[unique] if take is None else take((unique, slice(None))))
+            return block if np.array_equal(unique, index) else block[place]
+        return _computed(matrix[index])
 
 
 class ColumnwiseRows(Rows):
@@ -72,7 +73,7 @@ class ColumnwiseRows(Rows):
         """Yield `(start, block)` as :meth:`Rows.blocks` does."""
         n = self.shape[0] if rows is None else len(rows)
         _, indices, _ = self._arrays()
-        per_row = 16 * indices.shape[0] / max(self.matrix.shape[0], 1)
+        per_row = _ENTRY_BYTES * indices.shape[0] / max(self.matrix.shape[0], 1)
         slab = max(int(_SLAB_BYTES / max(per_row, 1)) // size, 1) * size
         for first in range(0, n, slab):
             stop = min(first + slab, n)
@@ -93,16 +94,16 @@ class ColumnwiseRows(Rows):
         indptr = np.asarray(indptr[:], dtype=np.int64)
         wanted = np.arange(self.matrix.shape[0])[index] if isinstance(index, slice) else index
         unique, back = np.unique(wanted, return_inverse=True)
-        place = np.full(self.matrix.shape[0], -1, dtype=np.int64)
-        place[unique] = np.arange(len(unique))
-        row, column, value = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+        place = np.full(self.matrix.shape[0], -1, dtype=np.int32)
+        place[unique] = np.arange(len(unique), dtype=np.int32)
+        row, column, value = [np.empty(0, np.int32)], [np.empty(0, np.int32)], [np.empty(0, np.float32)]
         for start in range(0, int(indptr[-1]), _CHUNK):
             stop = min(start + _CHUNK, int(indptr[-1]))
             at = place[np.asarray(indices[start:stop])]
             keep = np.flatnonzero(at >= 0)
             row.append(at[keep])
             # The column of an entry is the last one that begins at or before it.
-            column.append(np.searchsorted(indptr, keep + start, side="right") - 1)
+            column.append((np.searchsorted(indptr, keep + start, side="right") - 1).astype(np.int32))
             value.append(np.asarray(data[start:stop])[keep].astype(np.float32, copy=False))
         shape = (len(unique), self.matrix.shape[1])
         entries = (np.concatenate(value), (np.concatenate(row), np.concatenate(column)))
@@ -139,6 +140,10 @@ def as_csr(block: Any) -> csr_matrix:
     return out
 
 
+def _computed(block: Any) -> Any:
+    return block.compute() if hasattr(block, "compute") else block
+
+
 def _orders_rows(matrix: Any) -> bool:
-    """Whether a matrix is a dense array on disk."""
-    return type(matrix).__module__.split(".")[0] in {"h5py", "zarr"}
+    """Whether a matrix is a dense array on disk or a dask array."""
+    return hasattr(matrix, "compute") or type(matrix).__module__.split(".")[0] in {"h5py", "zarr"}
