@@ -134,7 +134,13 @@ def nested(inner: np.ndarray, outer: np.ndarray) -> bool:
     return len(pairs) == len(np.unique(pairs[:, 0]))
 
 
-def choose_split(y: np.ndarray, columns: Mapping[str, np.ndarray], *, levels: tuple[str, ...] = LEVELS) -> Plan:
+def choose_split(
+    y: np.ndarray,
+    columns: Mapping[str, np.ndarray],
+    *,
+    levels: tuple[str, ...] = LEVELS,
+    names: Mapping[str, str] | None = None,
+) -> Plan:
     """Choose the strictest split in which every training fold holds both classes.
 
     Leave data set out, else patient or cell line, else sample, else batch. The search does not go below patients or
@@ -149,6 +155,8 @@ def choose_split(y: np.ndarray, columns: Mapping[str, np.ndarray], *, levels: tu
         Role (`dataset`, `patient`, `sample`, `batch`, `timepoint`, `drug`) to the column's values per cell.
     levels
         Roles that may be held out, strictest first.
+    names
+        What to call a role in the reason, for example `{'patient': 'cell_line'}`.
 
     Returns
     -------
@@ -167,6 +175,7 @@ def choose_split(y: np.ndarray, columns: Mapping[str, np.ndarray], *, levels: tu
         )
         raise ValueError(msg)
     found = {role: aliasing(y, values, role) for role, values in columns.items()}
+    called = {role: word((names or {}).get(role, role)) for role in (*columns, *levels)}
     everything = np.array(["all cells"] * len(y))
     units = next(
         (np.asarray(columns[r]) for r in levels if r != "dataset" and r in found and found[r].n_levels > 1), None
@@ -174,9 +183,9 @@ def choose_split(y: np.ndarray, columns: Mapping[str, np.ndarray], *, levels: tu
     for role in CONFOUNDERS:
         if role in found and found[role].aliased:
             groups = np.asarray(columns[role])
-            return Plan(role, groups, groups if units is None else units, _aliased(found[role]))
+            return Plan(role, groups, groups if units is None else units, _aliased(found[role], called[role]))
     cautions = tuple(
-        f"The {word(role)} determines the label ({found[role].n_sensitive} levels are all sensitive, "
+        f"The {called[role]} determines the label ({found[role].n_sensitive} levels are all sensitive, "
         f"{found[role].n_resistant} all resistant); a score can profit from recognizing it."
         for role in CONFOUNDERS
         if role in found and found[role].determines_label and role != "dataset"
@@ -191,10 +200,10 @@ def choose_split(y: np.ndarray, columns: Mapping[str, np.ndarray], *, levels: tu
             cautions = (*cautions, "Leaving out data sets would leave a training fold with too few samples of a class.")
             continue
         if kind.aliased or not _every_fold_trains(y, groups, finest, 1):
-            return Plan(role, groups, groups, _aliased(kind))
+            return Plan(role, groups, groups, _aliased(kind, called[role]))
         unit = groups if role != "dataset" or units is None else units
-        return Plan(role, groups, unit, _power(y, unit, role if unit is groups else "sample"), cautions)
-    return Plan(CELLS, everything, everything, _one_unit(found, levels), cautions)
+        return Plan(role, groups, unit, _power(y, unit, called[role] if unit is groups else "sample"), cautions)
+    return Plan(CELLS, everything, everything, _one_unit([called[role] for role in levels if role in found]), cautions)
 
 
 def _finest(columns: Mapping[str, np.ndarray], levels: tuple[str, ...], n: int) -> np.ndarray:
@@ -216,8 +225,7 @@ def _every_fold_trains(y: np.ndarray, groups: np.ndarray, samples: np.ndarray, l
     return True
 
 
-def _aliased(kind: Aliasing) -> Verdict:
-    thing = word(kind.role)
+def _aliased(kind: Aliasing, thing: str) -> Verdict:
     few = [
         name
         for name, n in (("sensitive", kind.n_sensitive + kind.n_mixed), ("resistant", kind.n_resistant + kind.n_mixed))
@@ -242,14 +250,12 @@ def _aliased(kind: Aliasing) -> Verdict:
     return Verdict("ALIASED", reason, suggestions)
 
 
-def _power(y: np.ndarray, units: np.ndarray, role: str) -> Verdict:
-    kind = aliasing(y, units, role)
+def _power(y: np.ndarray, units: np.ndarray, thing: str) -> Verdict:
+    kind = aliasing(y, units)
     n_s, n_r = kind.n_sensitive + kind.n_mixed, kind.n_resistant + kind.n_mixed
     smallest = 2.0**-kind.n_mixed if kind.n_mixed else 1 / comb(kind.n_levels, kind.n_sensitive)
     half = 1.96 * np.sqrt(hanley_mcneil(0.8, n_s, n_r))
-    size = (
-        f"{n_s} sensitive and {n_r} resistant {word(role)}s" if not kind.n_mixed else f"{kind.n_levels} {word(role)}s"
-    )
+    size = f"{n_s} sensitive and {n_r} resistant {thing}s" if not kind.n_mixed else f"{kind.n_levels} {thing}s"
     accuracy = f"an AUROC of 0.80 over samples would be known to +-{half:.2f}"
     if min(n_s, n_r) < 3 or smallest >= _SMALLEST_P:
         reason = (
@@ -264,8 +270,7 @@ def _power(y: np.ndarray, units: np.ndarray, role: str) -> Verdict:
     return Verdict("OK", f"{size}; {accuracy}.")
 
 
-def _one_unit(found: Mapping[str, Aliasing], levels: tuple[str, ...]) -> Verdict:
-    known = [word(role) for role in levels if role in found]
+def _one_unit(known: list[str]) -> Verdict:
     what = (
         f"there is only one {' and one '.join(known)}" if known else "no column names samples, patients or cell lines"
     )

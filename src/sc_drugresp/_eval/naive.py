@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels")
 FITTED_NAIVE = ("qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting")
-BOOSTING: dict[str, Any] = {"max_iter": 50, "max_features": 0.2, "max_leaf_nodes": 15, "max_bins": 64}
+BOOSTING: dict[str, Any] = {"max_iter": 50, "max_features": 0.2, "max_leaf_nodes": 15}
 """A floor, not a contest: fifty small trees that see a fifth of the genes each."""
 BOOSTING_GENES = 500
 _LOWER_IS_BETTER = ("brier", "ece", "log_loss")
@@ -63,7 +63,7 @@ def naive_head(name: str) -> tuple[Any, Mapping[str, Any]]:
         return fit_ridge, {}
     if name == "hvg_boosting":
         return "hist_gradient_boosting", BOOSTING
-    return "logistic", {}
+    return "logistic", {"C": 1.0} if name == "qc" else {}
 
 
 def qc_features(source: CountSource) -> np.ndarray:
@@ -88,18 +88,28 @@ def qc_features(source: CountSource) -> np.ndarray:
 
 
 class MostVariable:
-    """The columns that vary most among the training cells."""
+    """The columns that vary most among the training cells, cut into bins at the training cells' quantiles.
+
+    Trees see only the order of values, so that bins lose nothing, and scikit-learn need not find weighted quantiles of
+    every column, which takes longer than growing the trees.
+    """
 
     name = "hvg_boosting"
 
-    def __init__(self, features: Features, n: int) -> None:
-        self.features, self.n = features, n
+    def __init__(self, features: Features, n: int, n_bins: int = 32) -> None:
+        self.features, self.n, self.n_bins = features, n, n_bins
 
     def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Some columns of both parts, chosen on the first."""
+        """Bins of some columns of both parts, chosen and cut on the first."""
         x_train, x_test = self.features.split(train, test)
         chosen = np.sort(np.argsort(-x_train.var(axis=0), kind="stable")[: self.n])
-        return x_train[:, chosen], x_test[:, chosen]
+        x_train, x_test = x_train[:, chosen], x_test[:, chosen]
+        edges = np.quantile(x_train, np.linspace(0, 1, self.n_bins + 1)[1:-1], axis=0)
+        out = []
+        for x in (x_train, x_test):
+            bins = [np.searchsorted(edges[:, j], x[:, j], side="right") for j in range(x.shape[1])]
+            out.append(np.column_stack(bins).astype(np.float32))
+        return out[0], out[1]
 
 
 class PseudobulkFeatures:

@@ -62,6 +62,14 @@ class Design:
         """Independent unit of each labeled cell."""
         return self.plan.units
 
+    @property
+    def unit_key(self) -> str:
+        """Column of `.obs` that names the units; empty where nothing does."""
+        for role in ("patient", "sample", "batch", *self.columns):
+            if role in self.columns and np.array_equal(self.columns[role], self.units):
+                return self.keys[role]
+        return ""
+
 
 def role_columns(
     adata: AnnData, rows: np.ndarray, group_key: str | None, dataset_key: str | None
@@ -122,11 +130,11 @@ def read_design(
         group_key, groups = read_groups(adata[rows], group_key)
         role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
         given = {r: v for r, v in columns.items() if r in ("timepoint", "drug")} | {role: groups}
-        plan = choose_split(labels, given, levels=(role,))
+        plan = choose_split(labels, given, levels=(role,), names=keys | {role: group_key})
         folds = leave_group_out(labels, groups, rng=rng) if plan.strict else []
         leaks = _leaks(folds, columns, keys, allow_leaks=allow_leaks)
     else:
-        plan = choose_split(labels, columns)
+        plan = choose_split(labels, columns, names=keys)
         if split == "auto":
             folds = leave_group_out(labels, plan.groups, rng=rng) if plan.strict else []
         else:
