@@ -14,6 +14,8 @@ import numpy as np
 from ._samples import State, check_labels, encode_groups, equal_weights, weighted_quantile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
@@ -55,9 +57,10 @@ class OODReference(State):
     center: FloatArray
     scale: FloatArray
     cells: NDArray[np.float32]
-    """Reference cells, standardized, `(m, d)`."""
+    """Coordinates of the reference cells, `(m, c)` or `(m, c + 1)`."""
     components: FloatArray
-    """Principal axes of the reference, `(c, d)`; distances to classes use the coordinates along and the length across."""
+    """Principal axes of the standardized embedding, `(c, d)`. Distances are between coordinates along these axes and, if
+    there are more dimensions than axes, the length of what the axes leave out."""
     means: FloatArray
     precision: FloatArray
 
@@ -91,18 +94,16 @@ class OODReference(State):
         ValueError
             The embedding has another width, or values that are infinite.
         """
-        values = np.asarray(X, dtype=np.float64)
-        empty = np.isnan(values).any(axis=-1)
-        cells = _check_embedding(np.where(np.isnan(values), 0.0, values), len(self.center))
+        cells = _check_embedding(X, len(self.center))
         n = len(cells)
         codes = np.zeros(n, dtype=np.intp)
-        knn, maha = np.empty(n), np.empty(n)
+        knn, maha, empty = np.empty(n), np.empty(n), np.zeros(n, dtype=bool)
         finder = _neighbors(self.cells, self.k)
-        for start in range(0, n, _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            block = (cells[rows] - self.center) / self.scale
-            knn[rows] = finder.kneighbors(block.astype(np.float32))[0][:, -1]
-            maha[rows] = _mahalanobis(_coordinates(block, self.components), self.means, self.precision)
+        for rows, block in _blocks(cells):
+            empty[rows] = np.isnan(block).any(axis=1)
+            points = _coordinates((np.where(np.isnan(block), 0.0, block) - self.center) / self.scale, self.components)
+            knn[rows] = finder.kneighbors(points.astype(np.float32))[0][:, -1]
+            maha[rows] = _mahalanobis(points, self.means, self.precision)
         codes[knn > self.knn_threshold] |= _KNN
         codes[maha > self.mahalanobis_threshold] |= _MAHALANOBIS
         if gene_coverage is not None:
@@ -112,7 +113,7 @@ class OODReference(State):
             # NaN limits (depth of the training cells unknown) compare as false.
             codes[(total < self.depth_low) | (total > self.depth_high)] |= _DEPTH
         notes = []
-        cosine = mean_cosine(cells[~empty])
+        cosine = mean_cosine(cells)
         if cosine > COLLAPSED and self.training_cosine > COLLAPSED:
             notes.append(f"the embedding is nearly constant in the training cells, too (mean cosine {cosine:.3f})")
         elif cosine > COLLAPSED:
@@ -249,17 +250,19 @@ def fit_ood(
     labels = np.zeros(n, dtype=np.intp) if y is None else check_labels(y, n)
     picked = _balanced(codes * 2 + labels, max_cells, np.random.default_rng(rng))
     training_cosine = mean_cosine(cells)
-    cells, labels, owner = cells[picked], labels[picked], codes[picked]
+    cells, labels, owner = cells[picked].astype(np.float64), labels[picked], codes[picked]
+    if not np.isfinite(cells).all():
+        msg = "`X` has cells with values that are not finite; fit on the cells that have an embedding."
+        raise ValueError(msg)
     center, spread = cells.mean(axis=0), cells.std(axis=0)
     if not spread.max() > 0:
         msg = "All training cells have the same embedding: nothing can be called unusual. Check the encoder and its input."
         raise ValueError(msg)
     scale = np.where(spread > 1e-8 * spread.max(), spread, 1.0)
-    # Reference cells are stored in half the space; every distance below is computed from what is stored.
-    cells = ((cells - center) / scale).astype(np.float32)
     k = max(1, min(k, len(cells) // 2))
-    components = _principal_axes(cells)
-    points = _coordinates(cells, components)
+    components = _principal_axes((cells - center) / scale)
+    points = _coordinates((cells - center) / scale, components)
+    cells = points.astype(np.float32)
     means, precision = _classes(points, labels)
     note = ""
     if len(names) > 1:
@@ -306,27 +309,37 @@ def mean_cosine(X: ArrayLike) -> float:
     Parameters
     ----------
     X
-        Embedding, `(n, d)`. `NaN` for fewer than two cells.
+        Embedding, `(n, d)`; rows with `NaN` are left out. The result is `NaN` for fewer than two cells.
     """
-    cells = np.asarray(X, dtype=np.float64)
-    n = len(cells)
+    cells = np.asarray(X)
+    total, squares, n = 0.0, 0.0, 0
+    for _, block in _blocks(cells):
+        block = block[~np.isnan(block).any(axis=1)]
+        length = np.linalg.norm(block, axis=1, keepdims=True)
+        units = np.divide(block, length, out=np.zeros_like(block), where=length > 0)
+        total, squares, n = total + units.sum(axis=0), squares + float(np.square(units).sum()), n + len(units)
     if n < 2:
         return np.nan
-    length = np.linalg.norm(cells, axis=1, keepdims=True)
-    units = np.divide(cells, length, out=np.zeros_like(cells), where=length > 0)
     # |sum of units|^2 holds every pair twice and each cell with itself once.
-    return float((np.square(units.sum(axis=0)).sum() - np.square(units).sum()) / (n * (n - 1)))
+    return float((np.square(total).sum() - squares) / (n * (n - 1)))
 
 
-def _check_embedding(X: ArrayLike, width: int | None = None) -> FloatArray:
-    cells = np.asarray(X, dtype=np.float64)
+def _check_embedding(X: ArrayLike, width: int | None = None) -> NDArray[Any]:
+    cells = np.asarray(X)
     if cells.ndim != 2 or (width is not None and cells.shape[1] != width):
         msg = f"`X` must be an embedding of shape (cells, {width or 'dimensions'}), found {cells.shape}."
         raise ValueError(msg)
-    if not np.isfinite(cells).all():
-        msg = f"`X` has {int((~np.isfinite(cells)).any(axis=1).sum())} cells with values that are not finite."
+    if any(np.isinf(block).any() for _, block in _blocks(cells)):
+        msg = "`X` has values that are infinite."
         raise ValueError(msg)
     return cells
+
+
+def _blocks(cells: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
+    """Some thousand cells at once, as float64: the whole embedding is never copied."""
+    for start in range(0, len(cells), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        yield rows, np.asarray(cells[rows], dtype=np.float64)
 
 
 def _per_cell(values: ArrayLike, n: int, name: str) -> FloatArray:
@@ -360,16 +373,16 @@ def _neighbors(cells: NDArray[np.float32], k: int) -> Any:
     return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(cells)
 
 
-def _principal_axes(cells: NDArray[np.float32]) -> FloatArray:
+def _principal_axes(cells: FloatArray) -> FloatArray:
     from sklearn.decomposition import PCA
 
     n = min(N_COMPONENTS, cells.shape[1], max(len(cells) // 10, 1))
-    return np.asarray(PCA(n, svd_solver="full").fit(cells.astype(np.float64)).components_, dtype=np.float64)
+    solver = "covariance_eigh" if cells.shape[1] < len(cells) else "full"
+    return np.asarray(PCA(n, svd_solver=solver).fit(cells).components_, dtype=np.float64)
 
 
-def _coordinates(cells: NDArray[Any], components: FloatArray) -> FloatArray:
+def _coordinates(values: FloatArray, components: FloatArray) -> FloatArray:
     """Coordinates along the principal axes, and the length of what they leave out."""
-    values = np.asarray(cells, dtype=np.float64)
     along = values @ components.T
     if len(components) == values.shape[1]:
         return along
@@ -389,5 +402,6 @@ def _classes(points: FloatArray, labels: IntArray) -> tuple[FloatArray, FloatArr
 
 def _mahalanobis(points: FloatArray, means: FloatArray, precision: FloatArray) -> FloatArray:
     """Distance to the nearest class mean."""
-    gaps = points[:, None, :] - means
-    return np.sqrt(np.maximum(np.einsum("nkd,de,nke->nk", gaps, precision, gaps, optimize=True), 0.0)).min(axis=1)
+    root = np.linalg.cholesky(precision)
+    gaps = (points @ root)[:, None, :] - means @ root
+    return np.asarray(np.sqrt(np.square(gaps).sum(axis=2)).min(axis=1))
