@@ -99,7 +99,7 @@ def aggregate(
             msg = f"Column {mask_obs!r} (`mask_obs`) keeps no cell."
             raise ValueError(msg)
     table = _table(adata, keys, groups, clones, keep, score, rng)
-    adata.uns[keys.uns] = {**adata.uns[keys.uns], keys.samples: table}
+    adata.uns[keys.uns] = {**adata.uns[keys.uns], keys.samples: table, "group_key": group_key}
     logger.info("added\n    %r, %d samples of %r (adata.uns[%r])", keys.samples, len(table), group_key, keys.uns)
     return target if copy else None
 
