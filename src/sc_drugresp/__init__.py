@@ -13,7 +13,7 @@ from ._settings import settings
 
 if TYPE_CHECKING:
     from . import datasets, get, models, pl, pp, tl
-    from .report import report
+    from ._report import report
 
 __version__ = version("sc-drugresp")
 __all__ = ["datasets", "get", "models", "pl", "pp", "report", "settings", "tl"]
@@ -25,7 +25,7 @@ def __getattr__(name: str) -> Any:
     if name in _SUBMODULES:
         return importlib.import_module(f".{name}", __name__)
     if name == "report":
-        return importlib.import_module(".report", __name__).report
+        return importlib.import_module("._report", __name__).report
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 OUT = "sc_drugresp_demo"
-LOCAL = ("GSE118767_lung5_afatinib_celseq2", "GSE120575_melanoma_ICB_partA", "GSE149214_PC9_erlotinib")
-"""Looked for in `settings.data_dir`, best design first: several lines or patients of both classes."""
+LOCAL = ("GSE120575_melanoma_ICB_partA", "GSE118767_lung5_afatinib_celseq2", "GSE149214_PC9_erlotinib")
+"""Looked for in `settings.data_dir`, best design first: most patients or lines of both classes."""
 PUBLIC = "GSE149214"
 MAX_CELLS = 3_000
 """A demonstration should end in minutes on two cores."""
@@ -60,7 +60,7 @@ def choose(name: str | None = None, *, rng: int = 0) -> tuple[AnnData, str]:
             return datasets.load(PUBLIC), f"real data: {PUBLIC} from {'the cache' if cached else 'GEO'}"
         except (ConnectionError, ValueError) as error:
             reason = f"no real data at hand ({str(error).splitlines()[0]})"
-    return datasets.toy(rng=rng), f"generated data with a known answer, because {reason}"
+    return datasets.toy(n_samples=12, rng=rng), f"generated data with a known answer, because {reason}"
 
 
 def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
@@ -113,7 +113,7 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
     step("drawing figures")
     files |= dict(_figures(adata, out))
     step("writing the report")
-    from .report import report
+    from ._report import report
 
     files["report"] = out / "report.html"
     report(adata, files["report"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._evaluation import (
     calibration_df,
+    evaluation_card,
     leakage_gap_df,
     metrics_df,
     risk_coverage_df,
@@ -14,6 +15,7 @@ from ._predictions import history_df, predictions_df, samples_df
 
 __all__ = [
     "calibration_df",
+    "evaluation_card",
     "history_df",
     "leakage_gap_df",
     "metrics_df",

@@ -276,3 +276,35 @@ def split_design_df(data: AnnData | MuData, *, key_added: str | None = None, mod
     6
     """
     return evaluation(data, key_added, modality)["design"].copy()
+
+
+@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+def evaluation_card(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> dict[str, Any]:
+    """Get the evaluation card: what another person needs to judge and to repeat an evaluation, as JSON values.
+
+    Parameters
+    ----------
+    {data}
+    {key_added}
+    {modality}
+
+    Returns
+    -------
+    A dictionary: `verdict`, `scores`, `floors`, `leakage_gap`, `split`, `data` (with hash), `versions`, `command`.
+
+    Raises
+    ------
+    KeyError
+        Nothing was evaluated.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
+    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    >>> sdr.get.evaluation_card(adata)["score"]
+    'P(sensitive)'
+    """
+    from .._eval.card import evaluation_card as build
+
+    return build(evaluation(data, key_added, modality))

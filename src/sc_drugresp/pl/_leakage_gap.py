@@ -64,7 +64,9 @@ def leakage_gap(
         text = f"{pretty(row['model'])} ({row['gap']:+.2f})" if strict else f"{pretty(row['model'])}: no strict score"
         x = 1 if strict else 0
         arrow = {"arrowstyle": "-", "color": color, "lw": 0.4}
-        ax.annotate(text, (x, value), (x + 0.08, label_at), color=color, fontsize="small", va="center", arrowprops=arrow)
+        ax.annotate(
+            text, (x, value), (x + 0.08, label_at), color=color, fontsize="small", va="center", arrowprops=arrow
+        )
     ax.set(xlim=(-0.15, 1.9), xticks=[0, 1], xticklabels=["random cells", "held-out\nsamples"], ylabel="AUROC by cell")
     ax.set_title("leakage gap", fontsize="medium")
     return ax

@@ -92,9 +92,7 @@ def metrics(
 
 
 @doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
-def roc(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
-) -> Axes:
+def roc(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None) -> Axes:
     """Draw the ROC curve of the held-out scores, by cell and by sample.
 
     Parameters

@@ -65,7 +65,9 @@ def model_comparison(
     if np.isfinite(width):
         for i, rank in enumerate(ranks):
             last = int(np.searchsorted(ranks.to_numpy(), rank + width, side="right")) - 1
-            if last > i and (i == 0 or np.searchsorted(ranks.to_numpy(), ranks.iloc[i - 1] + width, side="right") - 1 < last):
+            if last > i and (
+                i == 0 or np.searchsorted(ranks.to_numpy(), ranks.iloc[i - 1] + width, side="right") - 1 < last
+            ):
                 ax.plot([rank, ranks.iloc[last]], [-0.8 - 0.25 * i] * 2, color="#222222", lw=3, solid_capstyle="round")
     ax.set(xlim=(0.8, len(ranks) + 0.2), yticks=at, xlabel="mean rank of AUROC (1 is best)")
     ax.set_yticklabels([pretty(name) for name in ranks.index], fontsize="small")

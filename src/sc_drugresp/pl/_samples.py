@@ -79,7 +79,16 @@ def samples(
     ax.axvline(0.5, color="#777777", lw=0.8, ls=":")
     ax.set(xlim=(0, 1), yticks=at, xlabel=PROBABILITY_LABEL, ylim=(-0.7, len(frame) - 0.3))
     ax.set_yticklabels([f"{name} (n={n})" for name, n in zip(frame.index, frame["n_cells"])], fontsize="small")
-    ax.legend(frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.22 / max(1, len(frame) / 8)), ncols=3)
+    ax.legend(
+        frameon=False,
+        fontsize="small",
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.22 / max(1, len(frame) / 8)),
+        ncols=3,
+    )
     kinds = sorted(frame["interval"].unique())
-    ax.set_title(f"{'mean of cells' if score == 'mean' else 'worst clone'}; interval covers {', '.join(kinds)}", fontsize="medium")
+    ax.set_title(
+        f"{'mean of cells' if score == 'mean' else 'worst clone'}; interval covers {', '.join(kinds)}",
+        fontsize="medium",
+    )
     return ax

@@ -190,11 +190,13 @@ def record(adata: AnnData, model: ResponseModel) -> None:
     adata.uns[TRAIN_RESPONSE] = {
         "params": {name: model.info[name] for name in ("label_key", "group_key", "mode", "alpha", "rng")}
         | {"head": model.head.kind, "use_rep": model.representation["use_rep"]},
-        "metrics": dict(model.info["metrics"]),
+        "metrics": {name: value for name, value in model.info["metrics"].items() if value is not None},
         "n_cells": model.info["n_cells"],
         "n_groups": model.info["n_groups"],
         "score": "P(sensitive)",
     }
+    if model.info.get("comparison"):
+        adata.uns[TRAIN_RESPONSE]["comparison"] = pd.DataFrame(model.info["comparison"])
     if model.history:
         adata.uns[TRAIN_RESPONSE]["history"] = pd.DataFrame(model.history)
     logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", TRAIN_RESPONSE)
