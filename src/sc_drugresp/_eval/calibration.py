@@ -111,7 +111,7 @@ def fit_calibration(
     *,
     method: Literal["temperature", "isotonic"] = "temperature",
     level: float = 0.9,
-    n_boot: int = 200,
+    n_boot: int = 100,
     rng: np.random.Generator | int = 0,
 ) -> Calibration:
     """Calibrate held-out logits so that P(sensitive) is a frequency over samples.
@@ -214,11 +214,12 @@ def _fit_logistic(z: FloatArray, y: IntArray, weights: FloatArray) -> tuple[floa
     z, y, weights = z[keep], y[keep], weights[keep]
     prior = np.average(y, weights=weights)
     flat = float(np.log(prior / (1 - prior)))
-    center, scale = np.average(z, weights=weights), z.std()
+    center = np.average(z, weights=weights)
+    scale = np.sqrt(np.average(np.square(z - center), weights=weights))
     if scale < 1e-12:
         return 0.0, flat
     # `C` is the variance of the prior of the slope, in units where the logits have SD 1.
-    model = LogisticRegression(C=_PRIOR_SD**2, tol=1e-6, max_iter=200)
+    model = LogisticRegression(C=_PRIOR_SD**2, solver="newton-cholesky", tol=1e-6)
     model.fit(((z - center) / scale)[:, None], y, sample_weight=weights)
     slope = float(model.coef_[0, 0] / scale)
     if slope <= 0:
