@@ -401,6 +401,30 @@ def test_the_protein_file_of_another_species_is_refused(copied):
         sdr.models.load("uce", checkpoint=copied)
 
 
+def test_the_protein_file_is_not_executed(copied, tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    path = copied / "protein_embeddings" / "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
+    torch.save({"TP53": Touch()}, path)
+    with pytest.raises(ValueError, match="was not loaded"):
+        sdr.models.load("uce", checkpoint=copied)
+    assert not (tmp_path / "executed").exists()
+    torch.save([torch.zeros(2)], path)
+    with pytest.raises(ValueError, match="dictionary of symbols"):
+        sdr.models.load("uce", checkpoint=copied)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_protein_keys_in_any_torch_format(copied, golden, zipped):
+    expected = sdr.models.load("uce", checkpoint=copied).vocab.names
+    path = copied / "protein_embeddings" / "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
+    table = {key: torch.nn.Parameter(tensor.clone()) for key, tensor in read_state(path).items()}
+    torch.save(table, path, _use_new_zipfile_serialization=zipped)
+    assert sdr.models.load("uce", checkpoint=copied).vocab.names == expected
+
+
 def test_the_protein_archive_is_unpacked_once(copied, cells):
     expected = sdr.models.load("uce", checkpoint=copied).vocab.names
     shutil.make_archive(str(copied / "protein_embeddings"), "gztar", copied, "protein_embeddings")

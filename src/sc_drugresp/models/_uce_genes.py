@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
+import pickle
 import tarfile
+import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -133,11 +136,49 @@ def protein_symbols(files: Mapping[str, Path], species: str) -> list[str]:
             "(figshare 24320806) beside the weights."
         )
         raise FileNotFoundError(msg)
-    table = read_state(path)
+    return list(dict.fromkeys(key.upper() for key in _keys(path)))
+
+
+class _KeyUnpickler(pickle.Unpickler):
+    """Rebuilds containers alone: tensors become nothing, anything else is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return dict
+        if module == "torch" or (module, name) in {
+            ("torch._utils", "_rebuild_tensor_v2"),
+            ("torch._tensor", "_rebuild_from_type_v2"),
+            ("torch._utils", "_rebuild_parameter"),
+        }:
+            return _nothing  # never the named object: nothing of torch is called
+        msg = f"it refers to {module}.{name}"
+        raise pickle.UnpicklingError(msg)
+
+    def persistent_load(self, pid: Any) -> None:
+        return None
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _keys(path: Path) -> list[str]:
+    """Keys of a torch file with a dictionary of many tensors; reading the tensors too takes seconds."""
+    table: Any
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                inner = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+                table = _KeyUnpickler(io.BytesIO(archive.read(inner))).load()
+        except (pickle.UnpicklingError, zipfile.BadZipFile, StopIteration, EOFError, IndexError, TypeError) as error:
+            msg = f"{path} holds more than a dictionary of tensors and was not loaded ({error})."
+            raise ValueError(msg) from error
+    else:
+        table = read_state(path)
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
         msg = f"{path} should hold a dictionary of symbols, found {type(table).__name__}."
         raise ValueError(msg)
-    return list(dict.fromkeys(key.upper() for key in table))
+    return list(table)
 
 
 PROTEIN_FILES = {
