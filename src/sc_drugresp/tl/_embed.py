@@ -13,6 +13,7 @@ from .._keys import EmbeddingKeys
 from .._logging import logger, warn
 from ..models._registry import find
 from ._inputs import last_sequence, set_codes
+from ._represent import warn_low_coverage
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._data.counts import AlignedCounts, CountSource
+    from .._data.counts import CountSource
 
-LOW_COVERAGE, TOO_LOW_COVERAGE = 0.8, 0.5
 COLLAPSED_COSINE = 0.98
 
 
@@ -84,7 +84,7 @@ def embed(
     Raises
     ------
     ValueError
-        Unknown model, no raw counts where the model needs them, or less than half of the counts in known genes.
+        Unknown model, no raw counts where the model needs them, or no known gene.
     FileNotFoundError
         Files of the checkpoint are missing and cannot be downloaded.
     KeyError
@@ -108,11 +108,9 @@ def embed(
         if spec.set_based and groups is None and adata.n_obs > 1:
             warn(f"{spec.title} embeds cells as a set; without `group_key` all {adata.n_obs} cells form one set.")
         aligned = source.align(embedder.vocab, genes)
-        _probe_coverage(source.align(embedder.vocab, genes), model)
+        warn_low_coverage(source, embedder, genes)
         values = embedder.embed(aligned, rng=rng, groups=groups, batch_tokens=batch_tokens, genes=genes)
         report = {**aligned.alignment.summary(), "counts_covered": float(aligned.coverage)}
-        if report["counts_covered"] < LOW_COVERAGE:
-            warn(f"Only {report['counts_covered']:.0%} of the counts lie in genes that {model!r} knows.")
     else:
         values = embedder.embed(source, rng=rng)
         report = {"mode": "all", "n_genes": int(source.n_vars)}
@@ -160,19 +158,6 @@ def _early_source(adata: AnnData, layer: str | None, expects: str, *, lenient: b
         if not lenient:
             raise
         return None
-
-
-def _probe_coverage(aligned: AlignedCounts, model: str) -> None:
-    """Refuse hopeless gene names before the expensive part, judged from rows spread over the data."""
-    rows = np.unique(np.linspace(0, aligned.n_obs - 1, min(aligned.n_obs, 256)).astype(np.int64))
-    for _ in aligned.blocks(rows=rows):
-        pass
-    if aligned.coverage < TOO_LOW_COVERAGE:
-        msg = (
-            f"Only {aligned.coverage:.0%} of the counts lie in genes that {model!r} knows (at least "
-            f"{TOO_LOW_COVERAGE:.0%} are needed). Check species and names with sc_drugresp.pp.harmonize_genes(adata)."
-        )
-        raise ValueError(msg)
 
 
 def _check_values(values: np.ndarray, empty: int, model: str) -> None:

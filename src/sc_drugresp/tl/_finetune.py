@@ -10,6 +10,7 @@ from .. import models
 from .._keys import EmbeddingKeys
 from .._logging import warn
 from ..models._registry import find
+from ._represent import warn_low_coverage
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -55,7 +56,9 @@ def finetune_response(
     y, groups = y[rows].astype(np.int64), groups[rows]
     train, held_out = split_samples(y, groups, validation=tuning.validation, seed=rng, force=tuning.force)
     encoder = models.load(model, checkpoint=checkpoint, **encoder_options)
-    tokens = encoder.tokenize(encoder.read(adata, layer), rows=rows, rng=rng)
+    source = encoder.read(adata, layer)
+    warn_low_coverage(source, encoder)
+    tokens = encoder.tokenize(source, rows=rows, rng=rng)
     if start is not None:
         continue_from(encoder, start)
     tuned = finetune(

@@ -10,15 +10,18 @@ import numpy as np
 from .. import models
 from .._data.counts import read_counts
 from .._keys import EmbeddingKeys
-from .._logging import logger
+from .._logging import logger, warn
 from ..models._registry import find
 from ._inputs import embedding_info, latest_embedding, read_rep, set_codes
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from .._data.counts import CountSource
     from .._train._types import Embed
     from ..models._response import ResponseModel
+
+LOW_COVERAGE = 0.5
 
 
 @dataclass
@@ -127,6 +130,24 @@ def _layer(origin: str | None) -> str | None:
     if origin is not None and origin.startswith("layers["):
         return origin[len("layers['") : -len("']")]
     return origin
+
+
+def warn_low_coverage(source: CountSource, encoder: Any, genes: Any = "auto") -> None:
+    """Say before the expensive part that most counts lie in genes the model does not know.
+
+    Judged from rows spread over the data. Some models leave out whole classes of genes on purpose (mitochondrial,
+    ribosomal), so this is no error.
+    """
+    aligned = source.align(encoder.vocab, genes)
+    rows = np.unique(np.linspace(0, aligned.n_obs - 1, min(aligned.n_obs, 256)).astype(np.int64))
+    for _ in aligned.blocks(rows=rows):
+        pass
+    if aligned.coverage < LOW_COVERAGE:
+        warn(
+            f"Only {aligned.coverage:.0%} of the counts lie in genes that {encoder.name!r} knows "
+            f"({int(aligned.alignment.matched.sum())} of {source.n_vars} genes). Check species and gene names with "
+            "sc_drugresp.pp.harmonize_genes(adata)."
+        )
 
 
 def embed_for(model: ResponseModel, adata: AnnData, *, checkpoint: Any = None, layer: str | None = None) -> np.ndarray:

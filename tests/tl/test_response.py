@@ -1,0 +1,239 @@
+"""Train, save, load, predict, aggregate: the chain of a user."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import sc_drugresp as sdr
+from sc_drugresp._keys import CALL_CLASSES, PredictionKeys
+
+
+@pytest.fixture(scope="module")
+def labeled() -> ad.AnnData:
+    return sdr.datasets.toy(n_samples=12, cells_per_sample=30, n_genes=300, signal=2.0)
+
+
+@pytest.mark.filterwarnings("ignore:All calls are 'uncertain'")
+@pytest.mark.parametrize("head", ["logistic", "mlp", "hist_gradient_boosting"])
+def test_saved_model_predicts_the_same_in_a_new_process(labeled, tmp_path, head) -> None:
+    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample", head=head, n_comps=10)
+    model.save(tmp_path / "model")
+    assert {file.suffix for file in (tmp_path / "model").iterdir()} == {".json", ".safetensors"}
+    fresh = sdr.datasets.toy(n_samples=12, cells_per_sample=30, n_genes=300, signal=2.0)
+    fresh.write_h5ad(tmp_path / "cells.h5ad")
+    sdr.tl.predict_response(fresh, model)
+    code = (
+        "import warnings; warnings.simplefilter('ignore'); import sys, anndata as ad, numpy as np, sc_drugresp as sdr;"
+        "a = ad.read_h5ad(sys.argv[1]); sdr.tl.predict_response(a, sys.argv[2]);"
+        "np.save(sys.argv[3], a.obs['predicted_response_prob'].to_numpy())"
+    )
+    args = [str(tmp_path / name) for name in ("cells.h5ad", "model", "prob.npy")]
+    subprocess.run([sys.executable, "-c", code, *args], check=True)
+    np.testing.assert_allclose(np.load(args[2]), fresh.obs["predicted_response_prob"], atol=1e-6)
+
+
+def test_tree_head_equals_sklearn() -> None:
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    from sc_drugresp._train import balanced_weights, fit_head
+    from sc_drugresp.models._heads import head_arrays, head_from_arrays
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(300, 5)), rng.integers(0, 2, 300)
+    head = fit_head("hist_gradient_boosting", x, y, max_iter=20)
+    options = {"max_iter": 20, "learning_rate": 0.1, "early_stopping": False, "random_state": 0}
+    reference = HistGradientBoostingClassifier(**options).fit(x, y, sample_weight=balanced_weights(y, None))
+    again = head_from_arrays("hist_gradient_boosting", head_arrays(head))
+    np.testing.assert_allclose(again.logit(x), reference.decision_function(x), atol=1e-9)
+
+
+def test_balanced_weights_give_classes_and_samples_equal_mass() -> None:
+    from sc_drugresp._train import balanced_weights
+
+    y = np.array([1] * 90 + [1] * 10 + [0] * 30)
+    groups = np.array(["a"] * 90 + ["b"] * 10 + ["c"] * 30)
+    weights = balanced_weights(y, groups)
+    mass = pd.Series(weights).groupby(groups).sum()
+    assert mass["a"] == pytest.approx(mass["b"])
+    assert mass["a"] + mass["b"] == pytest.approx(mass["c"])
+    assert weights.mean() == pytest.approx(1)
+
+
+def test_without_a_model_it_trains_on_labels_and_never_scores_a_sample_by_its_own_label(labeled) -> None:
+    adata = labeled.copy()
+    adata.obs["response"] = adata.obs["response"].astype(object).where(adata.obs["sample"] != "S03", None)
+    sdr.tl.predict_response(adata, group_key="sample")
+    first = adata.obs["predicted_response_prob"].to_numpy()
+    flipped = labeled.copy()
+    flipped.obs["response"] = adata.obs["response"].to_numpy()
+    own = (flipped.obs["sample"] == "S01").to_numpy()
+    label = flipped.obs.loc[own, "response"].iloc[0]
+    other = {"sensitive": "resistant", "resistant": "sensitive"}[label]
+    flipped.obs["response"] = np.where(own, other, flipped.obs["response"].astype(object))
+    sdr.tl.predict_response(flipped, group_key="sample")
+    # Calibration sees all samples, so compare how the cells of the sample are ranked, which it cannot change.
+    ranks = [pd.Series(values[own]).rank() for values in (first, flipped.obs["predicted_response_prob"].to_numpy())]
+    assert np.corrcoef(*ranks)[0, 1] > 0.999
+
+
+def test_slots_types_and_round_trip(labeled, tmp_path) -> None:
+    adata = labeled.copy()
+    columns = list(adata.obs.columns)
+    sdr.tl.predict_response(adata, group_key="sample")
+    sdr.tl.aggregate(adata, "sample", clone_key="cell_type")
+    keys = PredictionKeys()
+    new = [keys.call, keys.prob, keys.low, keys.high, keys.ood, keys.ood_score]
+    assert list(adata.obs.columns) == columns + new
+    assert tuple(adata.obs[keys.call].cat.categories) == CALL_CLASSES
+    assert adata.obs[keys.ood].dtype == bool
+    inside = adata.obs[keys.prob].between(adata.obs[keys.low], adata.obs[keys.high])
+    assert inside.all()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(
+        back.uns[keys.uns][keys.samples].astype({"call": str}), adata.uns[keys.uns][keys.samples].astype({"call": str}),
+        check_index_type=False, check_names=False,
+    )
+
+
+def test_signal_is_found_and_calls_are_mostly_right(labeled) -> None:
+    adata = labeled.copy()
+    sdr.tl.predict_response(adata, group_key="sample")
+    called = adata.obs["predicted_response"] != "uncertain"
+    assert called.mean() > 0.2
+    right = (adata.obs["predicted_response"].astype(str) == adata.obs["response"].astype(str))[called]
+    assert right.mean() > 0.8
+
+
+def test_several_models_are_fused(labeled) -> None:
+    adata = labeled.copy()
+    one, two = (sdr.tl.train_response(labeled.copy(), model=name, group_key="sample") for name in ("pca", "hvg"))
+    sdr.tl.predict_response(adata, [one, two])
+    parts = []
+    for model in (one, two):
+        alone = labeled.copy()
+        sdr.tl.predict_response(alone, model)
+        parts.append(alone.obs["predicted_response_prob"].to_numpy())
+    logits = [np.log(p / (1 - p)) for p in parts]
+    np.testing.assert_allclose(adata.obs["predicted_response_prob"], 1 / (1 + np.exp(-np.mean(logits, axis=0))), rtol=1e-4)
+    np.testing.assert_allclose(adata.obs["predicted_response_disagreement"], np.std(parts, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda a: a.obs.drop(columns="response", inplace=True), ValueError, "No model was given"),
+        (lambda a: a.obs.__setitem__("response", None), ValueError, "has no labels"),
+        (lambda a: a.obs.__setitem__("response", "sensitive"), ValueError, "no 'resistant' cell"),
+        (lambda a: a.obs.__setitem__("response", "R"), ValueError, "harmonize_labels"),
+        (lambda a: a.obs.drop(columns=["sample", "patient", "batch"], inplace=True), KeyError, "group_key"),
+    ],
+)
+def test_wrong_labels_are_told_and_nothing_is_written(labeled, change, error, words) -> None:
+    adata = labeled.copy()
+    change(adata)
+    columns, slots = list(adata.obs.columns), set(adata.uns)
+    with pytest.raises(error, match=words):
+        sdr.tl.predict_response(adata)
+    assert list(adata.obs.columns) == columns
+    assert set(adata.uns) == slots
+
+
+def test_two_samples_cannot_be_calibrated_and_say_so() -> None:
+    adata = sdr.datasets.toy(n_samples=2, cells_per_sample=30, n_genes=100)
+    with pytest.warns(UserWarning, match="No sample could be left out|All calls are 'uncertain'"):
+        sdr.tl.predict_response(adata, group_key="sample")
+    assert (adata.obs["predicted_response"] == "uncertain").all()
+    assert adata.obs["predicted_response_prob"].notna().all()
+    assert adata.obs["predicted_response_low"].isna().all()
+    assert not adata.uns["predicted_response"]["calibrated"]
+
+
+def test_threshold_calls_state_no_error_level(labeled) -> None:
+    adata = labeled.copy()
+    sdr.tl.predict_response(adata, group_key="sample", threshold=0.5)
+    expected = np.where(adata.obs["predicted_response_prob"] >= 0.5, "sensitive", "resistant")
+    assert (adata.obs["predicted_response"].astype(str) == expected).all()
+    assert "no error level" in adata.uns["predicted_response"]["statement"]
+
+
+def test_prevalence_correction_is_reported(labeled) -> None:
+    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample")
+    target = labeled[labeled.obs["response"] == "sensitive"].copy()
+    plain = sdr.tl.predict_response(target, model, copy=True)
+    sdr.tl.predict_response(target, model, correct_prevalence=True)
+    assert target.uns["predicted_response"]["prevalence"]["prevalence"] > 0.6
+    assert target.obs["predicted_response_prob"].mean() > plain.obs["predicted_response_prob"].mean()
+
+
+def test_model_files_are_checked(labeled, tmp_path) -> None:
+    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample")
+    model.save(tmp_path / "m")
+    with pytest.raises(FileExistsError, match="overwrite"):
+        model.save(tmp_path / "m")
+    model.save(tmp_path / "m", overwrite=True)
+    with pytest.raises(FileNotFoundError, match=r"model\.json"):
+        sdr.models.ResponseModel.load(tmp_path)
+    head = tmp_path / "m" / "head.safetensors"
+    head.write_bytes(head.read_bytes()[:40])
+    with pytest.raises(ValueError, match="damaged"):
+        sdr.models.ResponseModel.load(tmp_path / "m")
+
+
+def test_interrupted_save_leaves_nothing(labeled, tmp_path, monkeypatch) -> None:
+    import safetensors.numpy
+
+    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample")
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        model.save(tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_embedding_of_another_width_is_refused(labeled) -> None:
+    adata = labeled.copy()
+    adata.obsm["X_mine"] = np.random.default_rng(0).normal(size=(adata.n_obs, 6))
+    model = sdr.tl.train_response(adata, use_rep="X_mine", group_key="sample")
+    adata.obsm["X_mine"] = adata.obsm["X_mine"][:, :5]
+    with pytest.raises(ValueError, match="width 6"):
+        sdr.tl.predict_response(adata, model)
+
+
+def test_cells_without_an_embedding_are_uncertain(labeled) -> None:
+    adata = labeled.copy()
+    x = np.random.default_rng(0).normal(size=(adata.n_obs, 4))
+    x[:, 0] += 3 * (adata.obs["response"] == "sensitive")
+    x[5] = np.nan
+    adata.obsm["X_mine"] = x
+    model = sdr.tl.train_response(adata, use_rep="X_mine", group_key="sample")
+    sdr.tl.predict_response(adata, model)
+    assert adata.obs["predicted_response"].iloc[5] == "uncertain"
+    assert np.isnan(adata.obs["predicted_response_prob"].iloc[5])
+    assert adata.obs["predicted_response_ood"].iloc[5]
+    assert adata.obs["predicted_response_prob"].drop(adata.obs_names[5]).notna().all()
+
+
+def test_aggregate_needs_predictions(labeled) -> None:
+    with pytest.raises(KeyError, match="predict_response"):
+        sdr.tl.aggregate(labeled.copy(), "sample")
+
+
+def test_real_partly_labeled_data_need_no_argument(shared, tmp_path) -> None:
+    adata = ad.read_h5ad(shared / "data" / "GSE120575_melanoma_ICB_partA.h5ad")
+    hidden = np.random.default_rng(0).random(adata.n_obs) < 0.3
+    adata.obs["response"] = adata.obs["response"].astype(object).where(~hidden, None)
+    sdr.tl.predict_response(adata)
+    assert adata.obs["predicted_response_prob"].between(0, 1).all()
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    back = ad.read_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_series_equal(back.obs["predicted_response_prob"], adata.obs["predicted_response_prob"])
