@@ -45,7 +45,11 @@ class PostNormLayer(nn.Module):
     def forward(self, x: Tensor, keep: Tensor | None = None, *, queries: int | None = None) -> Tensor:
         """`queries` computes only the first positions, which is exact when nothing reads the others."""
         residual = x if queries is None else x[:, :queries]
-        x = self.attn_norm(residual + self.drop(self.attn(x, keep, queries=queries)))
+        return self.finish(residual, self.attn(x, keep, queries=queries))
+
+    def finish(self, residual: Tensor, mixed: Tensor) -> Tensor:
+        """What comes after the attention."""
+        x = self.attn_norm(residual + self.drop(mixed))
         return self.ffn_norm(x + self.drop(self.down(self.inner_drop(self.activation(self.up(x))))))
 
 

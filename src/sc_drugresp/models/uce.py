@@ -7,7 +7,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -130,7 +130,7 @@ class UCE(CellEncoder):
         )
         self._table: Tensor | None = None  # not a buffer: 3 GB that stay mapped from the file
         self._genome: GenomeTable | None = None
-        self._projected: tuple[Tensor, Tensor] | None = None
+        self._projected: _Projected | None = None
 
     @classmethod
     def from_files(cls, files: Mapping[str, Path], **options: Any) -> UCE:
@@ -290,13 +290,8 @@ class UCE(CellEncoder):
     def inputs(self, batch: Batch) -> Tensor:
         """Input of the first layer; each distinct token is projected once."""
         ids = batch["ids"]
-        if self._projected is not None:
-            rows, projected = self._projected
-            index = torch.searchsorted(rows, ids)
-        else:
-            rows, index = torch.unique(ids, return_inverse=True)
-            projected = self.encode(self.token_rows(rows))
-        x = F.embedding(index, projected) * math.sqrt(self.config.width)
+        rows, index = torch.unique(ids, return_inverse=True)
+        x = F.embedding(index, self.encode(self.token_rows(rows))) * math.sqrt(self.config.width)
         return self.drop(x + self.positions[: ids.shape[1]])
 
     def hidden(self, batch: Batch) -> Tensor:
@@ -312,13 +307,32 @@ class UCE(CellEncoder):
         return self.pool(self._run(batch, 1), batch)
 
     def _run(self, batch: Batch, last_queries: int | None) -> Tensor:
+        layers = list(self.layers)
+        if self._projected is not None and len(layers) > 1:
+            x = self._first_layer(batch, self._projected)
+            layers = layers[1:]
+        else:
+            x = self.inputs(batch)
         return run_layers(
-            self.layers,
-            self.inputs(batch),
+            layers,
+            x,
             batch.get("keep"),
             last_queries=last_queries,
             gradient_checkpointing=self.gradient_checkpointing,
         )
+
+    def _first_layer(self, batch: Batch, projected: _Projected) -> Tensor:
+        """The first layer for tokens whose part in its input, queries, keys and values is known.
+
+        These are sums of a part of the token and one of the position, and linear maps of such sums are sums again.
+        """
+        layer = cast("PostNormLayer", self.layers[0])
+        index, length = torch.searchsorted(projected.rows, batch["ids"]), batch["ids"].shape[1]
+        x, q, k, v = (
+            F.embedding(index, tokens) + positions[:length]
+            for tokens, positions in zip(projected.tokens, projected.positions)
+        )
+        return layer.finish(x, layer.attn.mix(q, k, v, batch.get("keep")))
 
     def embed(
         self,
@@ -360,6 +374,17 @@ class UCE(CellEncoder):
                 advance(len(tokens))
             return out
 
+    def _project(self, rows: Tensor) -> _Projected:
+        scale, attn = math.sqrt(self.config.width), cast("PostNormLayer", self.layers[0]).attn
+        parts = [self.encode(self.token_rows(piece)) * scale for piece in rows.split(_ROWS_AT_ONCE)]
+        tokens = torch.cat(parts)
+        bias = [linear(torch.zeros_like(tokens[:1])) for linear in (attn.q, attn.k, attn.v)]
+        return _Projected(
+            rows.to(self.device),
+            (tokens, *(linear(tokens) for linear in (attn.q, attn.k, attn.v))),
+            (self.positions, *(linear(self.positions) - b for linear, b in zip((attn.q, attn.k, attn.v), bias))),
+        )
+
     @contextmanager
     def _projection(self, tokens: Tokens) -> Iterator[None]:
         """Project the distinct tokens; forgotten afterwards, so that it never outlives the weights."""
@@ -370,12 +395,19 @@ class UCE(CellEncoder):
                 rows = torch.from_numpy(np.union1d(tokens.ids, [self.config.pad]).astype(np.int64))
                 if len(rows) and (rows[0] < 0 or rows[-1] >= self.config.n_tokens):
                     self.collate(tokens)  # says what is wrong
-                projected = [self.encode(self.token_rows(piece)) for piece in rows.split(_ROWS_AT_ONCE)]
-                self._projected = rows.to(self.device), torch.cat(projected)
+                self._projected = self._project(rows)
             yield
         finally:
             self._projected = None
             self.train(was_training)
+
+
+class _Projected(NamedTuple):
+    """Distinct tokens: their ids, and their and the positions' part in the input, queries, keys and values."""
+
+    rows: Tensor
+    tokens: tuple[Tensor, Tensor, Tensor, Tensor]
+    positions: tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path, *, heads: int | None) -> UCEConfig:
