@@ -17,7 +17,7 @@ from ._keys import GROUP_CANDIDATES, RESPONSE, EmbeddingKeys, EvaluationKeys, Pr
 from ._settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anndata import AnnData
 
@@ -59,7 +59,7 @@ def choose(name: str | None = None, *, rng: int = 0) -> tuple[AnnData, str]:
             cached = here.loc[PUBLIC, "where"] == "cache"
             return datasets.load(PUBLIC), f"real data: {PUBLIC} from {'the cache' if cached else 'GEO'}"
         except (ConnectionError, ValueError) as error:
-            reason = f"no real data at hand ({str(error).splitlines()[0]})"
+            reason = f"no real data at hand ({str(error).splitlines()[0].rstrip(':')})"
     return datasets.toy(n_samples=12, rng=rng), f"generated data with a known answer, because {reason}"
 
 
@@ -198,19 +198,13 @@ def _figures(adata: AnnData, out: Path) -> Iterator[tuple[str, Path]]:
 
     from . import pl
 
-    plots = {
-        "response": pl.response,
-        "samples": pl.samples,
-        "metrics": pl.metrics,
-        "roc": pl.roc,
-        "leakage_gap": pl.leakage_gap,
-    }
-    for name, plot in plots.items():
-        axes = Figure(figsize=(7, 4.5), layout="constrained").subplots()
-        plot(adata, ax=axes)
-        path = out / f"{name}.png"
-        FigureCanvasAgg(axes.figure).print_figure(path, dpi=120, bbox_inches="tight")
-        yield name, path
+    plots: tuple[Callable[..., Any], ...] = (pl.response, pl.samples, pl.metrics, pl.roc, pl.leakage_gap)
+    for plot in plots:
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        plot(adata, ax=figure.subplots())
+        path = out / f"{plot.__name__}.png"
+        FigureCanvasAgg(figure).print_figure(path, dpi=120, bbox_inches="tight")
+        yield plot.__name__, path
 
 
 if __name__ == "__main__":
