@@ -211,7 +211,7 @@ def page(results: list[dict[str, Any]], threads: int) -> str:
         "# Speed of the encoders",
         "",
         "Written by `benchmarks/encoders.py`: published sizes, random weights, float32, "
-        f"{threads} CPU thread{'s' if threads > 1 else ''} of a {processor()}, PyTorch {torch.__version__}. "
+        f"{threads} CPU thread{'s' if threads > 1 else ''} of this processor: {processor()}; PyTorch {torch.__version__}. "
         f"A 2048 x 2048 matrix product reaches {rate:.0f} GFLOP/s. "
         + ("Times are CPU times. " if threads == 1 else "")
         + "Operations are those of matrix products and attention, counted on one cell at a time (no padding); "
@@ -257,7 +257,12 @@ def page(results: list[dict[str, Any]], threads: int) -> str:
             f"| {r['model']} | {r['tokenize']:,.0f} | {ratio} | {part:.2%} | {r['weights_gb']:.2f} | {r['peak_gb']:.2f} "
             f"| {r['profile']} |"
         )
-    lines += ["", "Tokenizing starts from a sparse matrix in memory and includes gene matching.", ""]
+    lines += [
+        "",
+        "Tokenizing starts from a sparse matrix in memory and includes gene matching. A cell is one token of CellPLM, whose "
+        "sets have 1,000 cells here.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -267,14 +272,19 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="few cells, and no page unless --output is given")
     parser.add_argument("--output", type=Path, help=f"page to write, {PAGE.relative_to(ROOT)} by default")
+    parser.add_argument(
+        "--json", type=Path, help="keep the results here; models that are not measured now come from it"
+    )
     parser.add_argument("--worker", choices=list(CASES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    seconds = 2.0 if arguments.quick else 20.0
+    seconds = 2.0 if arguments.quick else 8.0
     if arguments.worker:
         print(json.dumps(measure(arguments.worker, arguments.threads, seconds)))
         return 0
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "MKL_NUM_THREADS": str(arguments.threads)}
-    results, failed = [], []
+    kept = arguments.json is not None and arguments.json.is_file()
+    results = {r["model"]: r for r in (json.loads(arguments.json.read_text(encoding="utf-8")) if kept else [])}
+    failed = []
     for name in arguments.models:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
         command = [sys.executable, "-P", __file__, "--worker", name, "--threads", str(arguments.threads)]
@@ -285,11 +295,13 @@ def main() -> int:
             failed.append(name)
             print(run.stderr, file=sys.stderr)
             continue
-        results.append(json.loads(run.stdout.splitlines()[-1]))
+        results[name] = json.loads(run.stdout.splitlines()[-1])
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(list(results.values()), indent=1), encoding="utf-8")
     if results:
-        text = page(results, arguments.threads)
+        text = page([results[name] for name in CASES if name in results], arguments.threads)
         print(text)
-        output = arguments.output or (None if arguments.quick or failed or set(arguments.models) < set(CASES) else PAGE)
+        output = arguments.output or (None if arguments.quick or failed or len(results) < len(CASES) else PAGE)
         if output is not None:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text, encoding="utf-8")
