@@ -13,6 +13,7 @@ from sc_drugresp._eval.intervals import (
     hanley_mcneil,
     metric_intervals,
     newcombe,
+    point_metrics,
 )
 from sc_drugresp._eval.metrics import METRICS, classification_metrics
 
@@ -36,6 +37,12 @@ def test_sums_equal_the_metrics_of_the_drawn_cells(mixed):
         cells = np.repeat(np.arange(len(y)), weight[sums.index].astype(int))
         expected = classification_metrics(y[cells], prob[cells])
         assert {name: got[name][row] for name in METRICS} == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], []])
+def test_point_metrics_are_those_of_sklearn(labels):
+    y, prob = np.array(labels, dtype=int), np.array([0.2, 0.9, 0.4, 0.6, 0.5])[: len(labels)]
+    assert point_metrics(y, prob) == pytest.approx(classification_metrics(y, prob), nan_ok=True)
 
 
 def test_group_kernel_is_the_double_loop():

@@ -298,6 +298,14 @@ def macro_auroc(parts: list[Auroc]) -> Auroc:
     return Auroc(sum(part.value for part in defined) / k, variance, df, min(p.floor for p in defined) / k, n_groups)
 
 
+def point_metrics(y: np.ndarray, prob: np.ndarray) -> dict[str, float]:
+    """The values of `metrics.classification_metrics`, twenty times faster: for many repetitions."""
+    sums = GroupSums(y, prob, np.zeros(len(y), dtype=np.int64))
+    if not len(y):
+        return dict.fromkeys(METRICS, float("nan"))
+    return {metric: float(values[0]) for metric, values in sums.metrics(np.ones((1, 1))).items()}
+
+
 def metric_intervals(
     y: np.ndarray,
     prob: np.ndarray,

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .intervals import MACRO
-from .metrics import METRICS, classification_metrics, macro_average
+from .intervals import MACRO, point_metrics
+from .metrics import METRICS, macro_average, sample_scores
 from .run import Features, FittedFeatures, FixedFeatures, OutOfFold, cross_validate
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def constant_scores(y: np.ndarray, datasets: np.ndarray) -> dict[str, dict[str, 
     out = {}
     for name in np.unique(datasets):
         rows = datasets == name
-        always = [classification_metrics(y[rows], np.full(int(rows.sum()), p)) for p in (1.0, 0.0)]
+        always = [point_metrics(y[rows], np.full(int(rows.sum()), p)) for p in (1.0, 0.0)]
         out[str(name)] = {metric: _better(metric, [scores[metric] for scores in always]) for metric in METRICS}
     out[MACRO] = macro_average(list(out.values()))
     return out
@@ -210,22 +210,33 @@ def permuted_scores(
     datasets: np.ndarray,
     folds: Sequence[Fold],
     *,
+    head: str | HeadFitter = "logistic",
     n: int = 10,
     rng: int = 0,
+    **options: Any,
 ) -> dict[str, np.ndarray]:
-    """Metrics, averaged over data sets, of models learned from labels dealt out at random; `(n,)` each."""
+    """Metrics of models that were learned from labels dealt out at random, averaged over data sets; `(n,)` each.
+
+    `auroc_sample` is the AUROC of mean scores of samples; the others are by cell.
+    """
     generator = np.random.default_rng(rng)
     rows: list[dict[str, float]] = []
     for _ in range(n):
         dealt = permute_labels(y, units, datasets, generator)
-        out: OutOfFold = cross_validate(features, dealt, units, folds, rng=rng, tune=False)
-        keep = out.scored
-        rows.append(
-            macro_average(
-                [
-                    classification_metrics(dealt[keep & (datasets == name)], out.prob[keep & (datasets == name)])
-                    for name in np.unique(datasets[keep])
-                ]
-            )
-        )
-    return {metric: np.array([row[metric] for row in rows]) for metric in METRICS}
+        out: OutOfFold = cross_validate(features, dealt, units, folds, head=head, rng=rng, **options)
+        parts = []
+        for name in np.unique(datasets[out.scored]):
+            keep = out.scored & (datasets == name)
+            samples = sample_scores(dealt[keep], out.prob[keep], units[keep])
+            scores = point_metrics(dealt[keep], out.prob[keep])
+            parts.append(scores | {"auroc_sample": point_metrics(samples.y, samples.prob)["auroc"]})
+        rows.append(macro_average(parts))
+    return {metric: np.array([row[metric] for row in rows]) for metric in (*METRICS, "auroc_sample")}
+
+
+def refit_p_value(value: float, null: np.ndarray) -> float:
+    """One-sided p-value of a score against scores of refitted models; NaN where nothing can be compared."""
+    known = null[np.isfinite(null)]
+    if not len(known) or not np.isfinite(value):
+        return float("nan")
+    return float((np.sum(known >= value - 1e-12) + 1) / (len(known) + 1))

@@ -243,7 +243,8 @@ def score_rows(
     """Tidy rows of all metrics: by cell and by sample, per data set and averaged over data sets (`'macro'`).
 
     Cells whose `prob` is NaN were not tested and are left out. The p-values are those of AUROC, one-sided, against
-    labels dealt out to the units of each data set at random; they are NaN for all other metrics.
+    labels dealt out to the units of each data set at random while the scores are held fixed; they are NaN for all other
+    metrics and with `n_permutations=0`.
     """
     keep = ~np.isnan(prob)
     y, prob, units, datasets = y[keep], prob[keep], units[keep], datasets[keep].astype(str)

@@ -52,6 +52,9 @@ def leave_group_out(
 ) -> list[Fold]:
     """Hold out one group at a time; with many groups, class-stratified sets of groups (StratifiedGroupKFold).
 
+    Leaving out one group makes its class the rarer one in training, which pushes its score slightly to the wrong side:
+    without signal the AUROC over few groups lies a little below 0.5 (0.45 at 4 against 4), never above.
+
     Parameters
     ----------
     y

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -21,17 +20,12 @@ from .._docs import (
 from .._eval import splits
 from .._eval.card import data_hash, package_versions
 from .._eval.naive import (
-    FITTED_NAIVE,
-    constant_scores,
     naive_features,
-    naive_head,
-    permuted_scores,
-    prevalence_prediction,
 )
-from .._eval.run import OutOfFold, cross_validate, score_rows
 from .._keys import EvaluationKeys
 from .._logging import logger, warn
 from ._evaluation import Design, genes_chosen_before, labeled_source, model_features, read_design
+from ._evaluation_table import FEW_SHOT, POOLED, STRICT, Run, Table, runs_removed
 from ._inputs import read_labels, require_both_classes
 
 if TYPE_CHECKING:
@@ -40,13 +34,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._eval.run import Features
-    from .._eval.splits import Fold
 
 Protocol = Literal["leave_group_out", "pooled", "cross_dataset", "scdrugmap_pooled", "scdrugmap_cross"]
 HeadName = Literal["logistic", "mlp", "hist_gradient_boosting"]
-STRICT, POOLED, FEW_SHOT = "leave_group_out", "pooled", "few_shot"
-N_REFITS = 10
 
 
 @doc_params(
@@ -74,6 +64,7 @@ def evaluate(
     few_shot: Sequence[int] = (1, 3, 5, 10),
     n_boot: int = 1000,
     n_permutations: int = 1000,
+    n_refits: int = 0,
     allow_leaks: bool = False,
     layer: str | None = None,
     modality: str = "rna",
@@ -125,7 +116,12 @@ def evaluate(
     n_boot
         Bootstrap draws over samples; 0 leaves out all intervals but those of AUROC.
     n_permutations
-        Arrangements of the sample labels for the p-values; all of them are tried where they are at most 10,000.
+        Arrangements of the sample labels for the p-values of AUROC; all of them are tried where they are at most 10,000.
+        Scores are held fixed, which is slightly liberal for cross-validated scores. A random split of cells gets no such
+        p-value, since it rewards recognizing samples.
+    n_refits
+        Take the p-values from so many refits of each model to labels dealt out to the samples at random instead: exact,
+        and slow. 99 or more are needed for a p-value of 0.01.
     allow_leaks
         Score splits and features that are known to leak; what leaks is recorded.
     {layer}
@@ -163,7 +159,7 @@ def evaluate(
     >>> adata.uns["evaluation"]["verdict"]["code"]
     'UNDERPOWERED'
     """
-    _validate(protocol, head, n_boot, n_permutations, few_shot)
+    _validate(protocol, head, (n_boot, n_permutations, n_refits), few_shot)
     adata = as_adata(data, modality=modality)
     y = read_labels(adata, label_key)
     require_both_classes(y, label_key)
@@ -188,7 +184,7 @@ def evaluate(
     runs = _folds(design, hashes, protocol, few_shot, rng)
     if not design.plan.strict:
         warn(f"{design.plan.verdict} Only the score of a random split of cells is given.")
-    table = _Table(design, n_boot=n_boot, n_permutations=n_permutations, rng=rng)
+    table = Table(design, n_boot=n_boot, n_permutations=n_permutations, n_refits=n_refits, rng=rng)
     naive = naive_features(source, design.units, rng=rng) if baselines else {}
     for name, run in runs.items():
         for features, caution in listed:
@@ -209,6 +205,7 @@ def evaluate(
         "head": head,
         "n_boot": n_boot,
         "n_permutations": n_permutations,
+        "n_refits": n_refits,
         "layer": source.origin,
         "rng": int(rng),
         "allow_leaks": allow_leaks,
@@ -224,113 +221,6 @@ def evaluate(
     target = data.copy() if copy else data
     _write(as_adata(target, modality=modality), design, table, result, runs, EvaluationKeys.of(key_added))
     return target if copy else None
-
-
-@dataclass(frozen=True)
-class Run:
-    """The folds of one protocol; `removed` copies of test cells were taken out of training."""
-
-    folds: list[Fold]
-    removed: int = 0
-
-
-def runs_removed(runs: dict[str, Run]) -> int:
-    """Copies of test cells taken out of training, over all protocols."""
-    return sum(run.removed for run in runs.values())
-
-
-@dataclass
-class _Table:
-    """Rows of the metrics table as they are made, and out-of-fold predictions by (model, protocol)."""
-
-    design: Design
-    n_boot: int
-    n_permutations: int
-    rng: int
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    predictions: dict[tuple[str, str], OutOfFold] = field(default_factory=dict)
-
-    def add_model(self, features: Features, protocol: str, run: Run, *, head: str, caution: str) -> None:
-        for shots in sorted({fold.n_labeled for fold in run.folds}):
-            folds = [fold for fold in run.folds if fold.n_labeled == shots]
-            out = cross_validate(features, self.design.y, self.design.units, folds, head=head, rng=self.rng)
-            for note in out.notes:
-                logger.warning("%s, %s: %s", features.name, protocol, note)
-            self._score(features.name, protocol, out.prob, n_labeled=shots, caution=caution)
-            self.predictions[features.name, protocol] = out
-
-    def add_naive(self, naive: dict[str, Features], protocol: str, run: Run) -> None:
-        design = self.design
-        tested = np.unique(np.concatenate([fold.test for fold in run.folds]))
-        y, datasets = design.y[tested], design.datasets[tested]
-        for name, metrics in constant_scores(y, datasets).items():
-            for metric, value in metrics.items():
-                self._row("constant", protocol, name, metric, value, n_groups=len(np.unique(design.units[tested])))
-        prob = np.full(len(design.y), np.nan)
-        prob[tested] = prevalence_prediction(y, datasets)
-        self._score("prevalence", protocol, prob, kind="naive")
-        for name in FITTED_NAIVE:
-            head, options = naive_head(name)
-            out = cross_validate(naive[name], design.y, design.units, run.folds, head=head, rng=self.rng, **options)
-            self._score(name, protocol, out.prob, kind="naive")
-        scores = permuted_scores(
-            naive["pca_logistic"], design.y, design.units, design.datasets, run.folds, n=N_REFITS, rng=self.rng
-        )
-        for metric, values in scores.items():
-            known = values[np.isfinite(values)]
-            spread = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
-            value = float(known.mean()) if len(known) else np.nan
-            n_groups = len(np.unique(design.units[tested]))
-            self._row("permuted_labels", protocol, "macro", metric, value, *map(float, spread), n_groups=n_groups)
-
-    def _score(
-        self, model: str, protocol: str, prob: np.ndarray, *, kind: str = "model", n_labeled: int = 0, caution: str = ""
-    ) -> None:
-        design = self.design
-        rows = score_rows(
-            model,
-            protocol,
-            design.y,
-            prob,
-            design.units,
-            design.datasets,
-            kind=kind,
-            n_labeled=n_labeled,
-            n_boot=self.n_boot,
-            n_permutations=self.n_permutations,
-            rng=self.rng,
-        )
-        self.rows += [{**row, "caution": caution} for row in rows]
-
-    def _row(
-        self,
-        model: str,
-        protocol: str,
-        dataset: str,
-        metric: str,
-        value: float,
-        low: float = np.nan,
-        high: float = np.nan,
-        *,
-        n_groups: int,
-    ) -> None:
-        self.rows.append(
-            {
-                "model": model,
-                "kind": "naive",
-                "protocol": protocol,
-                "n_labeled": 0,
-                "dataset": dataset,
-                "level": "cell",
-                "metric": metric,
-                "value": value,
-                "low": low,
-                "high": high,
-                "n_groups": n_groups,
-                "p_value": np.nan,
-                "caution": "",
-            }
-        )
 
 
 def _folds(design: Design, hashes: np.ndarray, protocol: Protocol, few_shot: Sequence[int], rng: int) -> dict[str, Run]:
@@ -356,13 +246,15 @@ def _folds(design: Design, hashes: np.ndarray, protocol: Protocol, few_shot: Seq
     return {POOLED: random, **runs} if protocol == "pooled" else {**runs, POOLED: random}
 
 
-def _validate(protocol: str, head: str, n_boot: int, n_permutations: int, few_shot: Sequence[int]) -> None:
+def _validate(protocol: str, head: str, numbers: tuple[int, ...], few_shot: Sequence[int]) -> None:
     for name, value, allowed in (("protocol", protocol, get_args(Protocol)), ("head", head, get_args(HeadName))):
         if value not in allowed:
             msg = f"`{name}` must be one of {allowed}, found {value!r}."
             raise ValueError(msg)
-    if n_boot < 0 or n_permutations < 0 or any(k < 0 for k in few_shot):
-        msg = f"`n_boot`, `n_permutations` and `few_shot` must not be negative, found {n_boot}, {n_permutations}, {few_shot}."
+    if min(*numbers, *few_shot) < 0:
+        msg = (
+            f"Numbers of draws, refits and labeled samples must not be negative, found {numbers} and {list(few_shot)}."
+        )
         raise ValueError(msg)
 
 
@@ -373,7 +265,7 @@ def _listed(value: str | Sequence[str] | None) -> list[str]:
 def _write(
     adata: AnnData,
     design: Design,
-    table: _Table,
+    table: Table,
     result: dict[str, Any],
     runs: dict[str, Run],
     keys: EvaluationKeys,

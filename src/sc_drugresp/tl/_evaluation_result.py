@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .._eval.run import OutOfFold
-    from ._evaluate import Run
     from ._evaluation import Design
+    from ._evaluation_table import Run
 
 WANTED_HALF_WIDTH = 0.1
 
@@ -75,7 +75,18 @@ def command(params: Mapping[str, Any]) -> str:
     """The call that repeats the evaluation."""
     lists = {name: [str(value) for value in params[name]] for name in ("use_rep", "model", "obs_features")}
     shown = {name: value for name, value in lists.items() if value}
-    same = ("label_key", "group_key", "protocol", "split", "head", "n_boot", "n_permutations", "allow_leaks", "rng")
+    same = (
+        "label_key",
+        "group_key",
+        "protocol",
+        "split",
+        "head",
+        "n_boot",
+        "n_permutations",
+        "n_refits",
+        "allow_leaks",
+        "rng",
+    )
     shown |= {name: params[name] for name in same if params[name] != ""}
     return f"sc_drugresp.tl.evaluate(adata, {', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
