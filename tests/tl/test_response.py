@@ -19,13 +19,23 @@ def labeled() -> ad.AnnData:
     return sdr.datasets.toy(n_samples=12, cells_per_sample=30, n_genes=300, signal=2.0)
 
 
+@pytest.fixture(scope="module")
+def trained(labeled):
+    """A model and the object it predicted: most tests only look at them."""
+    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample", n_comps=10)
+    predicted = labeled.copy()
+    sdr.tl.predict_response(predicted, group_key="sample")
+    return model, predicted
+
+
 @pytest.mark.filterwarnings("ignore:All calls are 'uncertain'")
 @pytest.mark.parametrize("head", ["logistic", "mlp", "hist_gradient_boosting"])
-def test_saved_model_predicts_the_same_in_a_new_process(labeled, tmp_path, head) -> None:
-    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample", head=head, n_comps=10)
+def test_saved_model_predicts_the_same_in_a_new_process(tmp_path, head) -> None:
+    small = sdr.datasets.toy(n_samples=6, cells_per_sample=15, n_genes=100, signal=2.0)
+    model = sdr.tl.train_response(small, model="pca", group_key="sample", head=head, n_comps=10)
     model.save(tmp_path / "model")
     assert {file.suffix for file in (tmp_path / "model").iterdir()} == {".json", ".safetensors"}
-    fresh = sdr.datasets.toy(n_samples=12, cells_per_sample=30, n_genes=300, signal=2.0)
+    fresh = sdr.datasets.toy(n_samples=6, cells_per_sample=15, n_genes=100, signal=2.0, rng=1)
     fresh.write_h5ad(tmp_path / "cells.h5ad")
     sdr.tl.predict_response(fresh, model)
     code = (
@@ -82,10 +92,8 @@ def test_without_a_model_it_trains_on_labels_and_never_scores_a_sample_by_its_ow
     assert np.corrcoef(*ranks)[0, 1] > 0.999
 
 
-def test_slots_types_and_round_trip(labeled, tmp_path) -> None:
-    adata = labeled.copy()
-    columns = list(adata.obs.columns)
-    sdr.tl.predict_response(adata, group_key="sample")
+def test_slots_types_and_round_trip(labeled, trained, tmp_path) -> None:
+    adata, columns = trained[1].copy(), list(labeled.obs.columns)
     sdr.tl.aggregate(adata, "sample", clone_key="cell_type")
     keys = PredictionKeys()
     new = [keys.call, keys.prob, keys.low, keys.high, keys.ood, keys.ood_score]
@@ -97,31 +105,35 @@ def test_slots_types_and_round_trip(labeled, tmp_path) -> None:
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
     pd.testing.assert_frame_equal(
-        back.uns[keys.uns][keys.samples].astype({"call": str}), adata.uns[keys.uns][keys.samples].astype({"call": str}),
-        check_index_type=False, check_names=False,
+        back.uns[keys.uns][keys.samples].astype({"call": str}),
+        adata.uns[keys.uns][keys.samples].astype({"call": str}),
+        check_index_type=False,
+        check_names=False,
     )
 
 
-def test_signal_is_found_and_calls_are_mostly_right(labeled) -> None:
-    adata = labeled.copy()
-    sdr.tl.predict_response(adata, group_key="sample")
+def test_signal_is_found_and_calls_are_mostly_right(trained) -> None:
+    adata = trained[1]
     called = adata.obs["predicted_response"] != "uncertain"
     assert called.mean() > 0.2
     right = (adata.obs["predicted_response"].astype(str) == adata.obs["response"].astype(str))[called]
     assert right.mean() > 0.8
 
 
-def test_several_models_are_fused(labeled) -> None:
+def test_several_models_are_fused(labeled, trained) -> None:
     adata = labeled.copy()
-    one, two = (sdr.tl.train_response(labeled.copy(), model=name, group_key="sample") for name in ("pca", "hvg"))
+    adata.obsm["X_mine"] = np.log1p(adata.X[:, :20].toarray())
+    one, two = trained[0], sdr.tl.train_response(adata, use_rep="X_mine", group_key="sample")
     sdr.tl.predict_response(adata, [one, two])
     parts = []
     for model in (one, two):
-        alone = labeled.copy()
+        alone = adata.copy()
         sdr.tl.predict_response(alone, model)
         parts.append(alone.obs["predicted_response_prob"].to_numpy())
     logits = [np.log(p / (1 - p)) for p in parts]
-    np.testing.assert_allclose(adata.obs["predicted_response_prob"], 1 / (1 + np.exp(-np.mean(logits, axis=0))), rtol=1e-4)
+    np.testing.assert_allclose(
+        adata.obs["predicted_response_prob"], 1 / (1 + np.exp(-np.mean(logits, axis=0))), rtol=1e-4
+    )
     np.testing.assert_allclose(adata.obs["predicted_response_disagreement"], np.std(parts, axis=0))
 
 
@@ -155,16 +167,16 @@ def test_two_samples_cannot_be_calibrated_and_say_so() -> None:
     assert not adata.uns["predicted_response"]["calibrated"]
 
 
-def test_threshold_calls_state_no_error_level(labeled) -> None:
+def test_threshold_calls_state_no_error_level(labeled, trained) -> None:
     adata = labeled.copy()
-    sdr.tl.predict_response(adata, group_key="sample", threshold=0.5)
+    sdr.tl.predict_response(adata, trained[0], threshold=0.5)
     expected = np.where(adata.obs["predicted_response_prob"] >= 0.5, "sensitive", "resistant")
     assert (adata.obs["predicted_response"].astype(str) == expected).all()
     assert "no error level" in adata.uns["predicted_response"]["statement"]
 
 
-def test_prevalence_correction_is_reported(labeled) -> None:
-    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample")
+def test_prevalence_correction_is_reported(labeled, trained) -> None:
+    model = trained[0]
     target = labeled[labeled.obs["response"] == "sensitive"].copy()
     plain = sdr.tl.predict_response(target, model, copy=True)
     sdr.tl.predict_response(target, model, correct_prevalence=True)
@@ -172,8 +184,8 @@ def test_prevalence_correction_is_reported(labeled) -> None:
     assert target.obs["predicted_response_prob"].mean() > plain.obs["predicted_response_prob"].mean()
 
 
-def test_model_files_are_checked(labeled, tmp_path) -> None:
-    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample")
+def test_model_files_are_checked(trained, tmp_path) -> None:
+    model = trained[0]
     model.save(tmp_path / "m")
     with pytest.raises(FileExistsError, match="overwrite"):
         model.save(tmp_path / "m")
@@ -186,10 +198,10 @@ def test_model_files_are_checked(labeled, tmp_path) -> None:
         sdr.models.ResponseModel.load(tmp_path / "m")
 
 
-def test_interrupted_save_leaves_nothing(labeled, tmp_path, monkeypatch) -> None:
+def test_interrupted_save_leaves_nothing(trained, tmp_path, monkeypatch) -> None:
     import safetensors.numpy
 
-    model = sdr.tl.train_response(labeled.copy(), model="pca", group_key="sample")
+    model = trained[0]
 
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

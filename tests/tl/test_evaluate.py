@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import warnings
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+
+import sc_drugresp as sdr
+from sc_drugresp._eval.card import evaluation_card
+from sc_drugresp._eval.naive import NAIVE
+from sc_drugresp._eval.splits import LeakError, scdrugmap_pooled
+
+QUICK = {"baselines": False, "n_boot": 0, "n_permutations": 0}
+
+
+def toy(n_samples=6, cells=12, **options):
+    return sdr.datasets.toy(n_samples=n_samples, cells_per_sample=cells, n_genes=80, **options)
+
+
+def embedded(adata, values=None, **note):
+    """An embedding as `tl.embed` would have written it, set-based or not."""
+    rng = np.random.default_rng(0)
+    adata.obsm["X_fake"] = rng.normal(size=(adata.n_obs, 4)) if values is None else values
+    adata.uns["fake"] = {
+        "params": {"model": "fake", "group_key": note.pop("group_key", "")},
+        "obsm": "X_fake",
+        "kind": "embedding",
+        "sequence": 1,
+        "fitted_on_these_cells": False,
+        "set_based": False,
+        **note,
+    }
+    return adata
+
+
+def auroc(adata, model, protocol, key="evaluation"):
+    m = adata.uns[key]["metrics"]
+    keep = (m["model"] == model) & (m["protocol"] == protocol) & (m["metric"] == "auroc") & (m["level"] == "cell")
+    return m[keep & (m["dataset"] == "macro")].iloc[0]
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    adata = toy(n_samples=8, signal=2.0)
+    adata.obs.loc[adata.obs["sample"] == "S01", "response"] = np.nan  # its cells are neither learned from nor scored
+    before = adata.copy()
+    with sdr.settings.override(progress=False):
+        sdr.tl.evaluate(adata, model="pca", group_key="sample", n_boot=50, n_permutations=100)
+    return before, adata
+
+
+def test_slots(evaluated):
+    before, adata = evaluated
+    result = adata.uns["evaluation"]
+    assert set(adata.obs.columns) - set(before.obs.columns) == {"evaluation_prob", "evaluation_fold"}
+    assert set(adata.uns) - set(before.uns) == {"evaluation"}
+    assert set(adata.obsm) == set(before.obsm)
+    assert (adata.X != before.X).nnz == 0
+    unlabeled = adata.obs["response"].isna().to_numpy()
+    assert unlabeled.any()
+    assert adata.obs["evaluation_prob"].isna().to_numpy().tolist() == unlabeled.tolist()
+    assert adata.obs["evaluation_fold"].isna().to_numpy().tolist() == unlabeled.tolist()
+    folds = result["folds"].query("protocol == 'leave_group_out'")
+    assert len(folds) == 7
+    assert (folds["shared_units"] == 0).all()
+    assert result["data"]["n_cells"] == 84
+    assert result["verdict"]["code"] in ("OK", "UNDERPOWERED")
+    assert {"model", "protocol", "dataset", "level", "metric", "value", "low", "high", "n_groups", "p_value"} <= set(
+        result["metrics"].columns
+    )
+
+
+def test_signal_and_floors(evaluated):
+    _, adata = evaluated
+    m = adata.uns["evaluation"]["metrics"]
+    assert set(m.loc[m["kind"] == "naive", "model"]) == set(NAIVE)
+    for protocol in ("leave_group_out", "pooled"):
+        assert set(m.loc[m["protocol"] == protocol, "model"]) == {"pca", *NAIVE}
+    row = auroc(adata, "pca", "leave_group_out")
+    assert row["low"] <= row["value"] <= row["high"]
+    assert np.isnan(auroc(adata, "pca", "pooled")["p_value"])  # recognizing samples is no evidence
+    gap = adata.uns["evaluation"]["leakage_gap"].set_index("model")
+    assert gap.loc["pca", "gap"] == pytest.approx(auroc(adata, "pca", "pooled")["value"] - row["value"])
+    assert auroc(adata, "constant", "pooled")["value"] == 0.5
+
+
+def test_out_of_fold_probabilities_give_the_score(evaluated):
+    from sklearn.metrics import roc_auc_score
+
+    _, adata = evaluated
+    obs = adata.obs.dropna(subset=["response"])
+    expected = roc_auc_score(obs["response"] == "sensitive", obs["evaluation_prob"])
+    assert auroc(adata, "pca", "leave_group_out")["value"] == pytest.approx(expected)
+
+
+def test_round_trip_and_card(evaluated, tmp_path):
+    import json
+
+    _, adata = evaluated
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    again = ad.read_h5ad(tmp_path / "a.h5ad")
+    pd.testing.assert_frame_equal(
+        again.uns["evaluation"]["metrics"].astype({"model": str}).reset_index(drop=True)[["model", "metric", "value"]],
+        adata.uns["evaluation"]["metrics"].reset_index(drop=True)[["model", "metric", "value"]].astype({"model": str}),
+        check_dtype=False,
+        check_index_type=False,
+        check_categorical=False,
+    )
+    for result in (adata.uns["evaluation"], again.uns["evaluation"]):
+        card = json.loads(json.dumps(evaluation_card(result), allow_nan=False))
+        assert card["verdict"]["code"] == adata.uns["evaluation"]["verdict"]["code"]
+        assert {row["name"] for row in card["floors"]} == set(NAIVE)
+        assert len(card["data"]["hash"]) == 64
+        assert card["command"].startswith("sc_drugresp.tl.evaluate(adata, model=['pca']")
+        assert "numpy" in card["versions"]
+
+
+def test_copy_and_key_added():
+    adata = toy()
+    out = sdr.tl.evaluate(adata, model="pca", copy=True, key_added="mine", **QUICK)
+    assert set(out.uns) - set(adata.uns) == {"mine"}
+    assert {"mine_prob", "mine_fold"} <= set(out.obs)
+    assert "mine_prob" not in adata.obs
+
+
+def test_noise_per_sample_is_chance_but_looks_predictable_when_cells_are_split():
+    adata = toy(n_samples=10, cells=20, noise_labels="sample", sample_effect=0.8)
+    sdr.tl.evaluate(adata, model="pca", **QUICK)
+    strict, loose = auroc(adata, "pca", "leave_group_out"), auroc(adata, "pca", "pooled")
+    assert strict["low"] <= 0.5 <= strict["high"]
+    assert loose["value"] > 0.85
+
+
+def test_aliased_data_get_no_strict_score():
+    adata = toy(n_samples=6, aliased=True)
+    with pytest.warns(UserWarning, match="ALIASED.*batch"):
+        sdr.tl.evaluate(adata, model="pca", n_boot=0)
+    result = adata.uns["evaluation"]
+    assert result["verdict"]["code"] == "ALIASED"
+    assert set(result["metrics"]["protocol"]) == {"pooled"}
+    assert set(NAIVE) <= set(result["metrics"]["model"])
+    assert result["leakage_gap"]["leave_group_out"].isna().all()
+    assert result["params"]["prob_protocol"] == "pooled"
+
+
+def test_replicates_of_a_patient_stay_together():
+    adata = toy(n_samples=8)
+    adata.obs["patient"] = adata.obs["sample"].astype(str).str[-1].astype(int).map(lambda i: f"P{(i + 1) // 2}")
+    adata.obs["response"] = pd.Categorical(np.where(adata.obs["patient"].isin(["P1", "P2"]), "sensitive", "resistant"))
+    adata.obs["batch"] = "b"
+    sdr.tl.evaluate(adata, model="pca", group_key="sample", **QUICK)
+    assert adata.uns["evaluation"]["params"]["level_key"] == "patient"
+    assert set(adata.obs["evaluation_fold"].cat.categories) >= {"P1", "P2", "P3", "P4"}
+    with pytest.raises(LeakError, match="levels of 'patient'"):
+        sdr.tl.evaluate(adata, model="pca", group_key="sample", split="group", **QUICK)
+    sdr.tl.evaluate(adata, model="pca", group_key="sample", split="group", allow_leaks=True, **QUICK)
+    assert any("patient" in text for text in adata.uns["evaluation"]["verdict"]["cautions"])
+
+
+def test_given_folds_are_used_and_checked():
+    adata = toy()
+    adata.obs["mine"] = np.where(adata.obs["sample"].isin(["S01", "S02"]), "a", "b")
+    adata.obs.loc[adata.obs["sample"].isin(["S05", "S06"]), "mine"] = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdr.tl.evaluate(adata, model="pca", split="mine", allow_leaks=True, **QUICK)
+    assert set(adata.obs["evaluation_fold"].dropna()) <= {"a", "b"}
+    assert adata.obs.loc[adata.obs["sample"] == "S05", "evaluation_prob"].isna().all()
+    adata.obs["bad"] = np.where(np.arange(adata.n_obs) % 2, "a", "b")
+    with pytest.raises(LeakError, match="levels of 'sample'|levels of 'patient'"):
+        sdr.tl.evaluate(adata, model="pca", split="bad", **QUICK)
+
+
+def test_pca_and_variable_genes_are_fitted_inside_the_folds(monkeypatch):
+    """An embedding that `tl.embed` fitted to all cells is not used as it is: its recipe is fitted again, fold by fold."""
+    from sc_drugresp.models.baselines import HVG, PCA
+
+    for name, cls in (("pca", PCA), ("hvg", HVG)):
+        adata = toy()
+        sdr.tl.embed(adata, name)
+        slot = f"X_sdr_{name}"
+        adata.obsm[slot][:] = 0  # what was written must not matter
+        masks, fit = [], cls.fit
+
+        def spy(self, source, *, rng=0, mask_obs=None, fit=fit, masks=masks):
+            masks.append(mask_obs.copy())
+            return fit(self, source, rng=rng, mask_obs=mask_obs)
+
+        monkeypatch.setattr(cls, "fit", spy)
+        sdr.tl.evaluate(adata, use_rep=slot, **QUICK)
+        samples = adata.obs["sample"].to_numpy()
+        for mask, held_out in zip(masks[:6], sorted(set(samples)), strict=True):
+            assert not mask[samples == held_out].any()
+            assert mask.sum() == 60
+        assert not (auroc(adata, slot, "pooled")["value"] == 0.5)
+
+
+def test_embeddings_from_elsewhere_carry_a_caution():
+    adata = toy()
+    adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(adata.n_obs, 4))
+    adata.obsm["X_mine"] = adata.obsm["X_pca"].copy()
+    sdr.tl.evaluate(adata, use_rep=["X_pca", "X_mine"], **QUICK)
+    assert auroc(adata, "X_pca", "leave_group_out")["caution"].startswith("transductive")
+    assert "made elsewhere" in auroc(adata, "X_mine", "leave_group_out")["caution"]
+    adata.var["highly_variable"] = True
+    sdr.tl.evaluate(adata, model="pca", **QUICK)
+    assert any("chosen on all cells" in text for text in adata.uns["evaluation"]["verdict"]["cautions"])
+
+
+def test_copies_of_test_cells_are_not_learned_from():
+    adata = toy(n_samples=8, noise_labels="sample")
+    half = adata[adata.obs["sample"].isin(["S01", "S02"])].copy()
+    half.obs["sample"] = half.obs["patient"] = (
+        half.obs["sample"].astype(str).map({"S01": "S11", "S02": "S12"}).to_numpy()
+    )
+    both = ad.concat([adata, half], index_unique="-")
+    sdr.tl.evaluate(both, model="pca", **QUICK)
+    removed = both.uns["evaluation"]["data"]["duplicates_removed"]
+    assert removed == 4 * 12  # in each of the four folds of S01, S02, S11, S12, the 12 copies
+    folds = both.uns["evaluation"]["folds"].query("protocol == 'leave_group_out'").set_index("fold")
+    assert folds.loc["S01", "n_train"] == both.n_obs - 24
+    assert folds.loc["S03", "n_train"] == both.n_obs - 12
+
+
+def test_set_based_embeddings_must_not_mix_training_and_test():
+    mixed = embedded(toy(), set_based=True)
+    with pytest.raises(LeakError, match="set-based"):
+        sdr.tl.evaluate(mixed, use_rep="X_fake", **QUICK)
+    sdr.tl.evaluate(mixed, use_rep="X_fake", allow_leaks=True, **QUICK)
+    assert "set-based" in auroc(mixed, "X_fake", "leave_group_out")["caution"]
+    apart = embedded(toy(), set_based=True, group_key="sample")
+    sdr.tl.evaluate(apart, use_rep="X_fake", **QUICK)
+    assert auroc(apart, "X_fake", "leave_group_out")["caution"] == ""
+
+
+def test_columns_that_know_the_label_are_refused():
+    adata = toy()
+    rng = np.random.default_rng(0)
+    adata.obs["leaky"] = (adata.obs["response"] == "sensitive") + 0.1 * rng.random(adata.n_obs)
+    adata.obs["arm"] = np.where(adata.obs["response"] == "sensitive", "CR", "PD")
+    adata.obs["age"] = rng.integers(30, 80, adata.n_obs).astype(float)
+    for column in ("leaky", "arm", "response"):
+        with pytest.raises(LeakError, match=column):
+            sdr.tl.evaluate(adata, obs_features=[column, "age"], **QUICK)
+    sdr.tl.evaluate(adata, obs_features=["age", "cell_type"], **QUICK)
+    assert auroc(adata, "obs_features", "leave_group_out")["caution"] == ""
+    sdr.tl.evaluate(adata, obs_features=["leaky"], allow_leaks=True, **QUICK)
+    row = auroc(adata, "obs_features", "leave_group_out")
+    assert row["value"] > 0.99
+    assert "label away" in row["caution"]
+
+
+def two_data_sets(n_samples=8):
+    first, second = toy(n_samples), toy(n_samples, rng=1)
+    second.obs["sample"] = second.obs["patient"] = second.obs["sample"].astype(str).radd("T").to_numpy()
+    return ad.concat([first, second], label="dataset", keys=["one", "two"], index_unique="-")
+
+
+def test_cross_dataset_and_few_shots():
+    adata = two_data_sets()
+    sdr.tl.evaluate(adata, model=["pca", "hvg"], protocol="cross_dataset", few_shot=(2, 50), **QUICK)
+    m = adata.uns["evaluation"]["metrics"]
+    assert set(m["protocol"]) == {"cross_dataset", "few_shot", "leave_group_out", "pooled"}
+    assert set(m.loc[m["protocol"] == "few_shot", "n_labeled"]) == {0, 2}
+    assert set(m.loc[m["protocol"] == "cross_dataset", "dataset"]) == {"one", "two", "macro"}
+    part = m[
+        (m["protocol"] == "cross_dataset") & (m["metric"] == "auroc") & (m["level"] == "cell") & (m["model"] == "pca")
+    ]
+    values = part.set_index("dataset")["value"]
+    assert values["macro"] == pytest.approx((values["one"] + values["two"]) / 2)
+    assert adata.uns["evaluation"]["comparison"]["n_datasets"] == 2
+    assert adata.uns["evaluation"]["params"]["level"] == "dataset"
+    assert adata.uns["evaluation"]["params"]["group_key"] == "patient"
+
+
+def test_scdrugmap_protocol():
+    adata = toy(n_samples=4, cells=10)
+    sdr.tl.evaluate(adata, model="pca", protocol="scdrugmap_pooled", n_boot=0, n_permutations=0)
+    (fold,) = scdrugmap_pooled(adata.n_obs)
+    assert np.flatnonzero(adata.obs["evaluation_prob"].notna()).tolist() == fold.test.tolist()
+    result = adata.uns["evaluation"]
+    assert result["params"]["head"] == "mlp"
+    assert {"scdrugmap_pooled", "leave_group_out"} <= set(result["metrics"]["protocol"])
+    assert {"accuracy", "auroc", "precision", "recall", "f1"} <= set(result["metrics"]["metric"])
+    beside = result["metrics"].query("protocol == 'scdrugmap_pooled' and model == 'constant' and metric == 'f1'")
+    assert len(beside)
+
+
+def test_refitted_p_values():
+    adata = toy(n_samples=8, signal=3.0, sample_effect=0.1)
+    sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=0, n_refits=4)
+    assert auroc(adata, "pca", "leave_group_out")["p_value"] == pytest.approx(1 / 5)
+    assert auroc(adata, "pca", "pooled")["p_value"] <= 1
+
+
+def test_every_embedding_that_was_written_is_evaluated():
+    adata = embedded(toy())
+    sdr.tl.evaluate(adata, **QUICK)
+    assert list(adata.uns["evaluation"]["params"]["models"]) == ["X_fake"]
+    plain = toy()
+    sdr.tl.evaluate(plain, **QUICK)
+    assert list(plain.uns["evaluation"]["params"]["models"]) == ["pca"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        ({"protocol": "magic"}, ValueError, "leave_group_out"),
+        ({"head": "magic"}, ValueError, "logistic"),
+        ({"n_boot": -1}, ValueError, "negative"),
+        ({"label_key": "nothing"}, KeyError, "Available columns"),
+        ({"group_key": "nothing"}, KeyError, "Available columns"),
+        ({"use_rep": "X_nothing"}, KeyError, "X_nothing"),
+        ({"model": "nothing"}, ValueError, "Unknown model"),
+        ({"model": ["pca", "pca"]}, ValueError, "more than once"),
+        ({"protocol": "cross_dataset"}, ValueError, "at least two data sets"),
+        ({"split": "nothing"}, KeyError, "Available columns"),
+    ],
+)
+def test_wrong_arguments_leave_the_object_alone(arguments, error, text):
+    adata = toy()
+    slots = (list(adata.obs), list(adata.uns), list(adata.obsm))
+    with pytest.raises(error, match=text):
+        sdr.tl.evaluate(adata, **arguments)
+    assert (list(adata.obs), list(adata.uns), list(adata.obsm)) == slots
+
+
+def test_one_class_is_an_error():
+    adata = toy()
+    adata.obs["response"] = "sensitive"
+    with pytest.raises(ValueError, match="resistant"):
+        sdr.tl.evaluate(adata)
+
+
+def test_melanoma_leaks_between_patients(shared):
+    """Real data: leaving patients out gives 0.59 by cell, a random split of cells 0.83."""
+    adata = ad.read_h5ad(shared / "data" / "GSE120575_melanoma_ICB_partA.h5ad")
+    sdr.tl.evaluate(adata, model="pca", **QUICK)
+    assert auroc(adata, "pca", "leave_group_out")["value"] == pytest.approx(0.590, abs=0.06)
+    assert auroc(adata, "pca", "pooled")["value"] == pytest.approx(0.833, abs=0.03)
+    assert adata.uns["evaluation"]["verdict"]["code"] == "OK"
+
+
+@pytest.mark.parametrize("name", ["GSE149214_PC9_erlotinib", "GSE108383_A375_PLX4720_zscored"])
+def test_real_aliased_sets_are_recognized(shared, name):
+    adata = ad.read_h5ad(shared / "data" / f"{name}.h5ad")
+    with pytest.warns(UserWarning, match="ALIASED: each class comes from one sample"):
+        sdr.tl.evaluate(adata, model="pca", **QUICK)
+    assert auroc(adata, "pca", "pooled")["value"] > 0.9
