@@ -259,8 +259,10 @@ def page(results: list[dict[str, Any]], threads: int) -> str:
         )
     lines += [
         "",
-        "Tokenizing starts from a sparse matrix in memory and includes gene matching. A cell is one token of CellPLM, whose "
-        "sets have 1,000 cells here.",
+        (
+            "Tokenizing starts from a sparse matrix in memory and includes gene matching. A cell is one token of CellPLM, whose "
+            "sets have 1,000 cells here."
+        ),
         "",
     ]
     return "\n".join(lines)
