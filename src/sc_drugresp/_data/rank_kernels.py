@@ -25,9 +25,9 @@ def descending_order(values: np.ndarray) -> np.ndarray:
             starts[((keys[i] >> shift) & mask) + 1] += 1
         for value in range(mask):
             starts[value + 1] += starts[value]
-        for i in order:
-            digit = (keys[i] >> shift) & mask
-            other[starts[digit]] = i
+        for k in range(n):
+            digit = (keys[order[k]] >> shift) & mask
+            other[starts[digit]] = order[k]
             starts[digit] += 1
         order, other = other, order
     for k in range(1, n):
