@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 EPSILON = 1e-4
 _LOG2_E = 1 / math.log(2)
-_ROWS = 512  # positions at a time without gradient on a CPU: the features of one head stay in its second-level cache
+_ROWS = 768  # positions at a time without gradient on a CPU: the features of one head stay in its second-level cache
 _ELEMENTS = {"cpu": 2**22, "cuda": 2**27}  # features at a time elsewhere
 
 
@@ -122,7 +122,7 @@ class FavorAttention(nn.Module):
                     norms[head] *= 2.0 ** (peaks[head] - peak)
                     peaks[head] = peak
                 padded.sub_(shift[:, head, None] + peaks[head]).exp2_()
-                sums[head].addmm_(u.T, v[:, channels])
+                torch.addmm(sums[head], u.T, v[:, channels], out=sums[head])
                 norms[head] += u.sum(0)
         scale = torch.exp2(directions.new_tensor(peaks) - max(peaks))
         total = float(len(x)) if weight is None else weight.sum()
