@@ -87,3 +87,6 @@ class EvaluationKeys:
     def of(cls, key_added: str | None = None) -> EvaluationKeys:
         base = key_added or "evaluation"
         return cls(base, f"{base}_prob", f"{base}_fold")
+
+STATE_CONTROL = "state_control"
+"""`.uns` key of `tl.state_control`."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import get, pl
-from .._keys import CALL_CLASSES, EvaluationKeys, PredictionKeys
+from .._keys import CALL_CLASSES, STATE_CONTROL, EvaluationKeys, PredictionKeys
 from . import _page as html
 
 if TYPE_CHECKING:
@@ -151,6 +151,14 @@ def _metric_table(rows: Any) -> str:
     return html.table(pd.DataFrame(lines), naive=np.asarray(naive))
 
 
+def state_section(adata: AnnData) -> str:
+    """State or sensitivity: verdict and AUROCs of the control."""
+    stored = adata.uns[STATE_CONTROL]
+    verdict = str(stored["verdict"])
+    text = html.box(f"{verdict}: {stored['reason']}", "ok" if verdict == "pre-treatment signal" else "warn")
+    return text + html.figure(pl.state_control(adata), "What is left without the treatment.", "State control")
+
+
 def training_section(adata: AnnData) -> str:
     """Parameters, held-out metrics and epochs of the latest training."""
     from .._keys import TRAIN_RESPONSE
@@ -176,10 +184,14 @@ def training_section(adata: AnnData) -> str:
 def limits_section(adata: AnnData) -> str:
     """What cannot be concluded."""
     limits = [
-        "Labels of a sample are spread over its cells; a cell-level score is not a statement about single cells unless "
-        "labels were measured per cell.",
-        "Conformal calls state an error level for random cells of new samples from the same population; another cancer, "
-        "drug, platform or species is another population.",
+        (
+            "Labels of a sample are spread over its cells; a cell-level score is not a statement about single cells unless "
+            "labels were measured per cell."
+        ),
+        (
+            "Conformal calls state an error level for random cells of new samples from the same population; another cancer, "
+            "drug, platform or species is another population."
+        ),
     ]
     keys = EvaluationKeys()
     if keys.uns in adata.uns:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .._data.counts import as_adata
 from .._docs import doc_data, doc_label_key, doc_modality, doc_params
-from .._keys import TRAIN_RESPONSE, EvaluationKeys, PredictionKeys
+from .._keys import STATE_CONTROL, TRAIN_RESPONSE, EvaluationKeys, PredictionKeys
 from .._logging import logger
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def report(
                 parts.append(("Samples", sections.sample_section(adata, label_key)))
         if evaluations.uns in adata.uns:
             parts.append(("Evaluation", sections.evaluation_section(adata)))
+        if STATE_CONTROL in adata.uns:
+            parts.append(("State or sensitivity", sections.state_section(adata)))
         if TRAIN_RESPONSE in adata.uns:
             parts.append(("Training", sections.training_section(adata)))
         parts.append(("Limits", sections.limits_section(adata)))

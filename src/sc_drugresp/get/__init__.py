@@ -10,6 +10,7 @@ from ._evaluation import (
     risk_coverage_df,
     roc_df,
     split_design_df,
+    state_control_df,
 )
 from ._predictions import history_df, predictions_df, samples_df
 
@@ -24,4 +25,5 @@ __all__ = [
     "roc_df",
     "samples_df",
     "split_design_df",
+    "state_control_df",
 ]

@@ -10,7 +10,7 @@ import pandas as pd
 from .._data.counts import as_adata
 from .._docs import doc_data, doc_key_added, doc_modality, doc_params
 from .._eval.intervals import MACRO
-from .._keys import SENSITIVE, EvaluationKeys
+from .._keys import SENSITIVE, STATE_CONTROL, EvaluationKeys
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -308,3 +308,39 @@ def evaluation_card(data: AnnData | MuData, *, key_added: str | None = None, mod
     from .._eval.card import evaluation_card as build
 
     return build(evaluation(data, key_added, modality))
+
+
+@doc_params(data=doc_data, modality=doc_modality)
+def state_control_df(data: AnnData | MuData, *, modality: str = "rna") -> pd.DataFrame:
+    """Get the AUROCs of :func:`~sc_drugresp.tl.state_control`.
+
+    Parameters
+    ----------
+    {data}
+    {modality}
+
+    Returns
+    -------
+    Rows `auroc`, `erased`, `pretreatment`, `treated`, `treated_erased`; columns `value`, `low`, `high`, `n_samples`. The
+    verdict is in `.attrs['verdict']`.
+
+    Raises
+    ------
+    KeyError
+        The control was not run.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> adata = sdr.datasets.toy(n_samples=8, cells_per_sample=20, n_genes=100, timepoints=True)
+    >>> sdr.tl.state_control(adata, "timepoint", "pre", model="pca", group_key="patient")
+    >>> sdr.get.state_control_df(adata).shape
+    (5, 4)
+    """
+    uns = as_adata(data, modality=modality).uns
+    if STATE_CONTROL not in uns:
+        msg = "The control was not run. Run sc_drugresp.tl.state_control(adata, treatment_key, untreated) first."
+        raise KeyError(msg)
+    frame = uns[STATE_CONTROL]["table"].copy()
+    frame.attrs["verdict"] = str(uns[STATE_CONTROL]["verdict"])
+    return frame

@@ -9,6 +9,7 @@ from ._model_comparison import history, model_comparison
 from ._response import response
 from ._samples import samples
 from ._split_design import split_design
+from ._state_control import state_control
 
 __all__ = [
     "calibration",
@@ -21,4 +22,5 @@ __all__ = [
     "roc",
     "samples",
     "split_design",
+    "state_control",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,6 @@ def _spread(values: np.ndarray) -> np.ndarray:
     """Positions for labels: close to their values, no closer to each other than one step."""
     order = np.argsort(values)
     out = values.astype(float).copy()
-    for before, after in zip(order[:-1], order[1:]):
+    for before, after in itertools.pairwise(order):
         out[after] = max(out[after], out[before] + _LABEL_STEP)
     return out - (out.mean() - values.mean())

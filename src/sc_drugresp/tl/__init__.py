@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from ._embed import embed
     from ._evaluate import evaluate
     from ._predict_response import predict_response
+    from ._state_control import state_control
     from ._train_response import train_response
 
-__all__ = ["FineTuning", "aggregate", "embed", "evaluate", "predict_response", "train_response"]
+__all__ = ["FineTuning", "aggregate", "embed", "evaluate", "predict_response", "state_control", "train_response"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from .._docs import doc_copy, doc_data, doc_key_added, doc_modality, doc_params
 from .._keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
 from .._logging import logger
 from ._inputs import read_column, read_groups
+from ._trust import log_odds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +64,8 @@ def aggregate(
 
     `.uns['predicted_response' | key_added]['samples']` : :class:`pandas.DataFrame`
         One row per sample: `call`, `mean`, `mean_low`, `mean_high`, `worst`, `worst_low`, `worst_high`, `worst_clone`,
-        `fraction_sensitive`, `fraction_ood`, `n_cells` and what the interval covers. The score is P(sensitive).
+        `fraction_sensitive`, `fraction_ood`, `n_cells` and what the interval covers; `bag`, the score of a model of whole
+        samples, if there were at least 30 of them in training. The score is P(sensitive).
 
     Raises
     ------
@@ -115,6 +117,7 @@ def _table(
 ) -> pd.DataFrame:
     import pandas as pd
 
+    from .._eval.bags import BagModel
     from .._eval.patients import SampleSpread, aggregate_samples
 
     saved = adata.uns[keys.uns].get("spread", {})
@@ -125,6 +128,12 @@ def _table(
     prob = adata.obs[keys.prob].to_numpy(dtype=np.float64)[keep]
     names = groups[keep]
     table = aggregate_samples(prob, names, clones=None if clones is None else clones[keep], spread=spread, rng=rng)
+    bags = adata.uns[keys.uns].get("bags")
+    if bags:
+        coef = {"coef": np.asarray(bags["coef"])}
+        rows = np.isfinite(prob)
+        fitted = BagModel.from_dict(dict(bags), coef)
+        table["bag"] = fitted.probability(names[rows], logits=log_odds(prob[rows])).reindex(table.index)
     ood = adata.obs[keys.ood].to_numpy(dtype=bool)[keep]
     table["fraction_ood"] = pd.Series(ood).groupby(names).mean().reindex(table.index).to_numpy()
     base = "mean" if score == "mean" else "worst"

@@ -9,12 +9,10 @@ import numpy as np
 
 from .._keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN
 from .._logging import warn
-from ._trust import Trust, read_states
+from ._trust import Trust, log_odds, read_states
 
 if TYPE_CHECKING:
     from ..models._response import ResponseModel
-
-_CLIP = 1e-6
 
 
 @dataclass
@@ -59,7 +57,7 @@ def combine(members: list[Member]) -> Member:
         return members[0]
     usable = np.all([member.usable for member in members], axis=0)
     prob, low, high = (
-        _expit(np.mean([_logit(getattr(member, name)) for member in members], axis=0))
+        _expit(np.mean([log_odds(getattr(member, name)) for member in members], axis=0))
         for name in ("prob", "low", "high")
     )
     sets = np.any([member.sets for member in members], axis=0)
@@ -119,6 +117,9 @@ def summarize(members: list[Member], combined: Member, threshold: float | None) 
     spread = members[0].trust.spread
     if spread is not None and np.isfinite(spread.between_sd):
         out["spread"] = {"between_sd": spread.between_sd, "df": int(spread.df), "n_samples": int(spread.n_samples)}
+    bags = members[0].trust.bags
+    if bags is not None and bags.available and len(members) == 1:
+        out["bags"] = bags.to_dict() | bags.arrays()
     return out
 
 
@@ -132,11 +133,6 @@ def _describe(model: ResponseModel) -> dict[str, Any]:
         "data_hash": info["data_hash"],
         "metrics": {name: value for name, value in info["metrics"].items() if value is not None},
     }
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    p = np.clip(p, _CLIP, 1 - _CLIP)
-    return np.log(p / (1 - p))
 
 
 def _expit(x: np.ndarray) -> np.ndarray:

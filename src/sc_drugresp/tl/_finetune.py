@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,14 +10,50 @@ import numpy as np
 from .. import models
 from .._keys import EmbeddingKeys
 from .._logging import warn
+from ..models._load import model_class
 from ..models._registry import find
-from ._represent import warn_low_coverage
+from ._represent import check_same_checkpoint, warn_low_coverage
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
     from .._train.finetune import Tuned
+    from .._train.options import FineTuning
     from ..models._response import ResponseModel
+
+
+def tuning_options(
+    model: str | None, mode: str, head: str, options: dict[str, Any]
+) -> tuple[FineTuning, dict[str, Any]]:
+    """Check what was asked for before anything is loaded; settings of tuning, and options of the encoder.
+
+    Raises
+    ------
+    ValueError
+        No foundation model is named, the head has no gradient, or a setting is out of its range.
+    TypeError
+        There is no such option.
+    """
+    from .._train.finetune import check_head
+    from .._train.options import FineTuning
+
+    if model is None or find(model)[0].kind != "encoder":
+        msg = (
+            f"mode={mode!r} tunes a foundation model: name one with `model=`, found {model!r}. "
+            f"Available: {models.available('encoder')}."
+        )
+        raise ValueError(msg)
+    check_head(head)
+    tuning, encoder_options = FineTuning.take(options)
+    known = {field.name for field in fields(model_class(find(model)[0]).Config)}
+    unknown = sorted(encoder_options.keys() - known)
+    if unknown:
+        msg = (
+            f"Unknown option {unknown[0]!r}. Options of tuning: {sorted(FineTuning.names())}; "
+            f"options of {model!r}: {sorted(known)}."
+        )
+        raise TypeError(msg)
+    return tuning, encoder_options
 
 
 def finetune_response(
@@ -40,27 +77,26 @@ def finetune_response(
     Raises
     ------
     ValueError
-        No foundation model is named, or there are too few samples.
+        No foundation model is named, there are too few samples, or `start` is another kind of model.
+    TypeError
+        There is no such option.
     """
-    from .._train.finetune import finetune, split_samples
-    from .._train.options import FineTuning
+    from .._train.finetune import finetune
+    from .._train.held_out import split_samples
 
-    if model is None or find(model)[0].kind != "encoder":
-        msg = (
-            f"mode={mode!r} tunes a foundation model: name one with `model=`, found {model!r}. "
-            f"Available: {models.available('encoder')}."
-        )
-        raise ValueError(msg)
-    tuning, encoder_options = FineTuning.take(options)
+    tuning, encoder_options = tuning_options(model, mode, head, options)
+    assert model is not None
     rows = np.flatnonzero(y >= 0)
     y, groups = y[rows].astype(np.int64), groups[rows]
     train, held_out = split_samples(y, groups, validation=tuning.validation, seed=rng, force=tuning.force)
+    if start is not None:
+        _check_start(start, model, head, encoder_options)
     encoder = models.load(model, checkpoint=checkpoint, **encoder_options)
+    if start is not None:
+        check_same_checkpoint(encoder.checkpoint, start.representation)
     source = encoder.read(adata, layer)
     warn_low_coverage(source, encoder)
     tokens = encoder.tokenize(source, rows=rows, rng=rng)
-    if start is not None:
-        continue_from(encoder, start)
     tuned = finetune(
         encoder,
         tokens,
@@ -72,7 +108,7 @@ def finetune_response(
         seed=rng,
         train=train,
         held_out=held_out,
-        start=None if start is None else start.head,
+        start=start,
     )
     description = {
         "kind": "encoder",
@@ -110,21 +146,29 @@ def _response_model(
     info = describe_training(logits, y, groups, values) | info
     info["comparison"] = comparison
     info["trainable"], info["parameters"], info["adapted"] = tuned.trainable, tuned.total, tuned.adapted
-    if len(comparison) == 2 and not comparison[1]["held_out_loss"] < comparison[0]["held_out_loss"]:
-        warn("Tuning did not improve on the frozen model on held-out samples; see .info['comparison'].")
+    if comparison:
+        *others, last = (row["held_out_loss"] for row in comparison)
+        if not last < min(others):
+            warn("Tuning did not improve on the frozen model on held-out samples; see .info['comparison'].")
     return ResponseModel(tuned.head, description, info, states, None, tuned.adapter, tuned.weights, tuned.history)
 
 
-def continue_from(encoder: Any, start: ResponseModel) -> None:
-    """Begin with an earlier model: its tuned weights become part of the base.
+def _check_start(start: ResponseModel, model: str, head: str, options: dict[str, Any]) -> None:
+    """Refuse an earlier model that training cannot go on from.
 
     Raises
     ------
     ValueError
-        The earlier model has another base checkpoint.
+        It reads another embedding, or has another head.
     """
-    from .._train.adapters import apply_tuned
-    from ._represent import check_same_checkpoint
-
-    check_same_checkpoint(encoder.checkpoint, start.representation)
-    apply_tuned(encoder, start, merge=True)
+    how = start.representation
+    before, now = ({"model": how["model"], "options": how["options"]}, {"model": model, "options": options})
+    if how["kind"] != "encoder" or before != now:
+        msg = (
+            f"`start` reads {how['use_rep']!r} ({before}), training was asked for {now}. Continue with the same model "
+            "and options."
+        )
+        raise ValueError(msg)
+    if start.head.kind != head:
+        msg = f"`start` has a {start.head.kind!r} head, training was asked for head={head!r}. Use the same head."
+        raise ValueError(msg)

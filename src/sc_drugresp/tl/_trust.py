@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._eval.bags import BagModel, fit_bags
 from .._eval.calibration import Calibration, fit_calibration
 from .._eval.conformal import Conformal, fit_conformal
 from .._eval.metrics import classification_metrics, sample_scores
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from .._eval._samples import State
     from ..models._response import ResponseModel
 
-CALIBRATION, CONFORMAL, REFERENCE, SPREAD = "calibration", "conformal", "ood", "spread"
+CALIBRATION, CONFORMAL, REFERENCE, SPREAD, BAGS = "calibration", "conformal", "ood", "spread", "bags"
 MIN_REFERENCE = 20
 States = dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
 
@@ -46,7 +47,10 @@ def fit_states(
     if usable.sum() >= MIN_REFERENCE:
         fitted[REFERENCE] = fit_ood(values[usable], groups[usable], y=y[usable], rng=rng)
     if calibration.is_calibrated:
-        fitted[SPREAD] = fit_spread(calibration.probability(logits[held]), y[held], groups[held])
+        prob = calibration.probability(logits[held])
+        fitted[SPREAD] = fit_spread(prob, y[held], groups[held])
+        if not sample_scores(y[held], prob, groups[held]).n_mixed:
+            fitted[BAGS] = fit_bags(y[held], groups[held], logits=log_odds(prob))
     return {name: (state.to_dict(), state.arrays()) for name, state in fitted.items()}
 
 
@@ -58,6 +62,7 @@ class Trust:
     conformal: Conformal
     reference: OODReference | None
     spread: SampleSpread | None
+    bags: BagModel | None
 
 
 def read_states(model: ResponseModel) -> Trust:
@@ -66,7 +71,14 @@ def read_states(model: ResponseModel) -> Trust:
     conformal = Conformal.from_dict(*model.states[CONFORMAL])
     reference = OODReference.from_dict(*model.states[REFERENCE]) if REFERENCE in model.states else None
     spread = SampleSpread.from_dict(*model.states[SPREAD]) if SPREAD in model.states else None
-    return Trust(calibration, conformal, reference, spread)
+    bags = BagModel.from_dict(*model.states[BAGS]) if BAGS in model.states else None
+    return Trust(calibration, conformal, reference, spread, bags)
+
+
+def log_odds(prob: np.ndarray) -> np.ndarray:
+    """Logit of a probability, kept finite."""
+    clipped = np.clip(prob, 1e-6, 1 - 1e-6)
+    return np.log(clipped / (1 - clipped))
 
 
 def describe_training(logits: np.ndarray, y: np.ndarray, groups: np.ndarray, values: np.ndarray) -> dict[str, Any]:
