@@ -139,7 +139,7 @@ def _fit_trees(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, rng: 
     shift = np.repeat(roots[:-1], [len(tree) for tree in nodes])
     flat = np.concatenate(nodes)
     return TreeHead(
-        baseline=np.float64(np.ravel(model._baseline_prediction)[0]),
+        baseline=np.asarray(np.ravel(model._baseline_prediction)[0], dtype=np.float64),
         roots=roots[:-1],
         feature=flat["feature_idx"].astype(np.int64),
         threshold=flat["num_threshold"].astype(np.float64),

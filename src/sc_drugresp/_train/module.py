@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -19,8 +17,6 @@ from .heads import balanced_weights
 from .samplers import balanced_batches, in_order, set_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from .._data import Tokens
     from ..models._encoder import CellEncoder
     from .options import FineTuning
@@ -28,6 +24,9 @@ if TYPE_CHECKING:
 
 class TorchHead(nn.Module):
     """A fitted head as a module: standardize, then linear layers with ReLU between them; one logit."""
+
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, head: LinearHead | MLPHead) -> None:
         super().__init__()
@@ -42,9 +41,10 @@ class TorchHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Log-odds of `sensitive`, shape `(cells,)`."""
         x = (x - self.mean) / self.scale
-        for layer in self.layers[:-1]:
+        *hidden, last = self.layers
+        for layer in hidden:
             x = F.relu(layer(x))
-        x = self.layers[-1](x)
+        x = last(x)
         return x[:, 0] if x.shape[1] == 1 else x[:, 1] - x[:, 0]
 
     def to_head(self) -> LinearHead | MLPHead:
@@ -85,7 +85,7 @@ class ResponseModule(pl.LightningModule):
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_loss = float("inf")
-        self._losses: list[float] = []
+        self._losses: list[Tensor] = []
         self._logits: list[np.ndarray] = []
 
     # Data -----------------------------------------------------------------------------------------------------------
@@ -125,18 +125,27 @@ class ResponseModule(pl.LightningModule):
         """Log-odds of `sensitive`, shape `(cells,)`."""
         return self.head(self.encoder(batch).float())
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        """Dropout of a step depends on the seed and the number of the step: resuming changes nothing."""
-        state = torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
-        torch.random.set_rng_state(state.get_state())
+    def on_train_start(self) -> None:
+        """A run that had stopped before it was continued stops again."""
+        self.trainer.should_stop = self.exhausted
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout depends on the seed, the epoch and the batch alone: resuming changes nothing."""
+        words = np.random.SeedSequence([self.seed, self.current_epoch, batch_idx]).generate_state(2)
+        number = int(words[0]) << 31 | int(words[1]) >> 1
+        torch.random.set_rng_state(torch.Generator().manual_seed(number).get_state())
         if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index or 0].manual_seed(self.seed * 1_000_003 + self.global_step)
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(number)
 
     def training_step(self, batch: tuple[dict[str, Tensor], Tensor], _: int) -> Tensor:
-        """Cross-entropy of a batch; cells were drawn balanced, sets are weighted by class."""
+        """Cross-entropy of a batch. Cells were drawn balanced; a set with both classes is weighted."""
         inputs, y = batch
-        loss = F.binary_cross_entropy_with_logits(self(inputs), y)
-        self._losses.append(float(loss.detach()))
+        weight = None
+        if self.encoder.set_based:
+            share = y.mean()
+            weight = torch.where(y > 0.5, 1 - share, share) * 2 if 0 < share < 1 else None
+        loss = F.binary_cross_entropy_with_logits(self(inputs), y, weight=weight)
+        self._losses.append(loss.detach())
         self.log("loss", loss, prog_bar=True, batch_size=len(y))
         return loss
 
@@ -151,22 +160,25 @@ class ResponseModule(pl.LightningModule):
         loss, auroc = held_out_scores(logits, y, groups)
         self.log("held_out_loss", loss, prog_bar=True)
         self.log("held_out_auroc", auroc, prog_bar=True)
-        if self.trainer.sanity_checking:
-            return
-        train_loss = float(np.mean(self._losses)) if self._losses else float("nan")
-        self._losses.clear()
-        row = {
-            "epoch": float(self.current_epoch + 1),
-            "loss": train_loss,
-            "held_out_loss": loss,
-            "held_out_auroc": auroc,
-        }
-        self.history.append(row)
+        self._record({"held_out_loss": loss, "held_out_auroc": auroc})
         if loss < self.best_loss:
-            self.best_loss, self.best = (
-                loss,
-                {name: value.detach().cpu().clone() for name, value in self.trained().items()},
-            )
+            self.best_loss = loss
+            self.best = {name: value.detach().cpu().clone() for name, value in self.trained().items()}
+        self.trainer.should_stop = self.trainer.should_stop or self.exhausted
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the held-out loss has not fallen for `patience` epochs, or is no number."""
+        losses = [row.get("held_out_loss", np.nan) for row in self.history]
+        if not losses or not len(self.held_out):
+            return False
+        return not np.isfinite(losses[-1]) or len(losses) - 1 - int(np.argmin(losses)) >= self.options.patience
+
+    def _record(self, scores: dict[str, float]) -> None:
+        """Note the epoch in the history."""
+        loss = float(torch.stack(self._losses).mean()) if self._losses else float("nan")
+        self._losses.clear()
+        self.history.append({"epoch": float(self.current_epoch + 1), "loss": loss, **scores})
 
     def held_out_logits(self) -> np.ndarray:
         """Logits of the held-out cells, in the order of `held_out`."""
@@ -177,9 +189,8 @@ class ResponseModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Without held-out samples the last epoch is kept and its training loss noted."""
-        if len(self.held_out) == 0:
-            self.history.append({"epoch": float(self.current_epoch + 1), "loss": float(np.mean(self._losses))})
-            self._losses.clear()
+        if not len(self.held_out):
+            self._record({})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW with one rate for the encoder and one for the head."""
@@ -198,7 +209,16 @@ class ResponseModule(pl.LightningModule):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def restore_best(self) -> None:
-        """Go back to the epoch with the lowest held-out loss."""
+        """Go back to the epoch with the lowest held-out loss.
+
+        Raises
+        ------
+        RuntimeError
+            The loss was no number in any epoch.
+        """
+        if not self.history or not np.isfinite(self.best_loss if len(self.held_out) else self.history[-1]["loss"]):
+            msg = "Training diverged: the loss is no finite number. Lower `learning_rate`, or use precision='32-true'."
+            raise RuntimeError(msg)
         parameters = dict(self.named_parameters())
         with torch.no_grad():
             for name, value in self.best.items():
@@ -240,25 +260,6 @@ def held_out_scores(logits: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tu
     loss = float(log_loss(y, prob, labels=[0, 1], sample_weight=weights))
     both = len(np.unique(y)) == 2
     return loss, float(roc_auc_score(y, logits, sample_weight=weights)) if both else float("nan")
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Lightning's advice on workers and hardware is not for our users."""
-    import logging
-
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [log.level for log in loggers]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\..*")
-        warnings.filterwarnings("ignore", message=r".*(num_workers|GPU available|isinstance\(treespec).*")
-        for log in loggers:
-            log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for log, level in zip(loggers, levels):
-                log.setLevel(level)
 
 
 def _linear(weight: np.ndarray, bias: np.ndarray) -> nn.Linear:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
 Mode = Literal["lora", "full"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class FineTuning:
     batch_size, accumulate
         Cells in a batch, and batches in a step.
     max_cells_per_set
-        Most cells in a set of a set-based model.
+        Most cells in a training set of a set-based model; larger samples are split at random in every epoch.
     precision
-        `'auto'` uses bfloat16 where a GPU has it, otherwise float32.
+        `'32-true'`, `'bf16-mixed'` or `'16-mixed'`; `'auto'` uses bfloat16 where a GPU has it, otherwise float32.
     gradient_checkpointing
         Recompute activations to save memory; `'auto'` on GPUs.
     validation
@@ -57,7 +58,7 @@ class FineTuning:
     batch_size: int = 32
     accumulate: int = 1
     max_cells_per_set: int = 1_000
-    precision: str = "auto"
+    precision: Precision = "auto"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
     validation: float = 0.25
     merge: bool = False
@@ -73,6 +74,9 @@ class FineTuning:
             if not getattr(self, name) > 0:
                 msg = f"`{name}` must be positive, found {getattr(self, name)!r}."
                 raise ValueError(msg)
+        if self.precision not in get_args(Precision):
+            msg = f"`precision` must be one of {get_args(Precision)}, found {self.precision!r}."
+            raise ValueError(msg)
         if not 0 < self.validation < 1 or not 0 <= self.dropout < 1:
             msg = (
                 f"`validation` must lie in (0, 1) and `dropout` in [0, 1), found {self.validation} and {self.dropout}."

@@ -21,18 +21,23 @@ def balanced_batches(y: np.ndarray, groups: np.ndarray, *, batch_size: int, seed
 
 
 def set_batches(y: np.ndarray, groups: np.ndarray, *, max_cells: int, seed: int, epoch: int) -> list[list[int]]:
-    """Batches for set-based models: cells of one sample, classes in turn, so that both are seen equally often."""
+    """Batches for set-based models: cells of one sample, both classes and all samples of a class equally often.
+
+    A sample with more than `max_cells` cells is split at random into parts that take turns.
+    """
     rng = np.random.default_rng([seed, epoch])
-    sets: dict[int, list[list[int]]] = {0: [], 1: []}
+    parts: dict[int, list[list[np.ndarray]]] = {0: [], 1: []}
     for group in np.unique(groups):
         cells = rng.permutation(np.flatnonzero(groups == group))
-        parts = np.array_split(cells, -(-len(cells) // max_cells))
-        sets[int(y[cells].mean() >= 0.5)] += [np.sort(part).tolist() for part in parts]
-    longest = max(len(parts) for parts in sets.values())
+        label = int(y[cells].mean() >= 0.5)
+        parts[label].append(np.array_split(cells, -(-len(cells) // max_cells)))
+    longest = max(sum(map(len, samples)) for samples in parts.values())
     out: list[list[int]] = []
-    for label in (0, 1):
-        parts = [sets[label][i] for i in rng.permutation(len(sets[label]))]
-        out += (parts * -(-longest // max(len(parts), 1)))[:longest]
+    for samples in parts.values():
+        order = rng.permutation(len(samples))
+        for i in range(longest if len(order) else 0):
+            sample = samples[order[i % len(order)]]
+            out.append(np.sort(sample[i // len(order) % len(sample)]).tolist())
     return [out[i] for i in rng.permutation(len(out))]
 
 
