@@ -25,7 +25,7 @@ def test_fit_is_the_penalized_maximum_of_the_sample_weighted_likelihood() -> Non
     z, y, groups = cohort(10, np.random.default_rng(0))
     fitted = fit_calibration(z, y, groups, n_boot=10)
     weights = 1 / np.bincount(groups)[groups]
-    prior = 2.5 / np.sqrt(np.cov(z, aweights=weights, ddof=0))
+    prior = 5.0 / np.sqrt(np.cov(z, aweights=weights, ddof=0))
 
     def loss(x: np.ndarray) -> float:
         sign = np.where(y == 1, 1, -1)

@@ -78,6 +78,56 @@ def test_thresholds_come_from_left_out_samples_not_from_neighbors_of_the_same_sa
     assert by_sample > 1.3 * mixed
 
 
+def fitted_pca(genes: np.ndarray):
+    from sklearn.decomposition import PCA
+
+    def embed(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pca = PCA(20, random_state=0).fit(genes[train])
+        return pca.transform(genes[train]), pca.transform(genes[test])
+
+    return embed
+
+
+def genes_of(n_samples: int, rng: np.random.Generator, programs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    groups = np.repeat(np.arange(n_samples), 40)
+    activity = rng.normal(size=(len(groups), len(programs))) + rng.normal(0, 0.5, (n_samples, len(programs)))[groups]
+    return activity @ programs + rng.normal(size=(len(groups), programs.shape[1])), groups
+
+
+def test_foreign_cells_squeezed_by_a_fitted_encoder_are_found_as_a_sample() -> None:
+    """PCA of the training cells has no axis for what is foreign: every such cell lands among the training cells."""
+    rng = np.random.default_rng(20)
+    programs = rng.normal(size=(5, 200))
+    genes, groups = genes_of(12, rng, programs)
+    foreign, other = genes_of(4, rng, 0.3 * rng.normal(size=(5, 200)))
+    same, new = genes_of(12, rng, programs)
+    rows = np.arange(len(genes))
+    every = fitted_pca(np.concatenate([genes, foreign, same]))
+    X, Z = every(rows, np.arange(len(genes), len(genes) + len(foreign)))
+    N = every(rows, np.arange(len(genes) + len(foreign), len(genes) + len(foreign) + len(same)))[1]
+    reference = fit_ood(X, groups, embed=fitted_pca(genes))
+    assert reference.score(Z).flag.mean() < 0.2  # cell by cell nothing is seen
+    assert reference.score(Z, groups=other).flag.all()
+    assert "squeezed" in reference.score(Z, groups=other).reasons()[0]
+    assert reference.score(N, groups=new).flag.mean() < 0.15
+    assert not reference.score(X, groups=groups).flag.any()  # known cells are not judged by distance
+    assert not reference.score(X).flag.any()
+    # Left-out samples must be embedded by an encoder that never saw them, else every new sample looks squeezed.
+    naive = fit_ood(X, groups)
+    assert naive.whole[1, 0] > reference.whole[1, 0] + 0.1
+
+
+def test_sample_that_is_shifted_as_a_whole_is_found_and_new_samples_are_not() -> None:
+    rng = np.random.default_rng(21)
+    X, groups, y = cells(20, rng, between=0.3)
+    reference = fit_ood(X, groups, y=y)
+    new, names, _ = cells(100, rng, between=0.3)
+    shift = reference.score(new, groups=names).codes & (128 + 256)
+    assert (shift[::60] > 0).mean() < 0.06
+    result = reference.score(cells(2, rng, between=0.3, shift=1.2)[0], groups=np.repeat(["a", "b"], 60))
+    assert all("as a whole" in text for text in result.reasons())
+
+
 def test_reference_is_bounded_balanced_and_reproducible() -> None:
     rng = np.random.default_rng(5)
     groups = np.repeat([0, 1, 2], [3000, 300, 100])

@@ -33,7 +33,7 @@ MIN_SAMPLES, MIN_PER_CLASS = 4, 2
 """Held-out samples, in all and per class, below which a probability is not calibrated."""
 MIN_SAMPLES_ISOTONIC = 20
 """Isotonic regression bends to every sample; with fewer the two numbers of the logistic map generalize better."""
-_PRIOR_SD = 2.5
+_PRIOR_SD = 5.0
 """Of the slope per SD of the logits; it keeps separated classes finite and is far from binding otherwise."""
 _GRID = 128
 _BINS_PER_SAMPLE = 50

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._samples import State, check_labels, encode_groups, equal_weights, weighted_quantile
+from ._distances import MIN_CELLS, SampleSums, Space, blocks, check_embedding, mean_cosine
+from ._samples import State, check_labels, encode_groups, equal_weights, sample_classes, weighted_quantile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ._samples import BoolArray, FloatArray, IntArray
 
 MAX_REFERENCE = 2_000
-N_COMPONENTS = 64
 COLLAPSED = 0.98
 MIN_COVERAGE = 0.8
 DEPTH_MARGIN = 2.0
@@ -34,10 +34,16 @@ REASONS = {
     16: "embedding collapsed (cells are nearly identical)",
     32: "other species than the training cells",
     64: "no embedding (no gene that the model knows is expressed)",
+    128: "the sample as a whole lies far from the training samples",
+    256: "cells of the sample vary much less than in training samples (squeezed by the encoder)",
 }
 """Bits of `OODResult.codes` and their meaning."""
-_KNN, _MAHALANOBIS, _GENES, _DEPTH, _COLLAPSE, _SPECIES, _EMPTY = REASONS
-_BLOCK = 8_192
+_KNN, _MAHALANOBIS, _GENES, _DEPTH, _COLLAPSE, _SPECIES, _EMPTY, _SHIFT, _SPREAD = REASONS
+MIN_SAMPLES = 3
+"""Training samples from which samples as a whole are compared."""
+MAX_FOLDS = 10
+_SAME, _TWINS = 1e-3, 2
+"""A cell this near (in thresholds) is the reference cell; a sample with so many of them is a training sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +59,8 @@ class OODReference(State):
     depth_high: float
     species: str | None
     training_cosine: float
+    fitted: bool
+    """Whether the encoder was fitted to the training cells; these are then not judged by distance, see `score`."""
     note: str
     center: FloatArray
     scale: FloatArray
@@ -63,11 +71,14 @@ class OODReference(State):
     there are more dimensions than axes, the length of what the axes leave out."""
     means: FloatArray
     precision: FloatArray
+    whole: FloatArray
+    """Of samples as a whole: mean and SD over left-out samples of the log shift (row 0) and the log spread (row 1)."""
 
     def score(
         self,
         X: ArrayLike,
         *,
+        groups: ArrayLike | None = None,
         gene_coverage: ArrayLike | None = None,
         depth: ArrayLike | None = None,
         species: str | None = None,
@@ -77,7 +88,12 @@ class OODReference(State):
         Parameters
         ----------
         X
-            Embedding of cells, `(n, d)`, from the encoder that made the reference. Rows of `NaN` are flagged.
+            Embedding of cells, `(n, d)`, from the encoder that made the reference. Rows of `NaN` are flagged. Cells of
+            the reference are recognized: if the encoder was fitted to them, they and their samples are not judged by
+            distance.
+        groups
+            Sample of each cell. With it, samples are also judged as a whole: an encoder that was fitted to the training
+            cells squeezes foreign cells together right among them, where no single cell stands out.
         gene_coverage
             Share of each cell's counts that falls on genes known to the encoder.
         depth
@@ -94,18 +110,29 @@ class OODReference(State):
         ValueError
             The embedding has another width, or values that are infinite.
         """
-        cells = _check_embedding(X, len(self.center))
+        cells = check_embedding(X, len(self.center))
         n = len(cells)
         codes = np.zeros(n, dtype=np.intp)
         knn, maha, empty = np.empty(n), np.empty(n), np.zeros(n, dtype=bool)
-        finder = _neighbors(self.cells, self.k)
-        for rows, block in _blocks(cells):
+        samples = np.zeros(n, dtype=np.intp) if groups is None else encode_groups(groups, n)[0]
+        sums = SampleSums(int(samples.max(initial=-1)) + 1, len(self.precision))
+        same = np.zeros(n, dtype=bool)
+        space = Space(self.center, self.scale, self.components, self.cells, self.means, self.precision)
+        for rows, block in blocks(cells):
             empty[rows] = np.isnan(block).any(axis=1)
-            points = _coordinates((np.where(np.isnan(block), 0.0, block) - self.center) / self.scale, self.components)
-            knn[rows] = finder.kneighbors(points.astype(np.float32))[0][:, -1]
-            maha[rows] = _mahalanobis(points, self.means, self.precision)
+            points = space.points(block)
+            knn[rows], first, maha[rows] = space.distances(points, self.k)
+            same[rows] = first < _SAME * self.knn_threshold
+            sums.add(points[~empty[rows]], samples[rows][~empty[rows]])
         codes[knn > self.knn_threshold] |= _KNN
         codes[maha > self.mahalanobis_threshold] |= _MAHALANOBIS
+        ratio = np.maximum(knn / self.knn_threshold, maha / self.mahalanobis_threshold)
+        if groups is not None:
+            codes |= self._judge_samples(sums)[samples]
+            same |= np.bincount(samples, same, minlength=len(sums.n))[samples] >= _TWINS
+        if self.fitted:
+            # An encoder spreads the cells that it was fitted to wider than any new ones; they are known anyway.
+            codes[same], ratio[same] = 0, np.minimum(ratio[same], 1.0)
         if gene_coverage is not None:
             codes[_per_cell(gene_coverage, n, "gene_coverage") < MIN_COVERAGE] |= _GENES
         if depth is not None:
@@ -120,9 +147,23 @@ class OODReference(State):
             codes |= _COLLAPSE
         if species is not None and self.species is not None and species.lower() != self.species.lower():
             codes |= _SPECIES
-        ratio = np.maximum(knn / self.knn_threshold, maha / self.mahalanobis_threshold)
         codes[empty], ratio[empty] = _EMPTY, np.nan
         return OODResult(ratio, codes > 0, codes, knn, maha, cosine, "; ".join(filter(None, [self.note, *notes])))
+
+    def _judge_samples(self, sums: SampleSums) -> IntArray:
+        """Bits of each sample: beyond the 99 % prediction limit for one more training sample."""
+        from scipy.stats import t
+
+        codes = np.zeros(len(sums.n), dtype=np.intp)
+        large = sums.n >= MIN_CELLS
+        if self.n_samples < MIN_SAMPLES or not np.isfinite(self.whole).all() or not large.any():
+            return codes
+        shift, spread = sums.shift_and_spread(self.means, self.precision)
+        unit = self.whole[:, 1] * np.sqrt(1 + 1 / self.n_samples)
+        df = self.n_samples - 1
+        codes[large & (shift > self.whole[0, 0] + t.ppf(0.99, df) * unit[0])] |= _SHIFT
+        codes[large & (spread < self.whole[1, 0] - t.ppf(0.99, df) * unit[1])] |= _SPREAD
+        return codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +230,7 @@ def fit_ood(
     groups: ArrayLike,
     *,
     y: ArrayLike | None = None,
+    embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None = None,
     depth: ArrayLike | None = None,
     species: str | None = None,
     k: int = 10,
@@ -199,8 +241,9 @@ def fit_ood(
     """Learn what is usual among the training samples.
 
     A cell is unusual if its distance to the k-th neighbor, or to the nearer class mean, exceeds the `quantile` of the
-    distances that cells of a training sample have to the other samples: a new sample may differ as much as the training
-    samples differ from each other.
+    distances that cells of left-out training samples have to the others: a new sample may differ as much as the training
+    samples differ from each other. A sample is unusual if its mean lies farther from both classes, or its cells vary less,
+    than 99 % of further training samples would by the t prediction interval of left-out samples.
 
     Parameters
     ----------
@@ -210,6 +253,9 @@ def fit_ood(
         Sample of each cell.
     y
         1 = sensitive, 0 = resistant. `None` treats all cells as one class.
+    embed
+        For an encoder that was fitted to these cells: `embed(train, test)` fits it to some rows and gives the embeddings of
+        both sets of rows. Without it, left-out samples look better known than a new one would.
     depth
         Total counts of each cell, for the usual range of depth (widened twofold on both sides).
     species
@@ -217,7 +263,7 @@ def fit_ood(
     k
         Which neighbor counts.
     quantile
-        Of the distances between left-out samples and the rest, every sample weighing the same.
+        Of the distances of left-out samples, every sample weighing the same.
     max_cells
         Cells that are kept, balanced over samples and classes.
     rng
@@ -230,7 +276,7 @@ def fit_ood(
     Raises
     ------
     ValueError
-        Fewer than 20 cells, or values that are not finite.
+        Fewer than 20 cells, all cells alike, or values that are not finite.
 
     Examples
     --------
@@ -241,43 +287,28 @@ def fit_ood(
     >>> reference.score(np.full((1, 8), 9.0)).flag.tolist()
     [True]
     """
-    cells = _check_embedding(X)
+    cells = check_embedding(X)
     n = len(cells)
     if n < 20:
         msg = f"A reference needs at least 20 training cells, found {n}."
         raise ValueError(msg)
+    if any(np.isnan(block).any() for _, block in blocks(cells)):
+        msg = "`X` has cells with values that are not finite; fit on the cells that have an embedding."
+        raise ValueError(msg)
     codes, names = encode_groups(groups, n)
     labels = np.zeros(n, dtype=np.intp) if y is None else check_labels(y, n)
     picked = _balanced(codes * 2 + labels, max_cells, np.random.default_rng(rng))
-    training_cosine = mean_cosine(cells)
-    cells, labels, owner = cells[picked].astype(np.float64), labels[picked], codes[picked]
-    if not np.isfinite(cells).all():
-        msg = "`X` has cells with values that are not finite; fit on the cells that have an embedding."
-        raise ValueError(msg)
-    center, spread = cells.mean(axis=0), cells.std(axis=0)
-    if not spread.max() > 0:
-        msg = "All training cells have the same embedding: nothing can be called unusual. Check the encoder and its input."
-        raise ValueError(msg)
-    scale = np.where(spread > 1e-8 * spread.max(), spread, 1.0)
-    k = max(1, min(k, len(cells) // 2))
-    components = _principal_axes((cells - center) / scale)
-    points = _coordinates((cells - center) / scale, components)
-    cells = points.astype(np.float32)
-    means, precision = _classes(points, labels)
-    note = ""
+    k = max(1, min(k, len(picked) // 2))
+    space = Space.of(cells[picked].astype(np.float64), labels[picked])
+    note, whole = "", np.full((2, 2), np.nan)
     if len(names) > 1:
-        knn, maha = np.empty(len(cells)), np.empty(len(cells))
-        for sample in np.unique(owner):
-            own = owner == sample
-            rest = cells[~own]
-            knn[own] = _neighbors(rest, min(k, len(rest))).kneighbors(cells[own])[0][:, -1]
-            maha[own] = _mahalanobis(points[own], *_classes(points[~own], labels[~own]))
-        weights = equal_weights(np.unique(owner, return_inverse=True)[1])
+        knn, maha, whole = _left_out(cells, labels, codes, picked, k, embed)
+        weights = equal_weights(np.unique(codes[picked], return_inverse=True)[1])
     else:
         note = "one training sample: distances within it set the thresholds, so new samples are flagged too often"
-        knn = _neighbors(cells, k + 1).kneighbors(cells)[0][:, -1]
-        maha = _mahalanobis(points, means, precision)
-        weights = np.ones(len(cells))
+        # Each cell is its own nearest reference, so the next one counts.
+        knn, _, maha = space.distances(space.points(cells[picked].astype(np.float64)), k + 1)
+        weights = np.ones(len(picked))
     low = high = np.nan
     if depth is not None:
         total, mass = _per_cell(depth, n, "depth"), equal_weights(codes)
@@ -287,59 +318,61 @@ def fit_ood(
         k=k,
         quantile=float(quantile),
         n_samples=len(names),
-        knn_threshold=_at_least_tiny(weighted_quantile(np.asarray(knn, dtype=np.float64), weights, quantile)),
+        knn_threshold=_at_least_tiny(weighted_quantile(knn, weights, quantile)),
         mahalanobis_threshold=_at_least_tiny(weighted_quantile(maha, weights, quantile)),
         depth_low=float(low),
         depth_high=float(high),
         species=species,
-        training_cosine=training_cosine,
+        training_cosine=mean_cosine(cells),
+        fitted=embed is not None,
         note=note,
-        center=center,
-        scale=scale,
-        cells=cells,
-        components=components,
-        means=means,
-        precision=precision,
+        center=space.center,
+        scale=space.scale,
+        cells=space.cells,
+        components=space.components,
+        means=space.means,
+        precision=space.precision,
+        whole=whole,
     )
 
 
-def mean_cosine(X: ArrayLike) -> float:
-    """Mean cosine between pairs of different cells, in one pass over the cells.
-
-    Parameters
-    ----------
-    X
-        Embedding, `(n, d)`; rows with `NaN` are left out. The result is `NaN` for fewer than two cells.
-    """
-    cells = np.asarray(X)
-    total, squares, n = 0.0, 0.0, 0
-    for _, block in _blocks(cells):
-        block = block[~np.isnan(block).any(axis=1)]
-        length = np.linalg.norm(block, axis=1, keepdims=True)
-        units = np.divide(block, length, out=np.zeros_like(block), where=length > 0)
-        total, squares, n = total + units.sum(axis=0), squares + float(np.square(units).sum()), n + len(units)
-    if n < 2:
-        return np.nan
-    # |sum of units|^2 holds every pair twice and each cell with itself once.
-    return float((np.square(total).sum() - squares) / (n * (n - 1)))
-
-
-def _check_embedding(X: ArrayLike, width: int | None = None) -> NDArray[Any]:
-    cells = np.asarray(X)
-    if cells.ndim != 2 or (width is not None and cells.shape[1] != width):
-        msg = f"`X` must be an embedding of shape (cells, {width or 'dimensions'}), found {cells.shape}."
-        raise ValueError(msg)
-    if any(np.isinf(block).any() for _, block in _blocks(cells)):
-        msg = "`X` has values that are infinite."
-        raise ValueError(msg)
-    return cells
-
-
-def _blocks(cells: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
-    """Some thousand cells at once, as float64: the whole embedding is never copied."""
-    for start in range(0, len(cells), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        yield rows, np.asarray(cells[rows], dtype=np.float64)
+def _left_out(
+    cells: NDArray[Any],
+    labels: IntArray,
+    codes: IntArray,
+    picked: IntArray,
+    k: int,
+    embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Distances of the picked cells, and shifts and spreads of samples, in spaces that never saw their sample."""
+    knn, maha, each = np.empty(len(picked)), np.empty(len(picked)), []
+    n_samples = int(codes.max()) + 1
+    # Samples of a class are dealt out in turn, so that every fold keeps both classes.
+    order = np.argsort(sample_classes(labels, codes, n_samples), kind="stable")
+    fold = np.empty(n_samples, dtype=np.intp)
+    fold[order] = np.arange(n_samples) % min(n_samples, MAX_FOLDS)
+    for index in range(int(fold.max()) + 1):
+        here = fold[codes[picked]] == index
+        test, rest = picked[here], picked[~here]
+        if embed is None:
+            known, new = cells[rest].astype(np.float64), cells[test].astype(np.float64)
+        else:
+            train = np.flatnonzero(fold[codes] != index)
+            embedded, found = embed(train, test)
+            known = np.asarray(embedded[np.searchsorted(train, rest)], dtype=np.float64)
+            new = np.asarray(found, dtype=np.float64)
+        space = Space.of(known, labels[rest])
+        points = space.points(new)
+        knn[here], _, maha[here] = space.distances(points, k)
+        own = np.unique(codes[test], return_inverse=True)[1]
+        sums = SampleSums(int(own.max()) + 1, points.shape[1])
+        sums.add(points, own)
+        pairs = np.column_stack(sums.shift_and_spread(space.means, space.precision))
+        each.append(pairs[sums.n >= MIN_CELLS])
+    known_samples = np.concatenate(each)
+    if len(known_samples) < MIN_SAMPLES:
+        return knn, maha, np.full((2, 2), np.nan)
+    return knn, maha, np.column_stack([known_samples.mean(axis=0), known_samples.std(axis=0, ddof=1)])
 
 
 def _per_cell(values: ArrayLike, n: int, name: str) -> FloatArray:
@@ -365,43 +398,3 @@ def _balanced(strata: IntArray, size: int, rng: np.random.Generator) -> IntArray
     turn = np.arange(len(strata)) - np.repeat(np.r_[0, np.cumsum(counts)[:-1]], counts)
     # First cell of each stratum, then the second of each, and so on.
     return np.sort(order[np.argsort(turn, kind="stable")[:size]])
-
-
-def _neighbors(cells: NDArray[np.float32], k: int) -> Any:
-    from sklearn.neighbors import NearestNeighbors
-
-    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(cells)
-
-
-def _principal_axes(cells: FloatArray) -> FloatArray:
-    from sklearn.decomposition import PCA
-
-    n = min(N_COMPONENTS, cells.shape[1], max(len(cells) // 10, 1))
-    solver = "covariance_eigh" if cells.shape[1] < len(cells) else "full"
-    return np.asarray(PCA(n, svd_solver=solver).fit(cells).components_, dtype=np.float64)
-
-
-def _coordinates(values: FloatArray, components: FloatArray) -> FloatArray:
-    """Coordinates along the principal axes, and the length of what they leave out."""
-    along = values @ components.T
-    if len(components) == values.shape[1]:
-        return along
-    across = np.sqrt(np.maximum(np.square(values).sum(axis=1) - np.square(along).sum(axis=1), 0.0))
-    return np.column_stack([along, across])
-
-
-def _classes(points: FloatArray, labels: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Class means and the shared, shrunk precision matrix."""
-    from sklearn.covariance import LedoitWolf
-
-    present, own = np.unique(labels, return_inverse=True)
-    means = np.array([points[labels == k].mean(axis=0) for k in present])
-    fitted = LedoitWolf(assume_centered=True).fit(points - means[own])
-    return means, np.asarray(fitted.precision_, dtype=np.float64)
-
-
-def _mahalanobis(points: FloatArray, means: FloatArray, precision: FloatArray) -> FloatArray:
-    """Distance to the nearest class mean."""
-    root = np.linalg.cholesky(precision)
-    gaps = (points @ root)[:, None, :] - means @ root
-    return np.asarray(np.sqrt(np.square(gaps).sum(axis=2)).min(axis=1))
