@@ -63,7 +63,7 @@ def test_page_is_well_formed_self_contained_and_escaped(done, tmp_path) -> None:
     assert "<b>malignant</b>" not in text
     assert path.stat().st_size < 5_000_000
     words = " ".join(tags.text)
-    for expected in ("P(sensitive)", "pseudobulk ridge", "Leakage" if "Leakage" in words else "leakage", "Limits"):
+    for expected in ("P(sensitive)", "pseudobulk ridge", "random split of cells", "Limits", "Samples"):
         assert expected in words
 
 

@@ -107,9 +107,11 @@ def test_leakage_gap_joins_both_scores(evaluated) -> None:
 def test_calibration_and_risk(evaluated) -> None:
     ax = sdr.pl.calibration(evaluated, n_bins=4)
     frame = sdr.get.calibration_df(evaluated, n_bins=4)
-    np.testing.assert_allclose(ax.containers[0].lines[0].get_xdata(), frame["predicted"])
+    np.testing.assert_allclose(np.asarray(ax.containers[0].lines[0].get_xdata(), dtype=float), frame["predicted"])
     risk = sdr.get.risk_coverage_df(evaluated)
-    np.testing.assert_allclose(sdr.pl.risk_coverage(evaluated).lines[0].get_ydata(), risk["risk"])
+    np.testing.assert_allclose(
+        np.asarray(sdr.pl.risk_coverage(evaluated).lines[0].get_ydata(), dtype=float), risk["risk"]
+    )
 
 
 def test_split_design_has_a_row_per_sample(evaluated) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .._imports import require
+from ._hash import sha256
 from ._hub import locate
 from ._registry import find
 
 if TYPE_CHECKING:
     from os import PathLike
-    from pathlib import Path
 
     from ._encoder import CellEncoder
     from ._spec import ModelSpec
@@ -68,9 +67,3 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
     encoder.name = f"{spec.name}.{row.tag}"
     encoder.checkpoint = {"name": encoder.name, "file": files["weights"].name, "sha256": sha256(files["weights"])}
     return encoder
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""`tl.state_control`: does a score predict sensitivity, or recognize cells that were treated?"""
+"""`tl.state_control`: whether a score predicts sensitivity or recognizes cells that were treated."""
 
 from __future__ import annotations
 
