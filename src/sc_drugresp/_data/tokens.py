@@ -95,7 +95,25 @@ class Tokens:
     def from_padded(
         cls, ids: np.ndarray, lengths: np.ndarray, values: np.ndarray | None = None, **cells: np.ndarray
     ) -> Tokens:
-        """Make tokens from padded arrays of shape `(n_cells, width)`, as other implementations record them."""
+        """Make tokens from padded arrays, as other implementations record them.
+
+        Parameters
+        ----------
+        ids
+            Token ids, shape `(n_cells, width)`, padded on the right.
+        lengths
+            Tokens of each cell, shape `(n_cells,)`.
+        values
+            A value per token, shape `(n_cells, width)`.
+        cells
+            Further arrays with one entry per cell, by name.
+
+        Examples
+        --------
+        >>> from sc_drugresp.models import Tokens
+        >>> Tokens.from_padded([[5, 6, 0], [7, 0, 0]], [2, 1]).ids.tolist()
+        [5, 6, 7]
+        """
         ids, lengths = np.asarray(ids), np.asarray(lengths, dtype=np.int64)
         keep = np.arange(ids.shape[1]) < lengths[:, None]
         indptr = np.concatenate([[0], np.cumsum(lengths)])

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 from ._registry import available, table
 
 if TYPE_CHECKING:
+    from .._data.tokens import Tokens
     from ._encoder import CellEncoder
     from ._hub import download, verify
     from ._load import load
     from ._response import ResponseModel
 
-__all__ = ["CellEncoder", "ResponseModel", "available", "download", "load", "table", "verify"]
+__all__ = ["CellEncoder", "ResponseModel", "Tokens", "available", "download", "load", "table", "verify"]
 
 _LAZY = {
     "CellEncoder": "._encoder",
     "ResponseModel": "._response",
+    "Tokens": ".._data.tokens",
     "download": "._hub",
     "load": "._load",
     "verify": "._hub",
