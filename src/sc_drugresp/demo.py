@@ -59,7 +59,7 @@ def choose(name: str | None = None, *, rng: int = 0) -> tuple[AnnData, str]:
             cached = here.loc[PUBLIC, "where"] == "cache"
             return datasets.load(PUBLIC), f"real data: {PUBLIC} from {'the cache' if cached else 'GEO'}"
         except (ConnectionError, ValueError) as error:
-            reason = f"no real data at hand ({str(error).splitlines()[0].rstrip(':')})"
+            reason = f"no real data at hand ({str(error).splitlines()[0].rstrip(':.')})"
     return datasets.toy(n_samples=12, rng=rng), f"generated data with a known answer, because {reason}"
 
 

@@ -60,11 +60,12 @@ def report(
     Examples
     --------
     >>> import sc_drugresp as sdr, tempfile
-    >>> adata = sdr.datasets.toy(unlabeled=0.3)
+    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
     >>> sdr.tl.predict_response(adata)
     >>> folder = tempfile.TemporaryDirectory()
     >>> sdr.report(adata, f"{folder.name}/report.html").name
     'report.html'
+    >>> folder.cleanup()
     """
     adata = as_adata(data, modality=modality)
     predictions, evaluations = PredictionKeys(), EvaluationKeys()

@@ -42,7 +42,7 @@ def predictions_df(
     Examples
     --------
     >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(unlabeled=0.3)
+    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
     >>> sdr.tl.predict_response(adata)
     >>> list(sdr.get.predictions_df(adata).columns)
     ['call', 'prob', 'low', 'high', 'ood', 'ood_score', 'label']
@@ -85,11 +85,11 @@ def samples_df(
     Examples
     --------
     >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(unlabeled=0.3)
+    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
     >>> sdr.tl.predict_response(adata)
     >>> sdr.tl.aggregate(adata, "patient")
-    >>> sdr.get.samples_df(adata)["label"].notna().sum()
-    6
+    >>> int(sdr.get.samples_df(adata)["label"].notna().sum())
+    8
     """
     adata = as_adata(data, modality=modality)
     keys = PredictionKeys.of(key_added)

@@ -68,7 +68,7 @@ def response(
     Examples
     --------
     >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(unlabeled=0.3)
+    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
     >>> sdr.tl.predict_response(adata)
     >>> sdr.tl.embed(adata, "pca")
     >>> ax = sdr.pl.response(adata, "X_sdr_pca")

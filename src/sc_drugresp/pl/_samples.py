@@ -53,7 +53,7 @@ def samples(
     Examples
     --------
     >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(unlabeled=0.3)
+    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
     >>> sdr.tl.predict_response(adata)
     >>> sdr.tl.aggregate(adata, "patient")
     >>> ax = sdr.pl.samples(adata)

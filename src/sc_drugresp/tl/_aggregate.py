@@ -77,11 +77,11 @@ def aggregate(
     Examples
     --------
     >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(unlabeled=0.3)
+    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
     >>> sdr.tl.predict_response(adata)
     >>> sdr.tl.aggregate(adata, "patient")
     >>> len(adata.uns["predicted_response"]["samples"])
-    8
+    12
     """
     if score not in get_args(Score):
         msg = f"`score` must be one of {get_args(Score)}, found {score!r}."

@@ -107,7 +107,7 @@ def predict_response(
     Examples
     --------
     >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(unlabeled=0.3)
+    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
     >>> sdr.tl.predict_response(adata)
     >>> sorted(adata.obs["predicted_response"].cat.categories)
     ['resistant', 'sensitive', 'uncertain']
