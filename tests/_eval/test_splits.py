@@ -23,17 +23,54 @@ def covers_once(folds, n):
     return np.array_equal(np.sort(np.concatenate([fold.test for fold in folds])), np.arange(n))
 
 
-@pytest.mark.parametrize("n_groups", [4, 30])
-def test_leave_group_out(n_groups):
+@pytest.mark.parametrize(("n_groups", "n_folds"), [(8, 4), (30, 10)])
+def test_leave_group_out(n_groups, n_folds):
     groups = np.repeat(np.arange(n_groups), 3)
     y = groups % 2
     folds = leave_group_out(y, groups)
-    assert len(folds) == (4 if n_groups == 4 else 10)
+    assert len(folds) == n_folds
     assert covers_once(folds, len(y))
     for fold in folds:
         assert not np.intersect1d(groups[fold.train], groups[fold.test]).size
-        assert len(np.unique(y[fold.train])) == 2
+        assert y[fold.train].mean() == pytest.approx(0.5, abs=0.02)
     assert find_leaks(folds, {"sample": groups}) == []
+
+
+def test_pairs_keep_the_balance_of_training():
+    groups = np.repeat(np.arange(7), 2)
+    y = (groups < 2).astype(int)
+    folds = leave_group_out(y, groups)
+    assert len(folds) == 5
+    assert {len(np.unique(groups[fold.train][y[fold.train] == 1])) for fold in folds} == {1}
+    assert {len(np.unique(groups[fold.train][y[fold.train] == 0])) for fold in folds} == {4}
+    tested = np.bincount(np.concatenate([groups[fold.test] for fold in folds])) // 2
+    assert tested[2:].tolist() == [1] * 5
+    assert sorted(tested[:2]) == [2, 3]
+
+
+def test_one_at_a_time():
+    groups = np.repeat(np.arange(4), 3)
+    folds = leave_group_out(groups % 2, groups, pairs=False)
+    assert [fold.name for fold in folds] == ["0", "1", "2", "3"]
+    mixed = leave_group_out(np.tile([0, 1], 6), groups)  # pairs make no sense where groups hold both classes
+    assert [fold.name for fold in mixed] == ["0", "1", "2", "3"]
+
+
+def test_pairs_take_the_bias_out_of_leaving_out():
+    """Nearest class mean, no signal: one at a time falls below chance, pairs do not."""
+    k, d, means = 10, 30, {True: [], False: []}
+    groups = np.arange(k)
+    y = (groups < k // 2).astype(int)
+    for seed in range(200):
+        x = np.random.default_rng(seed).normal(size=(k, d))
+        for pairs, scores in means.items():
+            score = np.zeros(k)
+            for fold in leave_group_out(y, groups, pairs=pairs, rng=seed):
+                high, low = (x[fold.train][y[fold.train] == kind].mean(axis=0) for kind in (1, 0))
+                score[fold.test] = (x[fold.test] - (high + low) / 2) @ (high - low)
+            scores.append((score[y == 1][:, None] > score[y == 0]).mean())
+    assert np.mean(means[False]) < 0.43
+    assert abs(np.mean(means[True]) - 0.5) < 0.04
 
 
 def test_one_group_cannot_be_held_out():

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .._data import CountSource
+    from .run import HeadFitter
     from .splits import Fold
 
 NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels")

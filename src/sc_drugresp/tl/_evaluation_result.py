@@ -81,6 +81,7 @@ def command(params: Mapping[str, Any]) -> str:
         "protocol",
         "split",
         "head",
+        "mode",
         "n_boot",
         "n_permutations",
         "n_refits",
@@ -88,7 +89,8 @@ def command(params: Mapping[str, Any]) -> str:
         "rng",
     )
     shown |= {name: params[name] for name in same if params[name] != ""}
-    return f"sc_drugresp.tl.evaluate(adata, {', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+    arguments = [f"{name}={value!r}" for name, value in shown.items()]
+    return f"sc_drugresp.tl.evaluate(adata, {', '.join([*arguments, *params['options']])})"
 
 
 def leakage_gap(metrics: pd.DataFrame) -> pd.DataFrame:
