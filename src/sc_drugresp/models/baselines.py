@@ -97,8 +97,8 @@ class FittedEmbedder:
         self._learn(matrix[:, chosen], totals, rng)
         return self
 
-    def transform(self, source: CountSource) -> np.ndarray:
-        """Embed every cell of `source`, whose genes are matched to those that were learned from.
+    def transform(self, source: CountSource, rows: np.ndarray | None = None) -> np.ndarray:
+        """Embed every cell of `source`, or `rows` of it; genes are matched to those that were learned from.
 
         Raises
         ------
@@ -109,8 +109,8 @@ class FittedEmbedder:
             msg = f"{self.name!r} was fitted to {self.kind} values, but {source.origin} holds {source.kind} values."
             raise ValueError(msg)
         known = np.isin(self.genes, source.names).all()
-        out = np.empty((source.n_obs, self.dim), dtype=np.float32)
-        for start, counts, totals in _matrices(source, self.genes, exact=bool(known)):
+        out = np.empty((source.n_obs if rows is None else len(rows), self.dim), dtype=np.float32)
+        for start, counts, totals in _matrices(source, self.genes, exact=bool(known), rows=rows):
             out[start : start + len(totals)] = self._project(counts, totals)
         return out
 

@@ -94,13 +94,13 @@ class SCVI(FittedEmbedder):
 @contextmanager
 def _own_random_state(seed: int) -> Iterator[None]:
     """scvi-tools draws from the global generators: lend it seeded ones and give the user's back untouched."""
-    python, legacy = random.getstate(), np.random.get_state()
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         random.seed(seed)
-        np.random.set_state(np.random.RandomState(seed).get_state())
+        np.random.set_state(np.random.RandomState(seed).get_state())  # noqa: NPY002
         try:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(legacy)
+            np.random.set_state(legacy)  # noqa: NPY002

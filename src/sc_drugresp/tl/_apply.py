@@ -28,23 +28,46 @@ class Member:
     sets: np.ndarray
     ood: np.ndarray
     ood_score: np.ndarray
+    reasons: dict[str, int]
 
 
-def apply_model(model: ResponseModel, embedding: np.ndarray, logits: np.ndarray) -> Member:
-    """Probability, interval, conformal set and distance of every cell; NaN where there is no embedding."""
+def apply_model(
+    model: ResponseModel,
+    embedding: np.ndarray,
+    logits: np.ndarray,
+    *,
+    groups: np.ndarray | None = None,
+    depth: np.ndarray | None = None,
+) -> Member:
+    """Probability, interval, conformal set and distance of every cell; NaN where there is no embedding.
+
+    With `groups`, whole samples that lie apart are recognized as well; with `depth`, cells outside the usual range.
+    """
     trust = read_states(model)
     n, usable = len(logits), np.isfinite(logits)
     prob, low, high, score = (np.full(n, np.nan) for _ in range(4))
     sets, ood = np.ones((n, 2), dtype=bool), ~usable
+    reasons: dict[str, int] = {}
     if usable.any():
         prob[usable] = trust.calibration.probability(logits[usable])
         low[usable], high[usable] = trust.calibration.interval(logits[usable])
         sets[usable] = trust.conformal.sets(logits[usable])
         if trust.reference is not None:
-            found = trust.reference.score(embedding[usable])
+            found = trust.reference.score(
+                embedding[usable],
+                groups=None if groups is None else groups[usable],
+                depth=None if depth is None else depth[usable],
+            )
             score[usable], ood[usable] = found.score, found.flag
+            reasons = count_reasons(found.reasons())
     ood = ood | ~sets.any(axis=1)
-    return Member(model, trust, usable, prob, low, high, sets, ood, score)
+    return Member(model, trust, usable, prob, low, high, sets, ood, score, reasons)
+
+
+def count_reasons(texts: np.ndarray) -> dict[str, int]:
+    """How many cells are flagged for each reason; a cell may have several."""
+    names, n = np.unique([reason for text in texts if text for reason in str(text).split("; ")], return_counts=True)
+    return {str(name).replace("/", " or "): int(count) for name, count in zip(names, n)}
 
 
 def combine(members: list[Member]) -> Member:
@@ -63,7 +86,9 @@ def combine(members: list[Member]) -> Member:
     sets = np.any([member.sets for member in members], axis=0)
     ood = np.mean([member.ood for member in members], axis=0) > 0.5
     score = np.median([member.ood_score for member in members], axis=0)
-    return Member(members[0].model, members[0].trust, usable, prob, low, high, sets, ood | ~usable, score)
+    return Member(
+        members[0].model, members[0].trust, usable, prob, low, high, sets, ood | ~usable, score, members[0].reasons
+    )
 
 
 def disagreement(members: list[Member]) -> np.ndarray:
@@ -110,6 +135,7 @@ def summarize(members: list[Member], combined: Member, threshold: float | None) 
         "n_cells": len(combined.prob),
         "n_without_embedding": int((~combined.usable).sum()),
         "n_out_of_distribution": int(combined.ood.sum()),
+        "out_of_distribution": combined.reasons,
         "models": {str(i): _describe(member.model) for i, member in enumerate(members)},
     }
     if threshold is not None:

@@ -16,6 +16,7 @@ from .._eval.splits import Fold, LeakError, find_leaks, given_folds, leave_group
 from .._keys import ROLE_CANDIDATES
 from .._logging import logger
 from ..models._registry import find
+from ._evaluate_tuned import Tuning, tuned_features
 from ._inputs import embedding_info, embeddings, read_column, read_groups, read_rep
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def read_design(
     dataset_key: str | None,
     split: str,
     allow_leaks: bool,
+    pairs: bool,
     rng: int,
 ) -> Design:
     """Choose or check the split.
@@ -131,12 +133,12 @@ def read_design(
         role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
         given = {r: v for r, v in columns.items() if r in ("timepoint", "drug")} | {role: groups}
         plan = choose_split(labels, given, levels=(role,), names=keys | {role: group_key})
-        folds = leave_group_out(labels, groups, rng=rng) if plan.strict else []
+        folds = leave_group_out(labels, groups, pairs=pairs, rng=rng) if plan.strict else []
         leaks = _leaks(folds, columns, keys, allow_leaks=allow_leaks)
     else:
         plan = choose_split(labels, columns, names=keys)
         if split == "auto":
-            folds = leave_group_out(labels, plan.groups, rng=rng) if plan.strict else []
+            folds = leave_group_out(labels, plan.groups, pairs=pairs, rng=rng) if plan.strict else []
         else:
             column = read_column(adata, split, "split").iloc[rows]
             folds = given_folds(np.where(column.isna(), "", column.astype(str)).astype(str))
@@ -146,7 +148,7 @@ def read_design(
         if finest:
             plan = Plan(plan.level, plan.groups, finest[0], plan.verdict, plan.cautions)
     if plan.strict and split == "auto":
-        logger.info("holding out one %s at a time (.obs[%r])", plan.level, keys.get(plan.level, plan.level))
+        logger.info("holding out every %s (.obs[%r])", plan.level, keys.get(plan.level, plan.level))
     return Design(rows, labels, columns, keys, plan, folds, leaks)
 
 
@@ -182,6 +184,7 @@ def model_features(
     label_key: str,
     allow_leaks: bool,
     rng: int,
+    tuning: Tuning,
 ) -> list[tuple[Features, str]]:
     """Features of every row of the table, each with a caution in words (empty if there is none).
 
@@ -198,7 +201,17 @@ def model_features(
         _slot_features(adata, design, key, layer=layer, source=source, allow_leaks=allow_leaks, rng=rng)
         for key in use_rep
     ]
-    out += [_embedder_features(adata, design, name, layer=layer, source=source, rng=rng) for name in model]
+    for name in model:
+        encoder = find(name)[0].kind == "encoder"
+        if encoder and tuning.mode != "frozen":
+            out.append((tuned_features(adata, design, name, tuning, layer=layer, rng=rng), ""))
+        options = tuning.of_encoder if encoder else {}
+        checkpoint = tuning.checkpoint if encoder else None
+        out.append(
+            _embedder_features(
+                adata, design, name, layer=layer, source=source, rng=rng, options=options, checkpoint=checkpoint
+            )
+        )
     if obs_features:
         out.append(_obs_features(adata, design, obs_features, label_key=label_key, allow_leaks=allow_leaks))
     names = [features.name for features, _ in out]
@@ -257,6 +270,7 @@ def _embedder_features(
     rng: int,
     name: str | None = None,
     options: dict[str, Any] | None = None,
+    checkpoint: Any = None,
 ) -> tuple[Features, str]:
     spec, _ = find(model)
     counts = read_counts(adata, layer=layer, expect=spec.expects)
@@ -265,7 +279,7 @@ def _embedder_features(
             source if source is not None and source.origin == counts.origin else labeled_source(counts, design.rows)
         )
         return FittedFeatures(name or model, lambda: models.load(model, **(options or {})), labeled, rng=rng), ""
-    encoder = models.load(model, **(options or {}))
+    encoder = models.load(model, checkpoint=checkpoint, **(options or {}))
     groups = np.zeros(adata.n_obs, dtype=np.int64)
     groups[design.rows] = 1 + np.unique(design.units, return_inverse=True)[1]
     # Unlabeled cells form a set of their own: what they are is not known.

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 STRICT, POOLED, FEW_SHOT = "leave_group_out", "pooled", "few_shot"
 RANDOM_CELLS = (POOLED, "scdrugmap_pooled")
 N_REFITS = 10
+PLAIN: dict[str, Any] = {"C": 1.0}
+"""The penalty of a random split of cells: scikit-learn's, as the field uses it, not tuned over samples."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,11 @@ class Table:
     predictions: dict[tuple[str, str], OutOfFold] = field(default_factory=dict)
 
     def add_model(self, features: Features, protocol: str, run: Run, *, head: str, caution: str) -> None:
+        head = getattr(features, "head", head)  # an encoder tuned in the folds brings its own
         for shots in sorted({fold.n_labeled for fold in run.folds}):
             folds = [fold for fold in run.folds if fold.n_labeled == shots]
-            out = cross_validate(features, self.design.y, self.design.units, folds, head=head, rng=self.rng)
+            options: dict[str, Any] = PLAIN if protocol in RANDOM_CELLS and head == "logistic" else {}
+            out = cross_validate(features, self.design.y, self.design.units, folds, head=head, rng=self.rng, **options)
             for note in out.notes:
                 logger.warning("%s, %s: %s", features.name, protocol, note)
             added = self._score(features.name, protocol, out.prob, n_labeled=shots, caution=caution)
@@ -72,6 +76,7 @@ class Table:
                     head=head,
                     n=self.n_refits,
                     rng=self.rng,
+                    **options,
                 )
                 for row in added:
                     if row["metric"] == "auroc":
@@ -91,6 +96,7 @@ class Table:
         self._score("prevalence", protocol, prob, kind="naive")
         for name in FITTED_NAIVE:
             head, options = naive_head(name)
+            options = PLAIN if protocol in RANDOM_CELLS and head == "logistic" else options
             out = cross_validate(naive[name], design.y, design.units, run.folds, head=head, rng=self.rng, **options)
             self._score(name, protocol, out.prob, kind="naive")
         scores = permuted_scores(
@@ -101,7 +107,7 @@ class Table:
             run.folds,
             n=N_REFITS,
             rng=self.rng,
-            tune=False,
+            **(PLAIN if protocol in RANDOM_CELLS else {"tune": False}),
         )
         for metric, values in scores.items():
             if metric == "auroc_sample":

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._data.counts import as_adata
+from .._data.counts import as_adata, read_counts
 from .._docs import doc_copy, doc_data, doc_group_key, doc_key_added, doc_label_key, doc_layer, doc_modality, doc_params
 from .._keys import PredictionKeys
 from .._logging import logger, warn
 from ._apply import Member, apply_model, columns, combine, disagreement, summarize
 from ._inputs import read_groups, read_labels, require_both_classes
-from ._represent import embed_for, representation
+from ._represent import depths, embed_for, representation
 from ._train_response import fit_frozen, record
+from ._trust import log_odds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,10 +161,17 @@ def _members(
         raise ValueError(msg)
     fitted = [item if isinstance(item, ResponseModel) else ResponseModel.load(item) for item in given]
     members = []
+    depth = _depth(adata, layer)
     for item in fitted:
         embedding = embed_for(item, adata, checkpoint=checkpoint, layer=layer)
-        members.append(apply_model(item, embedding, item.logit(embedding)))
+        names = _sample_names(adata, group_key or str(item.info["group_key"]))
+        members.append(apply_model(item, embedding, item.logit(embedding), groups=names, depth=depth))
     return members, None
+
+
+def _sample_names(adata: AnnData, group_key: str) -> np.ndarray | None:
+    """Samples of the cells, where the column of the training data is there."""
+    return adata.obs[group_key].astype(str).to_numpy() if group_key in adata.obs else None
 
 
 def _train_here(
@@ -180,7 +188,15 @@ def _train_here(
     embedding = rep.all(rows)
     logits = trained.logit(embedding)
     logits[rows] = np.where(np.isfinite(held_out), held_out, logits[rows])  # never judge a sample by its own label
-    return [apply_model(trained, embedding, logits)], trained
+    return [apply_model(trained, embedding, logits, groups=groups, depth=_depth(adata, layer))], trained
+
+
+def _depth(adata: AnnData, layer: str | None) -> np.ndarray | None:
+    """Counts of each cell, where raw counts can be found."""
+    try:
+        return depths(read_counts(adata, layer=layer))
+    except ValueError:
+        return None
 
 
 def _correct_prevalence(
@@ -196,10 +212,11 @@ def _correct_prevalence(
     _, groups = read_groups(adata, group_key)
     usable = np.isfinite(values["prob"])
     found = correct_prior(values["prob"][usable], groups[usable], train_prevalence=calibration.prevalence)
-    odds = found.prevalence / (1 - found.prevalence) * (1 - calibration.prevalence) / calibration.prevalence
-    for name in ("prob", "low", "high"):
-        shifted = values[name] / (1 - values[name]) * odds
-        values[name] = shifted / (1 + shifted)
+    shift = log_odds(np.array([found.prevalence, calibration.prevalence]))
+    for name in ("low", "high"):
+        values[name] = 1 / (1 + np.exp(-(log_odds(values[name]) + shift[0] - shift[1])))
+    values["prob"] = values["prob"].copy()
+    values["prob"][usable] = found.prob
     summary["prevalence"] = {key: value for key, value in found.to_dict().items() if value is not None}
     logger.info("%s", found.statement())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from .. import models
 from .._data.counts import read_counts
 from .._keys import EmbeddingKeys
 from .._logging import logger, warn
+from .._train.crossfit import fixed
 from ..models._registry import find
 from ._inputs import embedding_info, latest_embedding, read_rep, set_codes
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ..models._response import ResponseModel
 
 LOW_COVERAGE = 0.5
+_CACHE_BYTES = 500_000_000
 
 
 @dataclass
@@ -35,19 +38,33 @@ class Representation:
     rng: int
 
     def all(self, rows: np.ndarray) -> np.ndarray:
-        """Embedding of every cell; what is learned is learned from `rows`."""
+        """Embedding of every cell; what is learned is learned from `rows` and kept in `embedder`."""
         if self.values is not None:
             return self.values
         mask = np.zeros(self.source.n_obs, dtype=bool)
         mask[rows] = True
         return self.embedder.fit(self.source, rng=self.rng, mask_obs=mask).transform(self.source)
 
+    def depth(self, rows: np.ndarray) -> np.ndarray | None:
+        """Counts of the cells `rows`; `None` where raw counts were not read."""
+        return None if self.source is None else depths(self.source, rows)
+
     def split(self, rows: np.ndarray) -> Embed:
-        """`embed(train, test)` over positions within `rows`."""
+        """`embed(train, test)` over positions within `rows`; fits of the same training rows are reused."""
+        if self.values is not None:
+            return fixed(self.values[rows])
+        cache: dict[bytes, np.ndarray] = {}
 
         def embed(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            values = self.all(rows[train])
-            return values[rows[train]], values[rows[test]]
+            mask = np.zeros(self.source.n_obs, dtype=bool)
+            mask[rows[train]] = True
+            key = np.packbits(mask).tobytes()
+            if key not in cache:
+                fitted = copy(self.embedder).fit(self.source, rng=self.rng, mask_obs=mask)
+                if sum(kept.nbytes for kept in cache.values()) > _CACHE_BYTES:
+                    cache.clear()
+                cache[key] = fitted.transform(self.source, rows)
+            return cache[key][train], cache[key][test]
 
         return embed
 
@@ -130,6 +147,14 @@ def _layer(origin: str | None) -> str | None:
     if origin is not None and origin.startswith("layers["):
         return origin[len("layers['") : -len("']")]
     return origin
+
+
+def depths(source: CountSource, rows: np.ndarray | None = None) -> np.ndarray | None:
+    """Counts of each cell, shape `(n_cells,)`; `None` if the matrix does not hold counts."""
+    if source.kind != "counts":
+        return None
+    sums = [np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in source.blocks(rows=rows)]
+    return np.concatenate(sums)
 
 
 def warn_low_coverage(source: CountSource, encoder: Any, genes: Any = "auto") -> None:

@@ -169,10 +169,12 @@ def fit_frozen(
     from ..models._response import ResponseModel
     from ._trust import describe_training, fit_states
 
-    logits = cross_fit(head, rep.split(rows), y, groups, rng=rng)
+    embed = rep.split(rows)
+    logits = cross_fit(head, embed, y, groups, rng=rng)
     values = rep.all(rows)[rows]
     fitted = fit_head(head, values, y, groups, rng=rng)
-    states = fit_states(logits, y, groups, values, alpha=alpha, rng=rng)
+    refit = embed if rep.values is None else None
+    states = fit_states(logits, y, groups, values, alpha=alpha, rng=rng, embed=refit, depth=rep.depth(rows))
     info = describe_training(logits, y, groups, values) | keys | {"mode": "frozen", "alpha": alpha, "rng": rng}
     if not info["n_held_out_groups"]:
         warn(

@@ -18,6 +18,7 @@ from .._eval.patients import SampleSpread, fit_spread
 
 if TYPE_CHECKING:
     from .._eval._samples import State
+    from .._train._types import Embed
     from ..models._response import ResponseModel
 
 CALIBRATION, CONFORMAL, REFERENCE, SPREAD, BAGS = "calibration", "conformal", "ood", "spread", "bags"
@@ -26,7 +27,15 @@ States = dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
 
 
 def fit_states(
-    logits: np.ndarray, y: np.ndarray, groups: np.ndarray, values: np.ndarray, *, alpha: float, rng: int
+    logits: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    values: np.ndarray,
+    *,
+    alpha: float,
+    rng: int,
+    embed: Embed | None = None,
+    depth: np.ndarray | None = None,
 ) -> States:
     """Calibration, conformal thresholds and the reference of known cells, as `ResponseModel` keeps them.
 
@@ -38,6 +47,11 @@ def fit_states(
         Label (1 sensitive, 0 resistant) and sample of each labeled cell.
     values
         Their embedding, shape `(n_cells, dim)`.
+    embed
+        Refits an embedding that was learned from these cells; distances are then measured in spaces that never saw the
+        sample, as a foreign cell will be.
+    depth
+        Counts of each cell, where known.
     """
     held = np.isfinite(logits)
     calibration = fit_calibration(logits[held], y[held], groups[held], rng=rng)
@@ -45,7 +59,11 @@ def fit_states(
     usable = np.isfinite(values).all(axis=1)
     fitted: dict[str, State] = {CALIBRATION: calibration, CONFORMAL: conformal}
     if usable.sum() >= MIN_REFERENCE:
-        fitted[REFERENCE] = fit_ood(values[usable], groups[usable], y=y[usable], rng=rng)
+        own = np.flatnonzero(usable)
+        refit = None if embed is None else lambda train, test: embed(own[train], own[test])
+        fitted[REFERENCE] = fit_ood(
+            values[own], groups[own], y=y[own], embed=refit, depth=None if depth is None else depth[own], rng=rng
+        )
     if calibration.is_calibrated:
         prob = calibration.probability(logits[held])
         fitted[SPREAD] = fit_spread(prob, y[held], groups[held])
