@@ -30,7 +30,7 @@ HEAVY = (
 )  # fmt: skip
 
 ROWS = [
-    {"_keys", "_docs", "_settings", "_logging", "_imports", "_download"},
+    {"_keys", "_docs", "_settings", "_logging", "_imports", "_progress", "_download"},
     {"_nn", "_data", "genes", "datasets"},
     {"models"},
     {"_train"},

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._logging import logger, progress_bar
+from ._logging import logger
+from ._progress import progress_bar
 from ._settings import settings
 
 if TYPE_CHECKING:

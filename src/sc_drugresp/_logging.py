@@ -1,4 +1,4 @@
-"""The library logger and progress bars; nothing here touches the root logger."""
+"""The library logger and warnings; nothing here touches the root logger."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-T = TypeVar("T")
+from typing import Any
 
 logger = logging.getLogger("sc_drugresp")
 logger.addHandler(logging.NullHandler())
@@ -39,27 +34,6 @@ def set_verbosity(level: int) -> None:
         _handler.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(_handler)
     logger.setLevel(_LEVELS[level])
-
-
-def progress(items: Iterable[T], *, total: int | None = None, desc: str = "", unit: str = "cells") -> Iterable[T]:
-    """Wrap `items` in a progress bar, unless `settings.progress` or a missing terminal says no."""
-    bar = progress_bar(total=total, desc=desc, unit=unit)
-    try:
-        for item in items:
-            yield item
-            bar.update(1)
-    finally:
-        bar.close()
-
-
-def progress_bar(*, total: int | None = None, desc: str = "", unit: str = "cells") -> Any:
-    """A tqdm bar to be advanced by hand: ``bar.update(n)``, ``bar.close()``."""
-    from tqdm.auto import tqdm
-
-    from ._settings import settings
-
-    # `None` lets tqdm switch itself off where no terminal reads it.
-    return tqdm(total=total, desc=desc, unit=unit, disable=None if settings.progress else True, leave=False)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

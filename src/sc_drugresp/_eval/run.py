@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .._logging import progress
+from .._progress import progress
 from .intervals import MACRO, BootstrapMethod, Interval, metric_intervals
 from .metrics import METRICS, sample_scores
 from .permutation import Permutation, permutation_test

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .attention import SelfAttention
 from .blocks import PostNormLayer, run_layers
-from .performer import FavorAttention, PerformerLayer
 from .flow import FlowAttention, FlowLayer, SetLayout
+from .performer import FavorAttention, PerformerLayer
 
 __all__ = ["FavorAttention", "FlowAttention", "FlowLayer", "PerformerLayer", "PostNormLayer", "SelfAttention", "SetLayout", "run_layers"]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .._data import CountBlock, CountSource, GeneVocab, Tokens, read_counts, token_batches
-from .._logging import logger, progress_bar, warn
+from .._logging import logger, warn
+from .._progress import progress_bar
 from .._settings import settings
 from ._weights import load_strict
 

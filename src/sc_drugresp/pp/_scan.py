@@ -9,7 +9,7 @@ import numpy as np
 
 from .._data.content import find_transform, probe, recover_counts
 from .._data.counts import candidates
-from .._logging import progress_bar
+from .._progress import progress_bar
 from .._settings import settings
 
 if TYPE_CHECKING:
