@@ -41,10 +41,10 @@ class TorchHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Log-odds of `sensitive`, shape `(cells,)`."""
         x = (x - self.mean) / self.scale
-        *hidden, last = self.layers
-        for layer in hidden:
+        layers = list(self.layers)
+        for layer in layers[:-1]:
             x = F.relu(layer(x))
-        x = last(x)
+        x = layers[-1](x)
         return x[:, 0] if x.shape[1] == 1 else x[:, 1] - x[:, 0]
 
     def to_head(self) -> LinearHead | MLPHead:
@@ -254,7 +254,12 @@ class ResponseModule(pl.LightningModule):
 
 
 def held_out_scores(logits: np.ndarray, y: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Log loss and AUROC of held-out cells, classes and samples weighing the same; NaN AUROC for one class."""
+    """Log loss and AUROC of held-out cells, classes and samples weighing the same.
+
+    AUROC is NaN for one class; both are NaN if training diverged.
+    """
+    if not np.isfinite(logits).all():
+        return float("nan"), float("nan")
     weights = balanced_weights(y, groups)
     prob = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
     loss = float(log_loss(y, prob, labels=[0, 1], sample_weight=weights))

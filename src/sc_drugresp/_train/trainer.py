@@ -49,9 +49,8 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
         callbacks.append(
             ModelCheckpoint(
                 dirpath=folder,
-                filename="epoch",
-                save_top_k=0,
-                save_last=True,
+                filename=LAST.removesuffix(".ckpt"),
+                save_top_k=1,  # of no monitored score: the latest, written anew after every epoch
                 save_on_train_epoch_end=True,
                 enable_version_counter=False,
             )

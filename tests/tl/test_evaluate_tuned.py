@@ -1,0 +1,160 @@
+"""Tuned encoders under the folds of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+
+import sc_drugresp as sdr
+from sc_drugresp._eval.run import sigmoid
+from sc_drugresp._eval.splits import leave_group_out
+from sc_drugresp._train import folds as tuned_folds
+from sc_drugresp._train.finetune import embed_by_sample, finetune
+from sc_drugresp._train.heads import fit_head
+from sc_drugresp._train.options import FineTuning
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+WEIGHTS = SHARED / "golden" / "tgpt" / "weights"
+QUICK = {"baselines": False, "n_boot": 0, "n_permutations": 0}
+TUNING = {"epochs": 1, "rank": 2, "learning_rate": 3e-3, "batch_size": 16}
+
+pytestmark = [
+    pytest.mark.usefixtures("shared"),
+    pytest.mark.filterwarnings("ignore:Only .* of the counts lie in genes"),
+]
+
+
+@pytest.fixture(scope="module")
+def lines() -> ad.AnnData:
+    """Five cells of each of nine units: three lines on three plates, taken as if they were nine patients."""
+    adata = ad.read_h5ad(SHARED / "data" / "GSE118767_lung5_afatinib_celseq2.h5ad")
+    adata = adata[adata.obs["cell_line"].isin(["HCC827", "H1975", "A549"]).to_numpy()].copy()
+    unit = (adata.obs["cell_line"].astype(str) + " " + adata.obs["sample"].astype(str)).to_numpy(dtype=str)
+    rows = np.concatenate([np.flatnonzero(unit == name)[:5] for name in np.unique(unit)])
+    adata = adata[rows].copy()
+    adata.obs["unit"] = adata.obs["patient"] = unit[rows]
+    return adata
+
+
+def scores(adata: ad.AnnData, model: str, protocol: str = "leave_group_out") -> np.ndarray:
+    samples = adata.uns["evaluation"]["samples"]
+    return samples[(samples["model"] == model) & (samples["protocol"] == protocol)].set_index("sample")["prob"]
+
+
+def test_tuned_row_stands_beside_the_frozen_one_and_never_saw_its_samples(lines):
+    adata = lines.copy()
+    sdr.tl.evaluate(
+        adata,
+        model="tgpt",
+        mode="lora",
+        checkpoint=WEIGHTS,
+        group_key="unit",
+        split="group",
+        **QUICK,
+        **TUNING,
+    )
+    result = adata.uns["evaluation"]
+    assert list(result["params"]["models"]) == ["tgpt.lora", "tgpt"]
+    assert "mode='lora'" in result["command"]
+    assert "rank=2" in result["command"]
+    folds = result["folds"]
+    assert (folds[folds["protocol"] == "leave_group_out"]["shared_units"] == 0).all()
+
+    # The same by hand for samples that a single fold tested: tuned, and frozen, on all others.
+    unit = adata.obs["unit"].to_numpy(dtype=str)
+    encoder = sdr.models.load("tgpt", checkpoint=WEIGHTS)
+    tokens, y = encoder.tokenize(adata), (adata.obs["response"] == "sensitive").to_numpy().astype(int)
+    splits = leave_group_out(y, unit, rng=0)
+    times = np.bincount(np.concatenate([fold.test for fold in splits]), minlength=len(y))
+    fold = next(fold for fold in splits if (times[fold.test] == 1).any())
+    x, train, once = encoder.embed_tokens(tokens), fold.train, fold.test[times[fold.test] == 1]
+    frozen = sigmoid(fit_head("logistic", x[train], y[train], unit[train]).logit(x[once])).mean()
+    assert scores(adata, "tgpt")[unit[once[0]]] == pytest.approx(frozen, abs=1e-5)
+    options = FineTuning(**TUNING)
+    tuned = finetune(
+        encoder, tokens.take(train), y[train], unit[train], mode="lora", head="logistic", options=options, seed=0
+    )
+    logits = tuned.head.logit(embed_by_sample(encoder, tokens.take(once), unit[once]))
+    np.testing.assert_allclose(adata.obs["evaluation_prob"].iloc[once], sigmoid(logits), atol=1e-5)
+
+
+def test_zero_and_few_shot_scores_of_a_tuned_model(lines):
+    adata = lines.copy()
+    adata.obs["dataset"] = np.where(adata.obs["sample"] == adata.obs["sample"].iloc[0], "target", "source")
+    sdr.tl.evaluate(
+        adata,
+        model="tgpt",
+        mode="lora",
+        checkpoint=WEIGHTS,
+        group_key="unit",
+        dataset_key="dataset",
+        protocol="cross_dataset",
+        few_shot=(1,),
+        force=True,
+        **QUICK,
+        **TUNING,
+    )
+    metrics = adata.uns["evaluation"]["metrics"]
+    shots = metrics[(metrics["protocol"] == "few_shot") & (metrics["metric"] == "auroc")]
+    for model in ("tgpt.lora", "tgpt"):
+        assert set(shots[shots["model"] == model]["n_labeled"]) == {0, 1}
+        assert "cross_dataset" in set(metrics[metrics["model"] == model]["protocol"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"mode": "loar"}, ValueError, "`mode` must be one of"),
+        ({"model": "pca"}, ValueError, "tunes a foundation model"),
+        ({"model": None}, ValueError, "tunes a foundation model"),
+        ({"head": "hist_gradient_boosting"}, ValueError, "gradients"),
+        ({"epoch": 3}, TypeError, "Unknown option 'epoch'"),
+        ({"protocol": "scdrugmap_pooled"}, ValueError, "another protocol"),
+        ({"n_refits": 5}, ValueError, "n_refits=0"),
+        ({"mode": "frozen", "model": "pca", "epochs": 3}, TypeError, "belong to a foundation model"),
+    ],
+)
+def test_wrong_use_is_told_before_anything_is_loaded(lines, monkeypatch, changes, error, words):
+    monkeypatch.setattr(sdr.models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    adata = lines.copy()
+    options = {"model": "tgpt", "mode": "lora", "group_key": "unit", **QUICK, **changes}
+    with pytest.raises(error, match=words):
+        sdr.tl.evaluate(adata, **options)
+    assert "evaluation" not in adata.uns
+
+
+def test_folds_with_too_few_samples_are_refused_before_training(lines, monkeypatch):
+    units = [lines.obs["unit"][lines.obs["response"] == name].unique()[:2] for name in ("sensitive", "resistant")]
+    adata = lines[lines.obs["unit"].isin(np.concatenate(units)).to_numpy()].copy()
+    monkeypatch.setattr(tuned_folds, "finetune", lambda *_, **__: pytest.fail("an encoder was tuned"))
+    options = {
+        "model": "tgpt",
+        "mode": "full",
+        "checkpoint": WEIGHTS,
+        "group_key": "unit",
+        "split": "group",
+        "allow_leaks": True,
+        **QUICK,
+    }
+    with pytest.raises(ValueError, match=r"learn from in fold .*force=True"):
+        sdr.tl.evaluate(adata, **options)
+
+
+def test_options_reach_the_encoder_of_a_frozen_row(lines):
+    rows = []
+    for options in ({}, {"max_length": 10}):
+        adata = lines.copy()
+        sdr.tl.evaluate(
+            adata,
+            model="tgpt",
+            checkpoint=WEIGHTS,
+            group_key="unit",
+            split="group",
+            **QUICK,
+            **options,
+        )
+        rows.append(scores(adata, "tgpt"))
+    assert (rows[0] != rows[1]).any()
