@@ -15,8 +15,8 @@ from sc_drugresp._eval.splits import LeakError, scdrugmap_pooled
 QUICK = {"baselines": False, "n_boot": 0, "n_permutations": 0}
 
 
-def toy(n_samples=6, cells=12, **options):
-    return sdr.datasets.toy(n_samples=n_samples, cells_per_sample=cells, n_genes=80, **options)
+def toy(n_samples=6, cells=12, n_genes=80, **options):
+    return sdr.datasets.toy(n_samples=n_samples, cells_per_sample=cells, n_genes=n_genes, **options)
 
 
 def embedded(adata, values=None, **note):
@@ -63,7 +63,7 @@ def test_slots(evaluated):
     assert adata.obs["evaluation_prob"].isna().to_numpy().tolist() == unlabeled.tolist()
     assert adata.obs["evaluation_fold"].isna().to_numpy().tolist() == unlabeled.tolist()
     folds = result["folds"].query("protocol == 'leave_group_out'")
-    assert len(folds) == 7
+    assert len(folds) == 4  # pairs: three sensitive against four resistant samples, or the reverse
     assert (folds["shared_units"] == 0).all()
     assert result["data"]["n_cells"] == 84
     assert result["verdict"]["code"] in ("OK", "UNDERPOWERED")
@@ -126,11 +126,11 @@ def test_copy_and_key_added():
 
 
 def test_noise_per_sample_is_chance_but_looks_predictable_when_cells_are_split():
-    adata = toy(n_samples=10, cells=20, noise_labels="sample", sample_effect=0.8)
+    adata = toy(n_samples=10, cells=40, n_genes=200, noise_labels="sample", sample_effect=1.2)
     sdr.tl.evaluate(adata, model="pca", **QUICK)
     strict, loose = auroc(adata, "pca", "leave_group_out"), auroc(adata, "pca", "pooled")
     assert strict["low"] <= 0.5 <= strict["high"]
-    assert loose["value"] > 0.85
+    assert loose["value"] > 0.7
 
 
 def test_aliased_data_get_no_strict_score():
@@ -152,7 +152,8 @@ def test_replicates_of_a_patient_stay_together():
     adata.obs["batch"] = "b"
     sdr.tl.evaluate(adata, model="pca", group_key="sample", **QUICK)
     assert adata.uns["evaluation"]["params"]["level_key"] == "patient"
-    assert set(adata.obs["evaluation_fold"].cat.categories) >= {"P1", "P2", "P3", "P4"}
+    for fold, part in adata.obs.groupby("evaluation_fold", observed=True):
+        assert set(part["patient"]) <= set(str(fold).split(" + "))
     with pytest.raises(LeakError, match="levels of 'patient'"):
         sdr.tl.evaluate(adata, model="pca", group_key="sample", split="group", **QUICK)
     sdr.tl.evaluate(adata, model="pca", group_key="sample", split="group", allow_leaks=True, **QUICK)
@@ -169,7 +170,7 @@ def test_given_folds_are_used_and_checked():
     assert set(adata.obs["evaluation_fold"].dropna()) <= {"a", "b"}
     assert adata.obs.loc[adata.obs["sample"] == "S05", "evaluation_prob"].isna().all()
     adata.obs["bad"] = np.where(np.arange(adata.n_obs) % 2, "a", "b")
-    with pytest.raises(LeakError, match="levels of 'sample'|levels of 'patient'"):
+    with pytest.raises(LeakError, match=r"levels of '(sample|patient)'"):
         sdr.tl.evaluate(adata, model="pca", split="bad", **QUICK)
 
 
@@ -189,12 +190,12 @@ def test_pca_and_variable_genes_are_fitted_inside_the_folds(monkeypatch):
             return fit(self, source, rng=rng, mask_obs=mask_obs)
 
         monkeypatch.setattr(cls, "fit", spy)
-        sdr.tl.evaluate(adata, use_rep=slot, **QUICK)
+        sdr.tl.evaluate(adata, use_rep=slot, hold_out="one", **QUICK)
         samples = adata.obs["sample"].to_numpy()
         for mask, held_out in zip(masks[:6], sorted(set(samples)), strict=True):
             assert not mask[samples == held_out].any()
             assert mask.sum() == 60
-        assert not (auroc(adata, slot, "pooled")["value"] == 0.5)
+        assert auroc(adata, slot, "pooled")["value"] != 0.5  # a slot of zeros would score exactly that
 
 
 def test_embeddings_from_elsewhere_carry_a_caution():
@@ -216,12 +217,12 @@ def test_copies_of_test_cells_are_not_learned_from():
         half.obs["sample"].astype(str).map({"S01": "S11", "S02": "S12"}).to_numpy()
     )
     both = ad.concat([adata, half], index_unique="-")
-    sdr.tl.evaluate(both, model="pca", **QUICK)
+    sdr.tl.evaluate(both, model="pca", hold_out="one", **QUICK)
     removed = both.uns["evaluation"]["data"]["duplicates_removed"]
-    assert removed == 4 * 12  # in each of the four folds of S01, S02, S11, S12, the 12 copies
+    assert removed == 4 * 12  # in each of the four folds of P01, P02, S11, S12, the 12 copies
     folds = both.uns["evaluation"]["folds"].query("protocol == 'leave_group_out'").set_index("fold")
-    assert folds.loc["S01", "n_train"] == both.n_obs - 24
-    assert folds.loc["S03", "n_train"] == both.n_obs - 12
+    assert folds.loc["P01", "n_train"] == both.n_obs - 24
+    assert folds.loc["P03", "n_train"] == both.n_obs - 12
 
 
 def test_set_based_embeddings_must_not_mix_training_and_test():
@@ -276,7 +277,7 @@ def test_cross_dataset_and_few_shots():
 
 
 def test_scdrugmap_protocol():
-    adata = toy(n_samples=4, cells=10)
+    adata = toy(n_samples=4, cells=8)
     sdr.tl.evaluate(adata, model="pca", protocol="scdrugmap_pooled", n_boot=0, n_permutations=0)
     (fold,) = scdrugmap_pooled(adata.n_obs)
     assert np.flatnonzero(adata.obs["evaluation_prob"].notna()).tolist() == fold.test.tolist()
@@ -337,7 +338,7 @@ def test_one_class_is_an_error():
 def test_melanoma_leaks_between_patients(shared):
     """Real data: leaving patients out gives 0.59 by cell, a random split of cells 0.83."""
     adata = ad.read_h5ad(shared / "data" / "GSE120575_melanoma_ICB_partA.h5ad")
-    sdr.tl.evaluate(adata, model="pca", **QUICK)
+    sdr.tl.evaluate(adata, model="pca", hold_out="one", **QUICK)
     assert auroc(adata, "pca", "leave_group_out")["value"] == pytest.approx(0.590, abs=0.06)
     assert auroc(adata, "pca", "pooled")["value"] == pytest.approx(0.833, abs=0.03)
     assert adata.uns["evaluation"]["verdict"]["code"] == "OK"

@@ -13,8 +13,9 @@
 `hvg_boosting`
     The 500 most variable genes, chosen in every fold, gradient boosting.
 `permuted_labels`
-    `pca_logistic` after the labels were dealt out to the samples at random: the mean and its 2.5 % to 97.5 % range.
-    Under a random split of cells this is what recognizing samples is worth.
+    PCA and logistic regression after the labels were dealt out to the samples at random: the mean and its 2.5 % to 97.5 %
+    range. Under a random split of cells this is what recognizing samples is worth. The components, which know nothing
+    of labels, are fitted once to all cells; the folds are made anew for every set of labels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .metrics import METRICS, macro_average, sample_scores
 from .run import Features, FittedFeatures, FixedFeatures, OutOfFold, cross_validate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .._data import CountSource
     from .run import HeadFitter
@@ -46,7 +47,7 @@ _RIDGE_ALPHAS = tuple(np.logspace(0, 6, 7).tolist())
 
 
 def naive_features(source: CountSource, groups: np.ndarray, *, rng: int = 0) -> dict[str, Features]:
-    """Features of :data:`FITTED_NAIVE`, for the labeled cells that `source` reads."""
+    """Features of :data:`FITTED_NAIVE` and of the permuted row, for the labeled cells that `source` reads."""
     from ..models.baselines import HVG, PCA
 
     hvg = FittedFeatures("hvg", HVG, source, rng=rng)
@@ -55,6 +56,7 @@ def naive_features(source: CountSource, groups: np.ndarray, *, rng: int = 0) -> 
         "pseudobulk_ridge": PseudobulkFeatures(hvg, groups),
         "pca_logistic": FittedFeatures("pca_logistic", PCA, source, rng=rng),
         "hvg_boosting": MostVariable(hvg, BOOSTING_GENES),
+        "permuted_labels": FixedFeatures("permuted_labels", PCA().fit(source, rng=rng).transform(source)),
     }
 
 
@@ -209,7 +211,7 @@ def permuted_scores(
     y: np.ndarray,
     units: np.ndarray,
     datasets: np.ndarray,
-    folds: Sequence[Fold],
+    folds: Callable[[np.ndarray], Sequence[Fold]],
     *,
     head: str | HeadFitter = "logistic",
     n: int = 10,
@@ -218,13 +220,14 @@ def permuted_scores(
 ) -> dict[str, np.ndarray]:
     """Metrics of models that were learned from labels dealt out at random, averaged over data sets; `(n,)` each.
 
-    `auroc_sample` is the AUROC of mean scores of samples; the others are by cell.
+    `folds` makes the folds from the labels, as they were made from the true ones. `auroc_sample` is the AUROC of mean
+    scores of samples; the others are by cell.
     """
     generator = np.random.default_rng(rng)
     rows: list[dict[str, float]] = []
     for _ in range(n):
         dealt = permute_labels(y, units, datasets, generator)
-        out: OutOfFold = cross_validate(features, dealt, units, folds, head=head, rng=rng, **options)
+        out: OutOfFold = cross_validate(features, dealt, units, folds(dealt), head=head, rng=rng, **options)
         parts = []
         for name in np.unique(datasets[out.scored]):
             keep = out.scored & (datasets == name)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._eval.splits import Fold
+
 
 Protocol = Literal["leave_group_out", "pooled", "cross_dataset", "scdrugmap_pooled", "scdrugmap_cross"]
 HoldOut = Literal["pairs", "one"]
@@ -281,8 +283,14 @@ def _folds(design: Design, hashes: np.ndarray, protocol: Protocol, few_shot: Seq
         # As published, copies and all.
         runs[protocol] = Run(splits.scdrugmap_pooled(len(y)))
     if design.folds:
-        runs[STRICT] = Run(*splits.without_duplicates(design.folds, hashes))
-    random = Run(splits.pooled(y, rng=rng))
+        clean, removed = splits.without_duplicates(design.folds, hashes)
+        remake = design.remake
+
+        def again(labels: np.ndarray) -> list[Fold]:
+            return splits.without_duplicates(remake(labels), hashes)[0]
+
+        runs[STRICT] = Run(clean, removed, again)
+    random = Run(splits.pooled(y, rng=rng), remake=lambda labels: splits.pooled(labels, rng=rng))
     return {POOLED: random, **runs} if protocol == "pooled" else {**runs, POOLED: random}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ._evaluate_tuned import Tuning, tuned_features
 from ._inputs import embedding_info, embeddings, read_column, read_groups, read_rep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anndata import AnnData
 
@@ -43,6 +44,10 @@ class Design:
         Strictest valid split, with the verdict.
     folds
         Its folds; empty where no strict score is possible.
+    remake
+        Makes the folds that other labels would have had.
+    leaks
+        What a split of the user's lets through, in words.
     """
 
     rows: np.ndarray
@@ -51,6 +56,7 @@ class Design:
     keys: dict[str, str]
     plan: Plan
     folds: list[Fold]
+    remake: Callable[[np.ndarray], list[Fold]]
     leaks: list[str] = field(default_factory=list)
 
     @property
@@ -128,20 +134,28 @@ def read_design(
         group_key, _ = read_groups(adata[rows], group_key)
     columns, keys = role_columns(adata, rows, group_key, dataset_key)
     leaks: list[str] = []
+    remake: Callable[[np.ndarray], list[Fold]]
     if split == "group":
         group_key, groups = read_groups(adata[rows], group_key)
         role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
         given = {r: v for r, v in columns.items() if r in ("timepoint", "drug")} | {role: groups}
         plan = choose_split(labels, given, levels=(role,), names=keys | {role: group_key})
-        folds = leave_group_out(labels, groups, pairs=pairs, rng=rng) if plan.strict else []
+        remake = partial(leave_group_out, groups=groups, pairs=pairs, rng=rng)
+        folds = remake(labels) if plan.strict else []
         leaks = _leaks(folds, columns, keys, allow_leaks=allow_leaks)
     else:
         plan = choose_split(labels, columns, names=keys)
         if split == "auto":
-            folds = leave_group_out(labels, plan.groups, pairs=pairs, rng=rng) if plan.strict else []
+            remake = partial(leave_group_out, groups=plan.groups, pairs=pairs, rng=rng)
+            folds = remake(labels) if plan.strict else []
         else:
             column = read_column(adata, split, "split").iloc[rows]
-            folds = given_folds(np.where(column.isna(), "", column.astype(str)).astype(str))
+            given_names = np.where(column.isna(), "", column.astype(str)).astype(str)
+            folds = given_folds(given_names)
+
+            def remake(labels: np.ndarray) -> list[Fold]:
+                return given_folds(given_names)
+
             leaks = _leaks(folds, columns, keys, allow_leaks=allow_leaks)
     if plan.level == CELLS and plan.units[0] == "all cells" and keys:
         finest = [columns[role] for role in ("sample", "patient", "batch") if role in columns]
@@ -149,7 +163,7 @@ def read_design(
             plan = Plan(plan.level, plan.groups, finest[0], plan.verdict, plan.cautions)
     if plan.strict and split == "auto":
         logger.info("holding out every %s (.obs[%r])", plan.level, keys.get(plan.level, plan.level))
-    return Design(rows, labels, columns, keys, plan, folds, leaks)
+    return Design(rows, labels, columns, keys, plan, folds, remake, leaks)
 
 
 def _leaks(folds: list[Fold], columns: dict[str, np.ndarray], keys: dict[str, str], *, allow_leaks: bool) -> list[str]:

@@ -20,6 +20,8 @@ from .._eval.run import OutOfFold, cross_validate, score_rows
 from .._logging import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .._eval.run import Features
     from .._eval.splits import Fold
     from ._evaluation import Design
@@ -33,10 +35,18 @@ PLAIN: dict[str, Any] = {"C": 1.0}
 
 @dataclass(frozen=True)
 class Run:
-    """The folds of one protocol; `removed` copies of test cells were taken out of training."""
+    """The folds of one protocol; `removed` copies of test cells were taken out of training.
+
+    `remake` makes them again for other labels, where they depend on labels.
+    """
 
     folds: list[Fold]
     removed: int = 0
+    remake: Callable[[np.ndarray], list[Fold]] | None = None
+
+    def for_labels(self, y: np.ndarray) -> list[Fold]:
+        """The folds that other labels would have had."""
+        return self.remake(y) if self.remake else self.folds
 
 
 def runs_removed(runs: dict[str, Run]) -> int:
@@ -72,7 +82,7 @@ class Table:
                     self.design.y,
                     self.design.units,
                     self.design.datasets,
-                    folds,
+                    run.for_labels,
                     head=head,
                     n=self.n_refits,
                     rng=self.rng,
@@ -100,11 +110,11 @@ class Table:
             out = cross_validate(naive[name], design.y, design.units, run.folds, head=head, rng=self.rng, **options)
             self._score(name, protocol, out.prob, kind="naive")
         scores = permuted_scores(
-            naive["pca_logistic"],
+            naive["permuted_labels"],
             design.y,
             design.units,
             design.datasets,
-            run.folds,
+            run.for_labels,
             n=N_REFITS,
             rng=self.rng,
             **(PLAIN if protocol in RANDOM_CELLS else {"tune": False}),
