@@ -71,8 +71,16 @@ class PredictionKeys:
     @classmethod
     def of(cls, key_added: str | None = None) -> PredictionKeys:
         base = key_added or "predicted_response"
-        names = ("prob", "low", "high", "ood", "ood_score", "disagreement")
-        return cls(base, *(f"{base}_{name}" for name in names), base)
+        return cls(
+            call=base,
+            prob=f"{base}_prob",
+            low=f"{base}_low",
+            high=f"{base}_high",
+            ood=f"{base}_ood",
+            ood_score=f"{base}_ood_score",
+            disagreement=f"{base}_disagreement",
+            uns=base,
+        )
 
 
 @dataclass(frozen=True)
@@ -87,6 +95,7 @@ class EvaluationKeys:
     def of(cls, key_added: str | None = None) -> EvaluationKeys:
         base = key_added or "evaluation"
         return cls(base, f"{base}_prob", f"{base}_fold")
+
 
 STATE_CONTROL = "state_control"
 """`.uns` key of `tl.state_control`."""

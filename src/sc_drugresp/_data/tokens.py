@@ -126,6 +126,6 @@ class Tokens:
             return cls(np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int32))
         offsets = np.cumsum([0, *(part.indptr[-1] for part in parts)])
         indptr = np.concatenate([[0], *(part.indptr[1:] + offset for part, offset in zip(parts, offsets))])
-        values = None if parts[0].values is None else np.concatenate([part.values for part in parts])  # type: ignore[misc]
+        values = None if parts[0].values is None else np.concatenate([part.values for part in parts])
         cells = {name: np.concatenate([part.cells[name] for part in parts]) for name in parts[0].cells}
         return cls(indptr, np.concatenate([part.ids for part in parts]), values, cells)

@@ -74,7 +74,7 @@ def table(frame: pd.DataFrame, *, index: bool = False, naive: np.ndarray | None 
     rows = []
     for i, values in enumerate(frame.head(most).itertuples(index=False)):
         cells = "".join(f'<td class="{"num" if n else ""}">{escape(cell(v))}</td>' for v, n in zip(values, numeric))
-        rows.append(f'<tr class="{"naive" if naive is not None and naive[i] else ""}">{cells}</tr>')
+        rows.append(f'<tr class="{"naive" if naive is not None and bool(naive[i]) else ""}">{cells}</tr>')
     more = f'<p class="meta">{len(frame) - most} more rows</p>' if len(frame) > most else ""
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>{more}\n'
@@ -86,7 +86,8 @@ def cell(value: Any) -> str:
     if value is None or (isinstance(value, float | np.floating) and not np.isfinite(value)):
         return ""
     if isinstance(value, float | np.floating):
-        return f"{value:.3g}" if abs(value) < 1e-3 and value != 0 else f"{value:.3f}".rstrip("0").rstrip(".")
+        number = float(value)
+        return f"{number:.3g}" if 0 < abs(number) < 1e-3 else f"{number:.3f}".rstrip("0").rstrip(".")
     if isinstance(value, np.ndarray | list | tuple):
         return ", ".join(cell(item) for item in value)
     return str(value)

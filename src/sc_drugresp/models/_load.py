@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._imports import require
@@ -62,7 +63,7 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
     cls = model_class(spec)
     if row is None:
         return cls(**options)
-    files = locate(spec, row, checkpoint)
+    files = locate(spec, row, None if checkpoint is None else Path(checkpoint))
     encoder = cls.from_files(files, **{**row.options, **options})
     encoder.name = f"{spec.name}.{row.tag}"
     encoder.checkpoint = {"name": encoder.name, "file": files["weights"].name, "sha256": sha256(files["weights"])}

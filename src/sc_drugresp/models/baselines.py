@@ -239,7 +239,7 @@ def _variable_genes(matrix: sparse.csr_matrix, kind: str, n_top: int) -> np.ndar
     if kind in ("counts", "log_normalized"):
         import scanpy as sc
 
-        expressed = np.flatnonzero(np.asarray((matrix != 0).sum(axis=0)).ravel())
+        expressed = np.flatnonzero(matrix.getnnz(axis=0))
         names = pd.Index(np.arange(len(expressed)).astype(str))
         cells = ad.AnnData(matrix[:, expressed], var=pd.DataFrame(index=names))
         n_top = min(n_top, len(expressed))

@@ -112,9 +112,11 @@ def _basis(adata: AnnData, basis: str | None) -> str:
 
 
 def _panel(ax: Axes, frame: Any, xy: np.ndarray, panel: str, key: str, size: float) -> Axes:
-    common = {"s": size, "linewidths": 0, "rasterized": len(xy) > 5_000}
+    many = len(xy) > 5_000
     if panel == "prob":
-        points = ax.scatter(*xy.T, c=frame["prob"], cmap=PROBABILITY_CMAP, vmin=0, vmax=1, **common)
+        points = ax.scatter(
+            *xy.T, c=frame["prob"], cmap=PROBABILITY_CMAP, vmin=0, vmax=1, s=size, linewidths=0, rasterized=many
+        )
         ax.figure.colorbar(points, ax=ax, label=PROBABILITY_LABEL, shrink=0.7)
     else:
         values = frame[panel].map({True: "yes", False: "no"}) if panel == "ood" else frame[panel].astype(object)
@@ -123,7 +125,7 @@ def _panel(ax: Axes, frame: Any, xy: np.ndarray, panel: str, key: str, size: flo
         for name, tint in colors.items():
             mask = (values == name).to_numpy()
             if mask.any():
-                ax.scatter(*xy[mask].T, c=tint, label=f"{name} ({mask.sum()})", **common)
+                ax.scatter(*xy[mask].T, c=tint, label=f"{name} ({mask.sum()})", s=size, linewidths=0, rasterized=many)
         ax.legend(frameon=False, fontsize="small", markerscale=max(1.0, (30 / size) ** 0.5), loc="best")
     ax.set(xticks=[], yticks=[], xlabel=f"{key} 1", ylabel=f"{key} 2", title=_TITLES[panel])
     return ax

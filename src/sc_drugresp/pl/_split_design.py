@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 
 from .. import get
 from .._docs import doc_data, doc_key_added, doc_modality, doc_params
@@ -83,7 +83,5 @@ def split_design(
     return ax
 
 
-def _tile(x: float, row: int, color: object, width: float = 1.0) -> object:
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x, row), width, 1, facecolor=color, edgecolor="white", lw=1)  # type: ignore[arg-type]
+def _tile(x: float, row: int, color: Any, width: float = 1.0) -> Rectangle:
+    return Rectangle((x, row), width, 1, facecolor=color, edgecolor="white", lw=1)

@@ -52,7 +52,7 @@ def state_control(data: AnnData | MuData, *, modality: str = "rna", ax: Axes | N
     >>> sdr.pl.state_control(adata).get_xlabel()
     'AUROC by cell'
     """
-    frame = get.state_control_df(data, modality=modality).reindex(_NAMES)[::-1]
+    frame = get.state_control_df(data, modality=modality).reindex(list(_NAMES))[::-1]
     ax = new_axes(ax, 5.6, 2.6)
     at = np.arange(len(frame))
     for row, (name, values) in zip(at, frame.iterrows()):
@@ -61,7 +61,7 @@ def state_control(data: AnnData | MuData, *, modality: str = "rna", ax: Axes | N
             error = np.nan_to_num([[values["value"] - values["low"]], [values["high"] - values["value"]]])
             ax.errorbar(values["value"], row, xerr=np.clip(error, 0, None), fmt="o", color=color, ms=5, lw=1.5)
         else:
-            ax.text(0.5, row, "too few samples", ha="center", va="center", fontsize="small", color=color)
+            ax.text(0.5, float(row), "too few samples", ha="center", va="center", fontsize="small", color=color)
     ax.axvline(0.5, color="#777777", lw=0.8, ls=":")
     ax.set(xlim=(0, 1), ylim=(-0.6, len(frame) - 0.4), yticks=at, xlabel="AUROC by cell")
     ax.set_yticklabels([_NAMES[str(name)] for name in frame.index], fontsize="small")

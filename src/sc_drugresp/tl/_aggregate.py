@@ -140,6 +140,6 @@ def _table(
     low, high = table[f"{base}_low"].to_numpy(), table[f"{base}_high"].to_numpy()
     known = table["interval"].to_numpy() == "cells and samples"
     call = np.select([known & (low > 0.5), known & (high < 0.5)], [SENSITIVE, RESISTANT], UNCERTAIN)
-    table.insert(0, "call", pd.Categorical(call, categories=list(CALL_CLASSES)))
+    table.insert(0, "call", pd.Series(pd.Categorical(call, categories=list(CALL_CLASSES)), index=table.index))
     table["worst_clone"] = table["worst_clone"].astype(str)
     return table

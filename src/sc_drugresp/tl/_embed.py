@@ -150,7 +150,9 @@ def embed(
     return target if copy else None
 
 
-def _early_source(adata: AnnData, layer: str | None, expects: str, *, lenient: bool) -> CountSource | None:
+def _early_source(
+    adata: AnnData, layer: str | None, expects: Literal["counts", "any"], *, lenient: bool
+) -> CountSource | None:
     """Refuse a wrong matrix before weights are looked for; with options, the model itself may accept it."""
     try:
         return read_counts(adata, layer=layer, expect=expects)
