@@ -125,7 +125,15 @@ def _panel(ax: Axes, frame: Any, xy: np.ndarray, panel: str, key: str, size: flo
         for name, tint in colors.items():
             mask = (values == name).to_numpy()
             if mask.any():
-                ax.scatter(*xy[mask].T, c=tint, label=f"{name} ({mask.sum()})", s=size, linewidths=0, rasterized=many)
+                ax.scatter(
+                    xy[mask, 0],
+                    xy[mask, 1],
+                    c=tint,
+                    label=f"{name} ({mask.sum()})",
+                    s=size,
+                    linewidths=0,
+                    rasterized=many,
+                )
         ax.legend(frameon=False, fontsize="small", markerscale=max(1.0, (30 / size) ** 0.5), loc="best")
     ax.set(xticks=[], yticks=[], xlabel=f"{key} 1", ylabel=f"{key} 2", title=_TITLES[panel])
     return ax
