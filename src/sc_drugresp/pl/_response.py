@@ -115,7 +115,15 @@ def _panel(ax: Axes, frame: Any, xy: np.ndarray, panel: str, key: str, size: flo
     many = len(xy) > 5_000
     if panel == "prob":
         points = ax.scatter(
-            *xy.T, c=frame["prob"], cmap=PROBABILITY_CMAP, vmin=0, vmax=1, s=size, linewidths=0, rasterized=many
+            xy[:, 0],
+            xy[:, 1],
+            c=frame["prob"],
+            cmap=PROBABILITY_CMAP,
+            vmin=0,
+            vmax=1,
+            s=size,
+            linewidths=0,
+            rasterized=many,
         )
         ax.figure.colorbar(points, ax=ax, label=PROBABILITY_LABEL, shrink=0.7)
     else:
