@@ -4,7 +4,7 @@
     python benchmarks/encoders.py --models scgpt tgpt --quick
 
 Each model runs in a process of its own. Operations are counted by PyTorch on one cell at a time, so that padding does
-not count; the rate of the machine is that of a 2048 x 2048 matrix product measured in the same process.
+not count; the rate of the machine is that of a 2048 x 2048 matrix product, the best of all processes.
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
         if workload == "typical":
             result["profile"] = where_time_goes(encoder, chosen if case.set_size else chosen.take([0]))
     result["rate"] = max(result["rate"], matmul_rate(clock))
+    result["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return result
 
@@ -214,6 +215,8 @@ def page(results: list[dict[str, Any]], threads: int) -> str:
         f"{threads} CPU thread{'s' if threads > 1 else ''} of this processor: {processor()}; PyTorch {torch.__version__}. "
         f"A 2048 x 2048 matrix product reaches {rate:.0f} GFLOP/s. "
         + ("Times are CPU times. " if threads == 1 else "")
+        + f"Highest load during the run: {max(r['load'] for r in results):.0f} on {os.cpu_count()} cores; programs that "
+        "run beside it make caches and memory slower, so a quiet machine is faster. "
         + "Operations are those of matrix products and attention, counted on one cell at a time (no padding); "
         "*share* is the rate that was reached on them as part of that of the matrix product.",
         "",
@@ -233,7 +236,7 @@ def page(results: list[dict[str, Any]], threads: int) -> str:
     ]
     for r in results:
         case, work = CASES[r["model"]], r["workloads"]
-        share = {key: w["gflop"] * 1e9 * w["cells_per_s"] / r["rate"] for key, w in work.items()}
+        share = {key: w["gflop"] * w["cells_per_s"] / rate for key, w in work.items()}
         full, typical, mixed = (work[key] for key in ("full", "typical", "mixed"))
         lines.append(
             f"| {r['model']} | {full['tokens']:,.0f} | {full['gflop']:.3g} | {full['cells_per_s']:.3g} "
