@@ -26,7 +26,6 @@ from sklearn.preprocessing import StandardScaler
 import sc_drugresp as sdr
 from sc_drugresp._data.counts import read_counts
 from sc_drugresp._eval.splits import leave_group_out, pooled
-from sc_drugresp.models.baselines import HVG
 from sc_drugresp.tl._inputs import read_groups, read_labels
 
 NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels")
@@ -90,10 +89,13 @@ def row(name: str, result: dict, model: str) -> dict[str, object]:
 
 
 def recipe(name: str, adata: ad.AnnData, *, strict: bool) -> list[dict[str, object]]:
-    """The plain recipe: log-CP10k (or the matrix as it is), 2,000 HVG, PCA 50, logistic regression, nothing tuned."""
+    """The plain recipe: log-CPM (or the matrix as it is), the 2,000 genes that vary most, PCA, balanced logistic."""
     y = read_labels(adata, "response").astype(int)
     _, groups = read_groups(adata, None)
     source = read_counts(adata, expect="any")
+    matrix = np.concatenate([block.toarray() for _, block in source.blocks()])
+    if source.kind == "counts":
+        matrix = np.log1p(1e6 * matrix / matrix.sum(axis=1, keepdims=True))
     splits = {"random cells": pooled(y)}
     if strict and min(len(np.unique(groups[y == k])) for k in (0, 1)) > 1:
         splits["one group out"] = leave_group_out(y, groups, pairs=False)
@@ -103,11 +105,10 @@ def recipe(name: str, adata: ad.AnnData, *, strict: bool) -> list[dict[str, obje
         for fold in folds:
             mask = np.zeros(len(y), dtype=bool)
             mask[fold.train] = True
-            x = HVG().fit(source, mask_obs=mask).transform(source)
+            x = matrix[:, np.argsort(-matrix[mask].var(axis=0))[:2000]]
             n_comps = min(50, mask.sum() - 1, x.shape[1] - 1)
-            model = make_pipeline(
-                PCA(n_comps, random_state=0), StandardScaler(), LogisticRegression(max_iter=5000)
-            ).fit(x[mask], y[mask])
+            head = LogisticRegression(class_weight="balanced", max_iter=5000)
+            model = make_pipeline(PCA(n_comps, random_state=0), StandardScaler(), head).fit(x[mask], y[mask])
             prob[fold.test] = model.predict_proba(x[fold.test])[:, 1]
         means = pd.DataFrame({"g": groups, "y": y, "p": prob}).groupby("g").mean()
         pure = means[means["y"].isin([0, 1])]
@@ -162,10 +163,26 @@ samples at random: what a random split pays for recognizing samples.
 
 {chr(10).join(verdicts)}
 
+## What can be concluded
+
+- PC9 and A375: nothing about response. One library per class; labels dealt out at random between the two libraries score
+  as high as the true ones, because both are the name of a library.
+- SCC47: nothing about other samples. There is one, and its labels were made from the expression of the same cells.
+- Five lung lines: nothing yet. Two sensitive lines cannot support a number: the default reaches a high strict value here,
+  the plain recipe below does not, and the interval of both is nearly the whole range.
+- Melanoma: a weak signal at best. The random split gives more than 0.8, and nearly as much to labels dealt out at random.
+  With patients held out, the interval of the default reaches down to chance; the mean profile of a patient (pseudobulk) does
+  no worse than single cells.
+
 ## The plain recipe, one group out at a time
 
-log1p-CP10k (or the matrix as it is, where it holds no counts), 2,000 variable genes, 50 components, logistic regression as
-scikit-learn has it; all of it refitted in every fold. This is the recipe that most papers would use.
+log1p-CPM (or the matrix as it is, where it holds no counts), the 2,000 genes that vary most, 50 components, standardized,
+logistic regression with balanced classes and C = 1; all of it refitted in every fold. This is close to what most papers
+would use. Its figures on melanoma and on the five lung lines are known from elsewhere (AUROC 0.590 with 8 of 13 patients,
+and 0.634) and are met. They hang on details, though: over all variants of this recipe that were tried (48 on melanoma, 96
+on the lung lines: genes by variance or by dispersion, CP10k or CPM, scaled genes, scaled components, balanced classes or
+not, C from 0.01 to 1), leave-one-out gave 0.36 to 0.63 on melanoma and 0.00 to 0.77 on the lung lines. Values below 0.5 come from leaving out one sample at a time with an
+unbalanced head, see `hold_out` of `tl.evaluate`.
 
 {markdown(plain)}
 """
