@@ -17,7 +17,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
 .meta, figcaption { color: #666; font-size: .88rem; } .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; } th, td { padding: .25rem .6rem; text-align: left; }
+table { border-collapse: collapse; font-size: .88rem; margin: .6rem 0; } .wide table { width: max-content; max-width: none; } th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; max-width: 26rem; }
 th { border-bottom: 2px solid #999; } td { border-bottom: 1px solid #eee; } td.num, th.num { text-align: right; font-variant-numeric: tabular-nums; }
 tr.naive td { color: #888; } figure { margin: .8rem 0; } img { max-width: 100%; height: auto; }
 .box { border-left: .35rem solid #999; background: #f6f6f6; padding: .6rem 1rem; margin: .8rem 0; }
