@@ -5,39 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
 from .heads import HeadKind, fit_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ._types import Embed
 
-MAX_LEAVE_ONE_OUT = 20
-N_SPLITS = 5
-
-
-def group_folds(y: np.ndarray, groups: np.ndarray, *, rng: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Train and test rows that keep samples whole and leave both classes in training.
-
-    One sample is left out at a time up to 20 samples, else there are 5 folds. A fold that would leave a single class
-    to learn from is not made, so the list can be empty.
-    """
-    n_groups = len(np.unique(groups))
-    if n_groups < 2:
-        return []
-    splitter: Any = LeaveOneGroupOut()
-    if n_groups > MAX_LEAVE_ONE_OUT:
-        splitter = StratifiedGroupKFold(n_splits=N_SPLITS, shuffle=True, random_state=rng)
-    folds = splitter.split(np.empty((len(y), 1)), y, groups)
-    return [(train, test) for train, test in folds if len(np.unique(y[train])) == 2]
-
 
 def cross_fit(
-    kind: HeadKind, embed: Embed, y: np.ndarray, groups: np.ndarray, *, rng: int = 0, **options: Any
+    kind: HeadKind,
+    embed: Embed,
+    y: np.ndarray,
+    groups: np.ndarray,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    rng: int = 0,
+    **options: Any,
 ) -> np.ndarray:
-    """Logit of each cell by a head that never saw its sample.
+    """Logit of each cell by heads that never saw its sample.
 
     Parameters
     ----------
@@ -47,16 +34,19 @@ def cross_fit(
         `embed(train, test)` gives the embeddings of two sets of rows, with whatever is fitted fitted to `train`.
     y, groups
         Label (1 sensitive, 0 resistant) and sample of each cell.
+    folds
+        Training and test rows that keep samples whole; a cell that is tested more than once gets its mean logit.
 
     Returns
     -------
-    Array of shape `(n_cells,)`; NaN for samples that could not be left out.
+    Array of shape `(n_cells,)`; NaN for cells that no fold tests.
     """
-    out = np.full(len(y), np.nan)
-    for train, test in group_folds(y, groups, rng=rng):
+    total, times = np.zeros(len(y)), np.zeros(len(y))
+    for train, test in folds:
         x_train, x_test = embed(train, test)
-        out[test] = fit_head(kind, x_train, y[train], groups[train], rng=rng, **options).logit(x_test)
-    return out
+        total[test] += fit_head(kind, x_train, y[train], groups[train], rng=rng, **options).logit(x_test)
+        times[test] += 1
+    return np.where(times > 0, total / np.maximum(times, 1), np.nan)
 
 
 def fixed(x: np.ndarray) -> Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:

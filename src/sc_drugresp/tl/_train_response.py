@@ -67,8 +67,8 @@ def train_response(
         Folder with the files of a foundation model.
     {layer}
     start
-        A model trained elsewhere to continue from (few-shot transfer): its tuned weights and head are the beginning.
-        Only for `'lora'` and `'full'`.
+        A model trained elsewhere to continue from (few-shot transfer): its tuned weights, its adapter (with the rank it
+        has) and its head are the beginning. Only for `'lora'` and `'full'`.
     alpha
         Error level of the calls: at most this share of samples of a class should get a wrong call.
     {modality}
@@ -88,9 +88,16 @@ def train_response(
     Raises
     ------
     ValueError
-        One class only, unknown labels, unknown mode or head, or no raw counts where the model needs them.
+        One class only, unknown labels, unknown mode or head, too few samples to tune, or no raw counts where the model
+        needs them.
     KeyError
         A column or embedding does not exist.
+    TypeError
+        There is no such option.
+    FileNotFoundError
+        The files of the foundation model are not there.
+    RuntimeError
+        Training diverged.
 
     Examples
     --------
@@ -104,6 +111,9 @@ def train_response(
         if value not in allowed:
             msg = f"`{name}` must be one of {allowed}, found {value!r}."
             raise ValueError(msg)
+    if mode != "frozen" and use_rep is not None:
+        msg = f"mode={mode!r} tunes a model on counts: give `model`, not `use_rep` (found {use_rep!r})."
+        raise ValueError(msg)
     if start is not None and mode == "frozen":
         msg = "`start` continues a tuned model; use mode='lora' or 'full', or train on both data sets together."
         raise ValueError(msg)
@@ -167,10 +177,10 @@ def fit_frozen(
     """Cross-fit, fit, calibrate; `rows` are the labeled cells. Also returns their held-out logits."""
     from .._train import cross_fit, fit_head
     from ..models._response import ResponseModel
-    from ._trust import describe_training, fit_states
+    from ._trust import describe_training, fit_states, strict_folds
 
     embed = rep.split(rows)
-    logits = cross_fit(head, embed, y, groups, rng=rng)
+    logits = cross_fit(head, embed, y, groups, strict_folds(y, groups, rng=rng), rng=rng)
     values = rep.all(rows)[rows]
     fitted = fit_head(head, values, y, groups, rng=rng)
     refit = embed if rep.values is None else None
