@@ -75,21 +75,17 @@ def test_balanced_weights_give_classes_and_samples_equal_mass() -> None:
     assert weights.mean() == pytest.approx(1)
 
 
-def test_without_a_model_it_trains_on_labels_and_never_scores_a_sample_by_its_own_label(labeled) -> None:
-    adata = labeled.copy()
-    adata.obs["response"] = adata.obs["response"].astype(object).where(adata.obs["sample"] != "S03", None)
+def test_labeled_cells_are_never_scored_by_a_model_that_saw_their_sample() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    adata = sdr.datasets.toy(n_samples=10, cells_per_sample=30, n_genes=200, noise_labels="sample", sample_effect=1.0)
+    model = sdr.tl.train_response(adata, model="pca", group_key="sample")
+    assert model.info["metrics"]["cell_auroc"] < 0.75
+    embedded = model.embedder.transform(model.embedder.read(adata))
+    seen = model.logit(embedded)  # the final model knows these samples: nothing but recognition
+    assert roc_auc_score(adata.obs["response"] == "sensitive", seen) > 0.9
     sdr.tl.predict_response(adata, group_key="sample")
-    first = adata.obs["predicted_response_prob"].to_numpy()
-    flipped = labeled.copy()
-    flipped.obs["response"] = adata.obs["response"].to_numpy()
-    own = (flipped.obs["sample"] == "S01").to_numpy()
-    label = flipped.obs.loc[own, "response"].iloc[0]
-    other = {"sensitive": "resistant", "resistant": "sensitive"}[label]
-    flipped.obs["response"] = np.where(own, other, flipped.obs["response"].astype(object))
-    sdr.tl.predict_response(flipped, group_key="sample")
-    # Calibration sees all samples, so compare how the cells of the sample are ranked, which it cannot change.
-    ranks = [pd.Series(values[own]).rank() for values in (first, flipped.obs["predicted_response_prob"].to_numpy())]
-    assert np.corrcoef(*ranks)[0, 1] > 0.999
+    assert adata.obs["predicted_response_prob"].std() < 0.1  # no signal in held-out samples, no confident probability
 
 
 def test_slots_types_and_round_trip(labeled, trained, tmp_path) -> None:

@@ -12,6 +12,7 @@ from .._keys import STATE_CONTROL
 from .._logging import logger, warn
 from ._inputs import read_column, read_groups, read_labels, require_both_classes
 from ._represent import representation
+from ._trust import strict_folds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,6 @@ def state_control(
     ['auroc', 'erased', 'pretreatment', 'treated', 'treated_erased']
     """
     from .._eval.erasure import state_control as control
-    from .._train import group_folds
 
     target = data.copy() if copy else data
     adata = as_adata(target, modality=modality)
@@ -108,7 +108,7 @@ def state_control(
     treated = np.where(column.isna().to_numpy(), np.nan, (~np.isin(text, names)).astype(float))
     rows = np.flatnonzero(y >= 0)
     rep = representation(adata, use_rep=use_rep, model=model, layer=layer, rng=rng)
-    folds = group_folds(y[rows], groups[rows], rng=rng)
+    folds = strict_folds(y[rows], groups[rows], rng=rng)
     if not folds:
         warn("No sample can be held out with both classes still in training; the control cannot conclude anything.")
     found = control(rep.split(rows), y[rows].astype(np.int64), treated[rows], groups[rows], folds)

@@ -15,6 +15,7 @@ from .._eval.conformal import Conformal, fit_conformal
 from .._eval.metrics import classification_metrics, sample_scores
 from .._eval.ood import OODReference, fit_ood
 from .._eval.patients import SampleSpread, fit_spread
+from .._eval.splits import leave_group_out
 
 if TYPE_CHECKING:
     from .._eval._samples import State
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 CALIBRATION, CONFORMAL, REFERENCE, SPREAD, BAGS = "calibration", "conformal", "ood", "spread", "bags"
 MIN_REFERENCE = 20
 States = dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
+
+
+def strict_folds(y: np.ndarray, groups: np.ndarray, *, rng: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Folds that hold out whole samples, as `tl.evaluate` does; those that leave one class to learn from are left out."""
+    if len(np.unique(groups)) < 2:
+        return []
+    folds = leave_group_out(y, groups, rng=rng)
+    return [(fold.train, fold.test) for fold in folds if len(np.unique(y[fold.train])) == 2]
 
 
 def fit_states(
