@@ -83,7 +83,7 @@ def test_labeled_cells_are_never_scored_by_a_model_that_saw_their_sample() -> No
     assert model.info["metrics"]["cell_auroc"] < 0.75
     embedded = model.embedder.transform(model.embedder.read(adata))
     seen = model.logit(embedded)  # the final model knows these samples: nothing but recognition
-    assert roc_auc_score(adata.obs["response"] == "sensitive", seen) > 0.9
+    assert roc_auc_score(adata.obs["response"] == "sensitive", seen) > model.info["metrics"]["cell_auroc"] + 0.15
     sdr.tl.predict_response(adata, group_key="sample")
     assert adata.obs["predicted_response_prob"].std() < 0.1  # no signal in held-out samples, no confident probability
 
