@@ -120,8 +120,10 @@ def main() -> None:
         print(json.dumps(work(args.worker, args.block_cells[0])))
         return
     lines = [
-        ("| cells | genes | block | matrix in memory, MB | libraries, MB | peak after check, MB | after embed, MB | "
-        "after predict, MB | embedding, MB | check, s | embed, s | predict, s |"),
+        (
+            "| cells | genes | block | matrix in memory, MB | libraries, MB | peak after check, MB | after embed, MB | "
+            "after predict, MB | embedding, MB | check, s | embed, s | predict, s |"
+        ),
         "|---" * 12 + "|",
     ]
     print("\n".join(lines), flush=True)

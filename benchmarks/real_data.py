@@ -1,6 +1,6 @@
 """Score every labeled `.h5ad` of a folder with the strict split, the random split, and all naive rows.
 
-    python -P benchmarks/real_data.py DIRECTORY [--out docs/benchmarks]
+    python benchmarks/real_data.py DIRECTORY [--out docs/benchmarks]
 
 Without DIRECTORY, `SC_DRUGRESP_DATA` is read. Writes `real_data.csv` and `real_data.md`, and prints the latter.
 `-P` keeps this folder, which has a `coverage.py`, out of the way of the package of that name.
@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
+
+# A neighbor of this file, coverage.py, must not be taken for the package of that name.
+sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 
 import anndata as ad
 import numpy as np
@@ -148,7 +152,7 @@ def page(table: pd.DataFrame, plain: pd.DataFrame, verdicts: list[str], n_boot: 
     ]
     return f"""# Real data: what scores are worth
 
-Made by `python -P benchmarks/real_data.py DIRECTORY --n-boot {n_boot}` with sc-drugresp {sdr.__version__}.
+Made by `python benchmarks/real_data.py DIRECTORY --n-boot {n_boot}` with sc-drugresp {sdr.__version__}.
 
 One block per data set. `pca` is the default of `tl.evaluate` (components refitted in every fold, balanced logistic
 regression, penalty tuned over the training samples); all other rows know nothing about drug response and are its floor.

@@ -6,7 +6,7 @@ number of samples, which is reported. In mixed samples (both classes inside) the
 one half by sign flips instead.
 
 The test holds the scores fixed. It is exact for scores that were made without these labels. Cross-validated scores were
-made with the labels of the other samples, which makes the test somewhat liberal (at a nominal 0.05 it rejects in 5 to 10
+made with the labels of the other samples, which makes the test somewhat liberal (at a nominal 0.05 it rejects in 8 to 13
 of 100 data sets without signal); models that are refitted to each arrangement give the exact test, see
 :func:`~sc_drugresp._eval.naive.permuted_scores`.
 """
