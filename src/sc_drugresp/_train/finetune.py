@@ -97,7 +97,7 @@ def finetune(
     warm = frozen if start is None else start.head
     assert isinstance(warm, LinearHead | MLPHead)
     if mode == "full":
-        _unfreeze(encoder)
+        unfreeze(encoder)
     module = ResponseModule(
         encoder,
         TorchHead(warm),
@@ -191,7 +191,7 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().cpu().contiguous().clone()
 
 
-def _unfreeze(encoder: CellEncoder) -> None:
+def unfreeze(encoder: CellEncoder) -> None:
     """Train every parameter. Tables that stay as published (gene2vec, proteins) are buffers or lie outside."""
     for name, parameter in list(encoder.named_parameters()):
         if parameter.is_floating_point():

@@ -203,7 +203,7 @@ def embed_for(model: ResponseModel, adata: AnnData, *, checkpoint: Any = None, l
 
         apply_tuned(encoder, model)
     groups = set_codes(adata, how.get("group_key") or None)
-    return encoder.embed(read_counts(adata, layer=layer), genes=how["genes"], rng=how["rng"], groups=groups)
+    return encoder.embed(encoder.read(adata, layer), genes=how["genes"], rng=how["rng"], groups=groups)
 
 
 def _check_same_embedding(adata: AnnData, how: dict[str, Any]) -> None:
