@@ -55,7 +55,7 @@ def test_tree_head_equals_sklearn() -> None:
     from sc_drugresp.models._heads import head_arrays, head_from_arrays
 
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(300, 5)), rng.integers(0, 2, 300)
+    x, y = rng.normal(size=(240, 5)), rng.integers(0, 2, 240)
     head = fit_head("hist_gradient_boosting", x, y, max_iter=20)
     options = {"max_iter": 20, "learning_rate": 0.1, "early_stopping": False, "random_state": 0}
     reference = HistGradientBoostingClassifier(**options).fit(x, y, sample_weight=balanced_weights(y, None))
