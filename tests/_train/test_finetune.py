@@ -30,6 +30,8 @@ from sc_drugresp.models._registry import find
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODELS = ["celllm", "cellplm", "geneformer", "scbert", "scfoundation", "scgpt", "tgpt", "uce"]
+# scBERT has the trunk of CellLM and three times its positions.
+EACH = [pytest.param(name, marks=pytest.mark.slow if name == "scbert" else ()) for name in MODELS]
 # The costlier tests run on one ordinary and one set-based model; on all the others when slow tests are wanted.
 FEW = [pytest.param(name, marks=() if name in ("scgpt", "cellplm") else pytest.mark.slow) for name in MODELS]
 OPTIONS = FineTuning(rank=2, alpha=4, epochs=3, patience=3, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2)
@@ -119,7 +121,7 @@ def close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> 
 # LoRA ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_loss_falls(name):
     """Log loss of the training cells without dropout, before and after: every epoch counts, none is chosen."""
     whole = make_case(name)
@@ -136,7 +138,7 @@ def test_loss_falls(name):
     assert losses[1] < losses[0]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_base_is_bit_identical_after_adapters_were_trained(name):
     case, encoder, _ = lora(name)
     assert digest(encoder) == digest(case.load())
@@ -144,7 +146,7 @@ def test_base_is_bit_identical_after_adapters_were_trained(name):
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_held_out_scores_are_computed_without_dropout(name):
     case, encoder, tuned = lora(name)
     rows = {row["model"]: row for row in compare(tuned, case.y, case.groups)}
@@ -157,7 +159,7 @@ def test_held_out_scores_are_computed_without_dropout(name):
     close(tuned.head.logit(chosen), tuned.logits)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_every_adapter_learned_and_changes_the_output(name):
     case, encoder, tuned = lora(name)
     assert len(tuned.adapted) == len(layers(encoder)) >= 12
@@ -180,7 +182,7 @@ def test_every_adapter_learned_and_changes_the_output(name):
                 layer.scaling["default"] = scale
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_fast_and_plain_ways_agree_after_tuning(name):
     for case, encoder, _ in (lora(name), full(name)):
         batch = case.batch(encoder)
@@ -193,7 +195,7 @@ def test_fast_and_plain_ways_agree_after_tuning(name):
         np.testing.assert_array_equal(case.embed(reloaded), case.embed(encoder))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_merged_adapters_give_the_same_embedding(name):
     case, encoder, tuned = lora(name)
     merged = apply_tuned(case.load(), saved(tuned, case), merge=True)
@@ -202,7 +204,7 @@ def test_merged_adapters_give_the_same_embedding(name):
     assert np.abs(case.embed(case.load()) - case.embed(encoder)).max() > 1e-4
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_adapter_opens_with_plain_peft(name, tmp_path):
     case, encoder, tuned = lora(name)
     model = ResponseModel(tuned.head, {"model": name}, {"dim": encoder.dim}, adapter=tuned.adapter)
@@ -236,7 +238,7 @@ def test_adapter_is_small_beside_the_published_base(name):
 # Full ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH)
 def test_full_tuning_changes_all_parameters_and_no_table(name):
     case, encoder, tuned = full(name)
     before, after = digest(case.load()), digest(encoder)

@@ -147,7 +147,7 @@ def _fit_trees(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, rng: 
     for node in np.flatnonzero((flat["is_leaf"] == 0) & np.isfinite(flat["num_threshold"])):
         threshold[node] = edges[feature[node]][int(flat["num_threshold"][node])]
     return TreeHead(
-        baseline=np.float64(np.ravel(model._baseline_prediction)[0]),
+        baseline=np.asarray(np.ravel(model._baseline_prediction)[0], dtype=np.float64),
         roots=roots[:-1],
         feature=feature,
         threshold=threshold,

@@ -49,9 +49,7 @@ class TorchHead(nn.Module):
 
     def to_head(self) -> LinearHead | MLPHead:
         """The same head as arrays."""
-        arrays = [
-            tensor.detach().cpu().double().numpy() for layer in self.layers for tensor in (layer.weight, layer.bias)
-        ]
+        arrays = [tensor.detach().cpu().double().numpy() for tensor in self.layers.parameters()]
         mean, scale = self.mean.cpu().double().numpy(), self.scale.cpu().double().numpy()
         if len(self.layers) == 1:
             return LinearHead(mean, scale, arrays[0][0], arrays[1][0])

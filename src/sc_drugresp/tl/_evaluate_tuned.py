@@ -54,7 +54,7 @@ def check_tuned(
     if mode not in ("frozen", "lora", "full"):
         msg = f"`mode` must be one of ('frozen', 'lora', 'full'), found {mode!r}."
         raise ValueError(msg)
-    encoders = [name for name in model if find(name)[0].kind == "encoder"]
+    encoders: list[str | None] = [name for name in model if find(name)[0].kind == "encoder"]
     if mode == "frozen":
         if options and not encoders:
             msg = f"Options {sorted(options)} belong to a foundation model, but `model` names none."
