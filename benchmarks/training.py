@@ -235,7 +235,7 @@ def main() -> int:
             results.append(json.loads(run.stdout.splitlines()[-1]))
             print(results[-1], flush=True)
     shown = ["python benchmarks/training.py", *(["--tiny"] if args.tiny else [])]
-    shown += ["--models", *args.models] if args.models != list(CASES) else []
+    shown += ["--models", *args.models] if set(args.models) != set(CASES) else []
     text = page(results, " ".join(shown), tiny=args.tiny)
     print(text)
     if not args.tiny:
