@@ -7,4 +7,13 @@ from .blocks import PostNormLayer, run_layers
 from .flow import FlowAttention, FlowLayer, SetLayout
 from .performer import FavorAttention, PerformerLayer
 
-__all__ = ["FavorAttention", "FlowAttention", "FlowLayer", "PerformerLayer", "PostNormLayer", "SelfAttention", "SetLayout", "run_layers"]
+__all__ = [
+    "FavorAttention",
+    "FlowAttention",
+    "FlowLayer",
+    "PerformerLayer",
+    "PostNormLayer",
+    "SelfAttention",
+    "SetLayout",
+    "run_layers",
+]
