@@ -2,13 +2,14 @@
 
     python benchmarks/real_data.py DIRECTORY [--out docs/benchmarks]
 
-Without DIRECTORY, `SC_DRUGRESP_DATA` is read. Writes `real_data.csv` and `real_data.md`, and prints the latter.
-`-P` keeps this folder, which has a `coverage.py`, out of the way of the package of that name.
+Without DIRECTORY, `SC_DRUGRESP_DATA` is read. Writes `real_data.csv`, `real_data.md` and an evaluation card for each data
+set (`cards/*.json`), and prints the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -55,6 +56,7 @@ def main() -> None:
             sdr.tl.evaluate(adata, model="pca", n_boot=arguments.n_boot)
         result = adata.uns["evaluation"]
         rows += [row(file.stem, result, model) for model in ("pca", *NAIVE)]
+        save_card(adata, arguments.out / "cards" / f"{file.stem}.json")
         verdicts.append(f"- **{file.stem}**: {result['verdict']['code']}: {result['verdict']['reason']}")
         recipes += recipe(file.stem, adata, strict=result["params"]["level"] != "cells")
         print(f"{file.stem}: {time.perf_counter() - start:.0f} s", flush=True)
@@ -64,6 +66,12 @@ def main() -> None:
     text = page(table, plain, verdicts, arguments.n_boot)
     (arguments.out / "real_data.md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def save_card(adata: ad.AnnData, path: Path) -> None:
+    """Write the evaluation card."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(sdr.get.evaluation_card(adata), indent=1) + "\n", encoding="utf-8")
 
 
 def row(name: str, result: dict, model: str) -> dict[str, object]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..models._response import ResponseModel
 
 LOW_COVERAGE = 0.5
-_CACHE_BYTES = 500_000_000
+_CACHE_BYTES = 64_000_000
 
 
 @dataclass
