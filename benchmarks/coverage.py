@@ -20,16 +20,16 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import kstest, norm
 
-from sc_drugresp._eval.calibration import fit_calibration
-from sc_drugresp._eval.conformal import fit_conformal
-from sc_drugresp._eval.design import choose_split
-from sc_drugresp._eval.erasure import state_control
-from sc_drugresp._eval.intervals import GroupSums, clustered_auroc, hanley_mcneil
-from sc_drugresp._eval.permutation import permutation_test
-from sc_drugresp._eval.prior_shift import correct_prior
-from sc_drugresp._train.crossfit import cross_fit, fixed
-from sc_drugresp._train.heads import fit_head
-from sc_drugresp.tl._trust import strict_folds
+from sc_drugresp._evaluate.design import choose_split
+from sc_drugresp._response.crossfit import cross_fit, fixed
+from sc_drugresp._response.fit import fit_head
+from sc_drugresp._response.trust import strict_folds
+from sc_drugresp._stats.calibration import fit_calibration
+from sc_drugresp._stats.conformal import fit_conformal
+from sc_drugresp._stats.erasure import state_control
+from sc_drugresp._stats.intervals import GroupSums, clustered_auroc, hanley_mcneil
+from sc_drugresp._stats.permutation import permutation_test
+from sc_drugresp._stats.prior_shift import correct_prior
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

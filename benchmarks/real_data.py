@@ -30,8 +30,8 @@ from sklearn.preprocessing import StandardScaler
 
 import sc_drugresp as sdr
 from sc_drugresp._data.counts import read_counts
-from sc_drugresp._eval.splits import leave_group_out, pooled
-from sc_drugresp.tl._inputs import read_groups, read_labels
+from sc_drugresp._data.obs import read_groups, read_labels
+from sc_drugresp._stats.folds import leave_group_out, pooled
 
 NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels")
 

@@ -97,11 +97,11 @@ def measure(model: str, mode: str, *, steps: int, tiny: bool) -> dict[str, Any]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     import sc_drugresp as sdr
-    from sc_drugresp._train.adapters import inject, lora_config
-    from sc_drugresp._train.finetune import unfreeze
-    from sc_drugresp._train.module import ResponseModule, TorchHead
-    from sc_drugresp._train.options import FineTuning
-    from sc_drugresp.models._heads import LinearHead
+    from sc_drugresp._response.heads import LinearHead
+    from sc_drugresp._response.tune.adapters import inject, lora_config
+    from sc_drugresp._response.tune.finetune import unfreeze
+    from sc_drugresp._response.tune.module import ResponseModule, TorchHead
+    from sc_drugresp._response.tune.options import FineTuning
 
     sdr.settings.progress, sdr.settings.device, sdr.settings.verbosity = False, "cpu", 0
     encoder, options, n = build(model, tiny=tiny), FineTuning(rank=1 if tiny else 8), CASES[model].batch

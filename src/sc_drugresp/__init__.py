@@ -9,7 +9,7 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ._settings import settings
+from ._core.settings import settings
 
 if TYPE_CHECKING:
     from . import datasets, get, models, pl, pp, tl

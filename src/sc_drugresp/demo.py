@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import datasets
-from ._keys import GROUP_CANDIDATES, RESPONSE, EmbeddingKeys, EvaluationKeys, PredictionKeys
-from ._settings import settings
+from ._core.keys import GROUP_CANDIDATES, RESPONSE, EmbeddingKeys, EvaluationKeys, PredictionKeys
+from ._core.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

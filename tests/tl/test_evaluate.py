@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 import sc_drugresp as sdr
-from sc_drugresp._eval.card import evaluation_card
-from sc_drugresp._eval.naive import NAIVE
-from sc_drugresp._eval.splits import LeakError, scdrugmap_pooled
+from sc_drugresp._evaluate.card import evaluation_card
+from sc_drugresp._evaluate.naive import NAIVE
+from sc_drugresp._stats.folds import LeakError, scdrugmap_pooled
 
 QUICK = {"baselines": False, "n_boot": 0, "n_permutations": 0}
 

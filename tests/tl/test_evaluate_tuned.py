@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import sc_drugresp as sdr
-from sc_drugresp._eval.run import sigmoid
-from sc_drugresp._eval.splits import leave_group_out
-from sc_drugresp._train import folds as tuned_folds
-from sc_drugresp._train.finetune import embed_by_sample, finetune
-from sc_drugresp._train.heads import fit_head
-from sc_drugresp._train.options import FineTuning
+from sc_drugresp._evaluate.run import sigmoid
+from sc_drugresp._response.fit import fit_head
+from sc_drugresp._response.tune import folds as tuned_folds
+from sc_drugresp._response.tune.finetune import embed_by_sample, finetune
+from sc_drugresp._response.tune.options import FineTuning
+from sc_drugresp._stats.folds import leave_group_out
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 WEIGHTS = SHARED / "golden" / "tgpt" / "weights"

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import sc_drugresp as sdr
-from sc_drugresp._keys import CALL_CLASSES, PredictionKeys
+from sc_drugresp._core.keys import CALL_CLASSES, PredictionKeys
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def test_saved_model_predicts_the_same_in_a_new_process(tmp_path, head) -> None:
 def test_tree_head_equals_sklearn() -> None:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from sc_drugresp._train import balanced_weights, fit_head
-    from sc_drugresp.models._heads import head_arrays, head_from_arrays
+    from sc_drugresp._response.fit import balanced_weights, fit_head
+    from sc_drugresp._response.heads import head_arrays, head_from_arrays
 
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(240, 5)), rng.integers(0, 2, 240)
@@ -64,7 +64,7 @@ def test_tree_head_equals_sklearn() -> None:
 
 
 def test_balanced_weights_give_classes_and_samples_equal_mass() -> None:
-    from sc_drugresp._train import balanced_weights
+    from sc_drugresp._response.fit import balanced_weights
 
     y = np.array([1] * 90 + [1] * 10 + [0] * 30)
     groups = np.array(["a"] * 90 + ["b"] * 10 + ["c"] * 30)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._keys import COUNTS_LAYER
-from .._logging import logger
-from .._settings import settings
+from .._core.keys import COUNTS_LAYER
+from .._core.log import logger
+from .._core.settings import settings
 from .content import TRANSFORM_WORDS, WORDS, Kind, Transform, find_transform, kind_of, probe, recover_counts
 from .rows import Rows, open_rows
 

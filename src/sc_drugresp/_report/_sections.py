@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import get, pl
-from .._keys import CALL_CLASSES, STATE_CONTROL, EvaluationKeys, PredictionKeys
+from .._core.keys import CALL_CLASSES, STATE_CONTROL, EvaluationKeys, PredictionKeys
 from . import _page as html
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def state_section(adata: AnnData) -> str:
 
 def training_section(adata: AnnData) -> str:
     """Parameters, held-out metrics and epochs of the latest training."""
-    from .._keys import TRAIN_RESPONSE
+    from .._core.keys import TRAIN_RESPONSE
 
     stored = adata.uns[TRAIN_RESPONSE]
     text = html.definitions(

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._core.docs import doc_data, doc_label_key, doc_modality, doc_params
+from .._core.keys import STATE_CONTROL, TRAIN_RESPONSE, EvaluationKeys, PredictionKeys
+from .._core.log import logger
 from .._data.counts import as_adata
-from .._docs import doc_data, doc_label_key, doc_modality, doc_params
-from .._keys import STATE_CONTROL, TRAIN_RESPONSE, EvaluationKeys, PredictionKeys
-from .._logging import logger
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -75,7 +75,7 @@ def report(
         raise ValueError(msg)
     import matplotlib as mpl
 
-    from .._eval.card import evaluation_card, package_versions
+    from .._evaluate.card import evaluation_card, package_versions
     from . import _sections as sections
     from ._page import page
 

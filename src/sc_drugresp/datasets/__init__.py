@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ._fetch import available, load
-from ._toy import toy
+from typing import TYPE_CHECKING
 
-__all__ = ["available", "load", "toy"]
+from .._core.lazy import attach
+
+if TYPE_CHECKING:
+    from ._fetch import available as available
+    from ._fetch import load as load
+    from ._toy import toy as toy
+
+__getattr__, __dir__, __all__ = attach(__name__, {"available": "._fetch", "load": "._fetch", "toy": "._toy"})

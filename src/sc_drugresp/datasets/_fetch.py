@@ -6,9 +6,9 @@ import difflib
 import os
 from typing import TYPE_CHECKING
 
-from .._download import Expected, fetch
-from .._logging import logger
-from .._settings import settings
+from .._core.download import Expected, fetch
+from .._core.log import logger
+from .._core.settings import settings
 from ._registry import Dataset, registry
 
 if TYPE_CHECKING:

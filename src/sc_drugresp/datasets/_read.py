@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

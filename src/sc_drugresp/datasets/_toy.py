@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from .._docs import doc_params, doc_rng
-from .._keys import ENSEMBL_ID, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+from .._core.docs import doc_params, doc_rng
+from .._core.keys import ENSEMBL_ID, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from ..genes import gene_table
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .._logging import logger
-from .._settings import settings
+from .._core.log import logger
+from .._core.settings import settings
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def fetch_file(kind: str) -> Path:
     ValueError
         What arrived is not the file whose hash is known.
     """
-    from .._download import Expected, fetch
+    from .._core.download import Expected, fetch
 
     source = SOURCES[kind]
     folder = settings.cache_dir / "genes"

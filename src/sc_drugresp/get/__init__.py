@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from ._evaluation import (
-    calibration_df,
-    evaluation_card,
-    leakage_gap_df,
-    metrics_df,
-    risk_coverage_df,
-    roc_df,
-    split_design_df,
-    state_control_df,
-)
-from ._predictions import history_df, predictions_df, samples_df
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "calibration_df",
-    "evaluation_card",
-    "history_df",
-    "leakage_gap_df",
-    "metrics_df",
-    "predictions_df",
-    "risk_coverage_df",
-    "roc_df",
-    "samples_df",
-    "split_design_df",
+from .._core.lazy import attach
+
+if TYPE_CHECKING:
+    from ._evaluation import calibration_df as calibration_df
+    from ._evaluation import evaluation_card as evaluation_card
+    from ._evaluation import leakage_gap_df as leakage_gap_df
+    from ._evaluation import metrics_df as metrics_df
+    from ._evaluation import risk_coverage_df as risk_coverage_df
+    from ._evaluation import roc_df as roc_df
+    from ._evaluation import split_design_df as split_design_df
+    from ._evaluation import state_control_df as state_control_df
+    from ._predictions import history_df as history_df
+    from ._predictions import predictions_df as predictions_df
+    from ._predictions import samples_df as samples_df
+
+_EVALUATION = (
+    "calibration_df", "evaluation_card", "leakage_gap_df", "metrics_df", "risk_coverage_df", "roc_df", "split_design_df",
     "state_control_df",
-]
+)  # fmt: skip
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    dict.fromkeys(_EVALUATION, "._evaluation")
+    | dict.fromkeys(("history_df", "predictions_df", "samples_df"), "._predictions"),
+)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from .._core.docs import doc_data, doc_key_added, doc_modality, doc_params
+from .._core.keys import SENSITIVE, STATE_CONTROL, EvaluationKeys
 from .._data.counts import as_adata
-from .._docs import doc_data, doc_key_added, doc_modality, doc_params
-from .._eval.intervals import MACRO
-from .._keys import SENSITIVE, STATE_CONTROL, EvaluationKeys
+from .._stats.intervals import MACRO
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -164,7 +164,7 @@ def roc_df(
     """
     from sklearn.metrics import roc_curve
 
-    from .._eval.metrics import sample_scores
+    from .._stats.metrics import sample_scores
 
     cells = held_out(data, key_added, modality)
     y, prob = cells["y"].to_numpy(), cells["prob"].to_numpy()
@@ -209,7 +209,7 @@ def calibration_df(
     >>> round(float(sdr.get.calibration_df(adata)["weight"].sum()), 6)
     1.0
     """
-    from .._eval.calibration import reliability_table
+    from .._stats.calibration import reliability_table
 
     cells = held_out(data, key_added, modality)
     return reliability_table(cells["y"], cells["prob"], cells["group"], n_bins=n_bins)
@@ -242,7 +242,7 @@ def risk_coverage_df(data: AnnData | MuData, *, key_added: str | None = None, mo
     >>> round(float(sdr.get.risk_coverage_df(adata)["coverage"].iloc[-1]), 6)
     1.0
     """
-    from .._eval.conformal import risk_coverage
+    from .._stats.conformal import risk_coverage
 
     cells = held_out(data, key_added, modality)
     return risk_coverage(cells["y"], cells["prob"], cells["group"]).table
@@ -305,7 +305,7 @@ def evaluation_card(data: AnnData | MuData, *, key_added: str | None = None, mod
     >>> sdr.get.evaluation_card(adata)["score"]
     'P(sensitive)'
     """
-    from .._eval.card import evaluation_card as build
+    from .._evaluate.card import evaluation_card as build
 
     return build(evaluation(data, key_added, modality))
 

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ._registry import available, table
+from .._core.lazy import attach
 
 if TYPE_CHECKING:
-    from .._data.tokens import Tokens
-    from ._encoder import CellEncoder
-    from ._hub import download, verify
-    from ._load import load
-    from ._response import ResponseModel
+    from .._data.tokens import Tokens as Tokens
+    from .._response.model import ResponseModel as ResponseModel
+    from ._encoder import CellEncoder as CellEncoder
+    from ._hub import download as download
+    from ._hub import verify as verify
+    from ._load import load as load
+    from ._registry import available as available
+    from ._registry import table as table
 
-__all__ = ["CellEncoder", "ResponseModel", "Tokens", "available", "download", "load", "table", "verify"]
-
-_LAZY = {
-    "CellEncoder": "._encoder",
-    "ResponseModel": "._response",
-    "Tokens": ".._data.tokens",
-    "download": "._hub",
-    "load": "._load",
-    "verify": "._hub",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
-
-        return getattr(importlib.import_module(_LAZY[name], __name__), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "CellEncoder": "._encoder",
+        "ResponseModel": ".._response.model",
+        "Tokens": ".._data.tokens",
+        "available": "._registry",
+        "download": "._hub",
+        "load": "._load",
+        "table": "._registry",
+        "verify": "._hub",
+    },
+)

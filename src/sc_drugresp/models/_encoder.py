@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._core.log import logger, warn
+from .._core.progress import progress_bar
+from .._core.settings import settings
 from .._data import CountBlock, CountSource, GeneVocab, Tokens, read_counts, token_batches
-from .._logging import logger, warn
-from .._progress import progress_bar
-from .._settings import settings
 from ._weights import load_strict
 
 if TYPE_CHECKING:

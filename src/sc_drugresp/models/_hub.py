@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._download import Expected, fetch
-from .._logging import warn
-from .._settings import settings
+from .._core.download import Expected, fetch
+from .._core.log import warn
+from .._core.settings import settings
 from ._registry import find
 
 if TYPE_CHECKING:

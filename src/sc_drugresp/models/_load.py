@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._imports import require
-from ._hash import sha256
+from .._core.hashing import sha256
+from .._core.imports import require
 from ._hub import locate
 from ._registry import find
 

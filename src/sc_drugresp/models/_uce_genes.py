@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.log import logger
 from .._data import GeneVocab
-from .._logging import logger
 from ._weights import read_pickled_dict, read_state
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._logging import logger
+from .._core.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

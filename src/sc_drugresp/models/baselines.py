@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from .._core.log import logger
 from .._data import CountSource, GeneVocab, read_counts
-from .._logging import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

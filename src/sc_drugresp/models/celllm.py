@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import numpy as np
 import torch
 
+from .._core.log import logger
 from .._data import GeneVocab, Tokens
 from .._data.logbins import bin_tokens, first_tokens, log2_cp10k, prepend
-from .._logging import logger
 from .._nn.performer import streams
 from ._weights import read_json
 from .scbert import PerformerConfig, PerformerEncoder, check_choice, check_genes, check_range, read_genes, read_tensors

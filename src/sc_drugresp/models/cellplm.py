@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._core.log import warn
+from .._core.progress import progress_bar
+from .._core.settings import settings
 from .._data import GeneVocab, Tokens, entry_uniforms, token_batches
 from .._data.product_kernels import weighted_rows
-from .._logging import warn
 from .._nn import FlowLayer, SetLayout
-from .._progress import progress_bar
-from .._settings import settings
 from ._encoder import Batch, CellEncoder, _aligned, _device
 from ._weights import flat_state, read_json, read_state, rename
 

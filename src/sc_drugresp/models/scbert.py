@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .._core.log import logger, warn
 from .._data import CountBlock, GeneVocab, Tokens
 from .._data.logbins import bin_tokens, log2_cp10k
-from .._logging import logger, warn
 from .._nn import PerformerLayer
 from ._encoder import Batch, CellEncoder
 from ._weights import read_state, rename

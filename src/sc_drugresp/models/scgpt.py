@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._core.log import logger
 from .._data import CountBlock, GeneVocab, Tokens, entry_uniforms
 from .._data.bin_kernels import keep_smallest, prepend_token, quantile_bins
-from .._logging import logger
 from .._nn import PostNormLayer, run_layers
 from ._encoder import Batch, CellEncoder, _aligned
 from ._weights import flat_state, read_json, read_state, rename, split_rows

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import get
-from .._docs import doc_data, doc_key_added, doc_modality, doc_params
+from .._core.docs import doc_data, doc_key_added, doc_modality, doc_params
 from ._style import PROBABILITY_LABEL, SERIES, new_axes, percent_axis
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.patches import Patch, Rectangle
 
 from .. import get
-from .._docs import doc_data, doc_key_added, doc_modality, doc_params
-from .._keys import RESISTANT, SENSITIVE
+from .._core.docs import doc_data, doc_key_added, doc_modality, doc_params
+from .._core.keys import RESISTANT, SENSITIVE
 from ._style import COLORS, new_axes
 
 if TYPE_CHECKING:

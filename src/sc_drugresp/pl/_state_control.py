@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import get
-from .._docs import doc_data, doc_modality, doc_params
+from .._core.docs import doc_data, doc_modality, doc_params
 from ._style import NAIVE_COLOR, SERIES, new_axes
 
 if TYPE_CHECKING:

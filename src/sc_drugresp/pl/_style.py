@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
-from .._keys import RESISTANT, SENSITIVE, UNCERTAIN
+from .._core.keys import RESISTANT, SENSITIVE, UNCERTAIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

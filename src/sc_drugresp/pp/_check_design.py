@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._eval.design import aliasing, nested
-from .._keys import GROUP_CANDIDATES, RESISTANT, RESPONSE_CLASSES, SENSITIVE
+from .._core.keys import GROUP_CANDIDATES, RESISTANT, RESPONSE_CLASSES, SENSITIVE
+from .._evaluate.design import aliasing, nested
 from ._labels import word_of
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import genes as gene_tools
+from .._core.keys import GeneKeys
+from .._core.settings import settings
 from .._data.counts import gene_columns
-from .._keys import GeneKeys
-from .._settings import settings
 from ._genes import FAIL_BELOW, WARN_BELOW
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from .. import genes as gene_tools
+from .._core.docs import doc_copy, doc_data, doc_layer, doc_modality, doc_params
+from .._core.keys import GeneKeys
+from .._core.log import logger, warn
 from .._data.counts import as_adata, candidates, gene_columns, read_counts
-from .._docs import doc_copy, doc_data, doc_layer, doc_modality, doc_params
-from .._keys import GeneKeys
-from .._logging import logger, warn
-from ._target import writable
+from .._data.modalities import writable
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from .._core.docs import doc_copy, doc_data, doc_modality, doc_params
+from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+from .._core.log import logger
 from .._data.counts import as_adata
-from .._docs import doc_copy, doc_data, doc_modality, doc_params
-from .._keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
-from .._logging import logger
-from ._target import writable
+from .._data.modalities import writable
 
 if TYPE_CHECKING:
     from anndata import AnnData

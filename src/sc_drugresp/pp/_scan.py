@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.progress import progress_bar
+from .._core.settings import settings
 from .._data.content import find_transform, probe, recover_counts
 from .._data.counts import candidates
-from .._progress import progress_bar
-from .._settings import settings
 
 if TYPE_CHECKING:
     from typing import Any

@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.docs import (
+    doc_copy,
+    doc_data,
+    doc_group_key,
+    doc_key_added,
+    doc_label_key,
+    doc_modality,
+    doc_params,
+    doc_rng,
+)
+from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT
+from .._core.log import logger
 from .._data.counts import as_adata
-from .._docs import doc_copy, doc_data, doc_group_key, doc_key_added, doc_label_key, doc_modality, doc_params, doc_rng
-from .._keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT
-from .._logging import logger
-from ..tl._inputs import read_groups, read_labels, require_both_classes
-from ._target import writable
+from .._data.modalities import writable
+from .._data.obs import read_groups, read_labels, require_both_classes
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .._core.lazy import attach
 
 if TYPE_CHECKING:
-    from .._train.options import FineTuning
-    from ._aggregate import aggregate
-    from ._embed import embed
-    from ._evaluate import evaluate
-    from ._predict_response import predict_response
-    from ._state_control import state_control
-    from ._train_response import train_response
+    from .._response.tune.options import FineTuning as FineTuning
+    from ._aggregate import aggregate as aggregate
+    from ._embed import embed as embed
+    from ._evaluate import evaluate as evaluate
+    from ._predict_response import predict_response as predict_response
+    from ._state_control import state_control as state_control
+    from ._train_response import train_response as train_response
 
-__all__ = ["FineTuning", "aggregate", "embed", "evaluate", "predict_response", "state_control", "train_response"]
-
-
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name == "FineTuning":
-        return importlib.import_module(".._train.options", __name__).FineTuning
-    if name in __all__:
-        return getattr(importlib.import_module(f"._{name}", __name__), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "FineTuning": ".._response.tune.options",
+        "aggregate": "._aggregate",
+        "embed": "._embed",
+        "evaluate": "._evaluate",
+        "predict_response": "._predict_response",
+        "state_control": "._state_control",
+        "train_response": "._train_response",
+    },
+)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from .._core.docs import doc_copy, doc_data, doc_key_added, doc_modality, doc_params
+from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
+from .._core.log import logger
 from .._data.counts import as_adata
-from .._docs import doc_copy, doc_data, doc_key_added, doc_modality, doc_params
-from .._keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
-from .._logging import logger
-from ._inputs import read_column, read_groups
-from ._trust import log_odds
+from .._data.obs import read_column, read_groups
+from .._response.trust import log_odds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,8 +117,8 @@ def _table(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    from .._eval.bags import BagModel
-    from .._eval.patients import SampleSpread, aggregate_samples
+    from .._stats.bags import BagModel
+    from .._stats.patients import SampleSpread, aggregate_samples
 
     saved = adata.uns[keys.uns].get("spread", {})
     spread = None

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .. import models
+from .._core.docs import doc_copy, doc_data, doc_key_added, doc_layer, doc_modality, doc_params
+from .._core.keys import EmbeddingKeys
+from .._core.log import logger, warn
 from .._data.counts import as_adata, read_counts
-from .._docs import doc_copy, doc_data, doc_key_added, doc_layer, doc_modality, doc_params
-from .._keys import EmbeddingKeys
-from .._logging import logger, warn
+from .._data.obs import last_sequence, set_codes
+from .._response.features import warn_low_coverage
 from ..models._registry import find
-from ._inputs import last_sequence, set_codes
-from ._represent import warn_low_coverage
 
 if TYPE_CHECKING:
     from os import PathLike

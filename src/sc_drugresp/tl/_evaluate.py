@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from .._data.counts import as_adata, read_counts
-from .._docs import (
+from .._core.docs import (
     doc_copy,
     doc_data,
     doc_group_key,
@@ -17,17 +16,18 @@ from .._docs import (
     doc_modality,
     doc_params,
 )
-from .._eval import splits
-from .._eval.card import data_hash, package_versions
-from .._eval.naive import (
+from .._core.keys import EvaluationKeys
+from .._core.log import logger, warn
+from .._data.counts import as_adata, read_counts
+from .._data.obs import read_labels, require_both_classes
+from .._evaluate.card import data_hash, package_versions
+from .._evaluate.inputs import Design, genes_chosen_before, labeled_source, model_features, read_design
+from .._evaluate.naive import (
     naive_features,
 )
-from .._keys import EvaluationKeys
-from .._logging import logger, warn
-from ._evaluate_tuned import Tuning, check_folds, check_tuned
-from ._evaluation import Design, genes_chosen_before, labeled_source, model_features, read_design
-from ._evaluation_table import FEW_SHOT, POOLED, STRICT, Run, Table, runs_removed
-from ._inputs import read_labels, require_both_classes
+from .._evaluate.table import FEW_SHOT, POOLED, STRICT, Run, Table, runs_removed
+from .._evaluate.tuned import Tuning, check_folds, check_tuned
+from .._stats import folds as splits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._eval.splits import Fold
+    from .._stats.folds import Fold
 
 
 Protocol = Literal["leave_group_out", "pooled", "cross_dataset", "scdrugmap_pooled", "scdrugmap_cross"]
@@ -231,7 +231,7 @@ def evaluate(
         if baselines and name != FEW_SHOT:
             table.add_naive(naive, name, run)
 
-    from ._evaluation_result import collect
+    from .._evaluate.result import collect
 
     params = {
         "protocol": protocol,

@@ -6,15 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.docs import (
+    doc_copy,
+    doc_data,
+    doc_group_key,
+    doc_key_added,
+    doc_label_key,
+    doc_layer,
+    doc_modality,
+    doc_params,
+)
+from .._core.keys import PredictionKeys
+from .._core.log import logger, warn
 from .._data.counts import as_adata, read_counts
-from .._docs import doc_copy, doc_data, doc_group_key, doc_key_added, doc_label_key, doc_layer, doc_modality, doc_params
-from .._keys import PredictionKeys
-from .._logging import logger, warn
-from ._apply import Member, apply_model, columns, combine, disagreement, summarize
-from ._inputs import read_groups, read_labels, require_both_classes
-from ._represent import depths, embed_for, representation
+from .._data.obs import read_groups, read_labels, require_both_classes
+from .._response.features import depths, embed_for, representation
+from .._response.predict import Member, apply_model, columns, combine, disagreement, summarize
+from .._response.trust import log_odds
 from ._train_response import fit_frozen, record
-from ._trust import log_odds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from ..models._response import ResponseModel
+    from .._response.model import ResponseModel
 
 
 @doc_params(
@@ -151,7 +160,7 @@ def _members(
     adata: AnnData, model: Any, *, label_key: str, group_key: str | None, checkpoint: Any, layer: str | None, rng: int
 ) -> tuple[list[Member], ResponseModel | None]:
     """What each model says of every cell, and the model that was trained here, if any."""
-    from ..models._response import ResponseModel
+    from .._response.model import ResponseModel
 
     if model is None:
         return _train_here(adata, label_key, group_key, layer, rng)
@@ -203,7 +212,7 @@ def _correct_prevalence(
     adata: AnnData, group_key: str | None, members: list[Member], values: dict[str, Any], summary: dict[str, Any]
 ) -> None:
     """Shift probabilities to the prevalence that the cells themselves suggest, and say so."""
-    from .._eval.prior_shift import correct_prior
+    from .._stats.prior_shift import correct_prior
 
     calibration = members[0].trust.calibration
     if not summary["calibrated"]:

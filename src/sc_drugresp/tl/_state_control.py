@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.docs import doc_copy, doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
+from .._core.keys import STATE_CONTROL
+from .._core.log import logger, warn
 from .._data.counts import as_adata
-from .._docs import doc_copy, doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
-from .._keys import STATE_CONTROL
-from .._logging import logger, warn
-from ._inputs import read_column, read_groups, read_labels, require_both_classes
-from ._represent import representation
-from ._trust import strict_folds
+from .._data.obs import read_column, read_groups, read_labels, require_both_classes
+from .._response.features import representation
+from .._response.trust import strict_folds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def state_control(
     >>> sorted(adata.uns["state_control"]["table"].index)
     ['auroc', 'erased', 'pretreatment', 'treated', 'treated_erased']
     """
-    from .._eval.erasure import state_control as control
+    from .._stats.erasure import state_control as control
 
     target = data.copy() if copy else data
     adata = as_adata(target, modality=modality)

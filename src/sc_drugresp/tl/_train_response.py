@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from .._core.docs import doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
+from .._core.keys import TRAIN_RESPONSE
+from .._core.log import logger, warn
 from .._data.counts import as_adata
-from .._docs import doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
-from .._keys import TRAIN_RESPONSE
-from .._logging import logger, warn
-from ._inputs import read_groups, read_labels, require_both_classes
-from ._represent import Representation, representation
+from .._data.obs import read_groups, read_labels, require_both_classes
+from .._response.features import Representation, representation
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from ..models._response import ResponseModel
+    from .._response.model import ResponseModel
 
 Mode = Literal["frozen", "lora", "full"]
 HeadName = Literal["logistic", "mlp", "hist_gradient_boosting"]
@@ -126,7 +126,7 @@ def train_response(
     group_key, groups = read_groups(adata, group_key)
     rows = np.flatnonzero(y >= 0)
     if mode != "frozen":
-        from ._finetune import finetune_response
+        from .._response.tune.response import finetune_response
 
         tuned = finetune_response(
             adata,
@@ -175,9 +175,10 @@ def fit_frozen(
     keys: dict[str, str],
 ) -> tuple[ResponseModel, np.ndarray]:
     """Cross-fit, fit, calibrate; `rows` are the labeled cells. Also returns their held-out logits."""
-    from .._train import cross_fit, fit_head
-    from ..models._response import ResponseModel
-    from ._trust import describe_training, fit_states, strict_folds
+    from .._response.crossfit import cross_fit
+    from .._response.fit import fit_head
+    from .._response.model import ResponseModel
+    from .._response.trust import describe_training, fit_states, strict_folds
 
     embed = rep.split(rows)
     logits = cross_fit(head, embed, y, groups, strict_folds(y, groups, rng=rng), rng=rng)

@@ -1,0 +1,1 @@
+"""Ground: names of slots, settings, messages, downloads. Imports nothing else of this package."""

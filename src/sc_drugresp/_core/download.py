@@ -1,0 +1,242 @@
+"""Bring one published file to disk: verified, retried, atomic, and resumed where that is safe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .log import logger
+from .progress import progress_bar
+from .settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CHUNK = 1 << 20
+TIMEOUT = (10, 60)
+"""Seconds to wait for a connection and for the next bytes."""
+GONE = frozenset({400, 401, 403, 404, 405, 410, 451})
+"""Answers that asking again does not change."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known about a file before it is here."""
+
+    size: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+
+    @property
+    def hashed(self) -> bool:
+        """Whether a checksum is known."""
+        return bool(self.sha256 or self.md5)
+
+    def problem(self, path: Path, *, quick: bool = False) -> str | None:
+        """Why the file is not the expected one; `quick` compares sizes alone."""
+        import pooch
+
+        found = path.stat().st_size
+        if self.size is not None and found != self.size:
+            return f"it has {found:,} bytes instead of {self.size:,}"
+        if quick:
+            return None
+        for algorithm in ("sha256", "md5"):
+            expected = getattr(self, algorithm)
+            if expected and (actual := pooch.file_hash(str(path), alg=algorithm)) != expected.lower():
+                return f"its {algorithm.upper()} is {actual} instead of {expected.lower()}"
+        return None
+
+
+def fetch(
+    path: Path,
+    urls: Sequence[str],
+    expected: Expected | None = None,
+    *,
+    manual: str = "",
+    attempts: int = 3,
+    pause: float = 1.0,
+) -> Path:
+    """Download the first of `urls` that delivers the expected file, unless it is already there.
+
+    Without a known checksum the first download is trusted: its SHA-256 is kept in `<path>.sha256` and every later
+    download of that file must agree with it. A partial file is kept for resuming only where a checksum can tell whether
+    the parts fit; otherwise nothing is left behind.
+
+    Parameters
+    ----------
+    path
+        Where the file goes. It appears there complete and verified, or not at all.
+    urls
+        `https://`, `doi:` (as pooch reads it) or `hf://owner/repo@revision/file`.
+    expected
+        Size and checksums.
+    manual
+        What to do by hand, for the error messages.
+    attempts
+        Tries per URL.
+    pause
+        Seconds before the second try; doubled each time.
+
+    Raises
+    ------
+    ConnectionError
+        The network is off limits (`settings.offline`), or no URL answered.
+    ValueError
+        What arrived is not the expected file.
+    """
+    expected = _remembered(path, expected or Expected())
+    if path.is_file() and expected.problem(path, quick=True) is None:
+        return path
+    if settings.offline:
+        msg = f"{path.name} is not in {path.parent} and settings.offline forbids the network.{_hint(manual)}"
+        raise ConnectionError(msg)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keep, part = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.{os.getpid()}.part")
+    with suppress(FileNotFoundError):  # renaming claims it: two processes never write to one partial file
+        keep.replace(part)
+    failures: list[str] = []
+    damaged = False
+    try:
+        for url in urls:
+            for attempt in range(attempts):
+                if attempt:
+                    time.sleep(pause * 2 ** (attempt - 1))
+                logger.info("downloading %s from %s", path.name, url)
+                failure, again = _try(url, part, expected)
+                if failure is None and (problem := expected.problem(part)) is not None:
+                    part.unlink()
+                    failure, again, damaged = f"the file is not the published one: {problem}", True, True
+                if failure is None:
+                    part.replace(path)
+                    _remember(path, expected)
+                    return path
+                failures.append(f"{url}: {failure}")
+                if not again:
+                    break
+    finally:
+        if part.exists():
+            if expected.hashed:
+                part.replace(keep)
+            else:
+                part.unlink()
+    tried = "\n  ".join(dict.fromkeys(failures)) or "no address is known for it"
+    msg = f"Could not download {path.name}:\n  {tried}{_hint(manual)}"
+    raise (ValueError if damaged else ConnectionError)(msg)
+
+
+def _hint(manual: str) -> str:
+    return f"\nBy hand: {manual}" if manual else ""
+
+
+def _try(url: str, part: Path, expected: Expected) -> tuple[str | None, bool]:
+    """Run one download; return what went wrong and whether another try could help."""
+    import requests
+
+    try:
+        if url.startswith("hf://"):
+            _from_hub(url, part)
+        elif url.startswith(("http://", "https://")):
+            _from_web(url, part, expected)
+        else:
+            import pooch
+
+            pooch.choose_downloader(url)(url, str(part), None)
+    except requests.HTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        return f"the server answered {status}", status not in GONE
+    except _network_errors() as error:
+        return f"{type(error).__name__}: {error}", True
+    except OSError as error:
+        if error.errno is not None:  # the disk, not the network: full, read-only, ...
+            raise
+        return f"{type(error).__name__}: {error}", True
+    return None, False
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """Errors of the client libraries that have been used in this process."""
+    import requests
+    import urllib3
+
+    httpx = sys.modules.get("httpx")
+    return (
+        requests.RequestException,
+        urllib3.exceptions.HTTPError,
+        EOFError,
+        *([httpx.HTTPError] if httpx is not None else []),
+    )
+
+
+def _from_web(url: str, part: Path, expected: Expected) -> None:
+    import requests
+
+    have = part.stat().st_size if part.exists() else 0
+    if have and expected.size is not None and have >= expected.size:
+        part.unlink()
+        have = 0
+    headers = {"Accept-Encoding": "identity"}  # a .gz file must arrive as it is
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # nothing beyond what we have: what we have is wrong
+            part.unlink()
+            msg = "the partial file does not fit; starting again"
+            raise requests.ConnectionError(msg)
+        response.raise_for_status()
+        resumed = response.status_code == 206
+        have = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else expected.size
+        bar = progress_bar(total=total, desc=part.name.split(".")[1], unit="B")
+        try:
+            bar.update(have)
+            with part.open("ab" if resumed else "wb") as file:
+                # Not `iter_content`: it drops what had arrived when a connection breaks.
+                while chunk := response.raw.read(CHUNK, decode_content=False):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        finally:
+            bar.close()
+    if total is not None and part.stat().st_size < total:
+        msg = f"the connection ended after {part.stat().st_size:,} of {total:,} bytes"
+        raise requests.ConnectionError(msg)
+
+
+def _from_hub(url: str, part: Path) -> None:
+    """`hf://owner/repo@revision/folder/file`; the library itself resumes."""
+    import huggingface_hub
+
+    owner, repo, name = url.removeprefix("hf://").split("/", 2)
+    repo, _, revision = repo.partition("@")
+    staging = part.with_name(part.name.rsplit(".", 2)[0] + ".hub")  # kept after a failure: the library resumes there
+    got = huggingface_hub.hf_hub_download(
+        f"{owner}/{repo}", name, revision=revision or None, local_dir=staging, etag_timeout=TIMEOUT[0]
+    )
+    Path(got).replace(part)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
+def _record(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _remembered(path: Path, expected: Expected) -> Expected:
+    if expected.hashed or not _record(path).is_file():
+        return expected
+    return Expected(expected.size, _record(path).read_text(encoding="utf-8").split()[0])
+
+
+def _remember(path: Path, expected: Expected) -> None:
+    if expected.hashed:
+        return
+    import pooch
+
+    line = f"{pooch.file_hash(str(path), alg='sha256')}  {path.name}\n"
+    _record(path).write_text(line, encoding="utf-8")

@@ -1,0 +1,38 @@
+"""Public modules whose members are loaded on first use."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def attach(module: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """`__getattr__`, `__dir__` and `__all__` of a public module.
+
+    Parameters
+    ----------
+    module
+        `__name__` of the public module.
+    homes
+        Public name to the module that defines it, relative to `module`.
+
+    Examples
+    --------
+    >>> getter, listed, names = attach("sc_drugresp.tl", {"embed": "._embed"})
+    >>> listed()
+    ['embed']
+    """
+
+    def getter(name: str) -> Any:
+        if name not in homes:
+            msg = f"module {module!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        value = getattr(import_module(homes[name], module), name)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    return getter, lambda: sorted(homes), sorted(homes)

@@ -1,0 +1,148 @@
+"""Facts about the machine (never about the science), validated when they are set."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .log import set_verbosity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def _positive(name: str) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        number = int(value)
+        if number < 1:
+            msg = f"settings.{name} must be a positive integer, found {value!r}."
+            raise ValueError(msg)
+        return number
+
+    return parse
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in {"1", "true", "yes", "on"}:
+        return True
+    if text in {"0", "false", "no", "off", ""}:
+        return False
+    msg = f"Expected true or false, found {value!r}."
+    raise ValueError(msg)
+
+
+def _directory(value: Any) -> Path | None:
+    return None if value in (None, "") else Path(value).expanduser()
+
+
+def _device(value: Any) -> str:
+    text = str(value)
+    if text.split(":")[0] not in {"auto", "cpu", "cuda", "mps", "xpu"}:
+        msg = f"settings.device must be 'auto', 'cpu', 'cuda', 'cuda:<n>', 'mps' or 'xpu', found {value!r}."
+        raise ValueError(msg)
+    return text
+
+
+def _verbosity(value: Any) -> int:
+    level = int(value)
+    if level not in range(4):
+        msg = f"settings.verbosity must be 0 (errors), 1 (warnings), 2 (info) or 3 (debug), found {value!r}."
+        raise ValueError(msg)
+    return level
+
+
+def _default_cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sc_drugresp"
+
+
+# name: (default, parser, description)
+_FIELDS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
+    "device": ("auto", _device, "Where networks run: `'auto'`, `'cpu'`, `'cuda'`, `'cuda:1'`, `'mps'`."),
+    "cache_dir": (_default_cache, _directory, "Downloaded weights, gene tables and data sets."),
+    "data_dir": (None, _directory, "A directory searched for data sets before the cache (`SC_DRUGRESP_DATA`)."),
+    "offline": (False, _flag, "Never use the network."),
+    "batch_tokens": (16_384, _positive("batch_tokens"), "Most padded tokens in a batch; lower it if memory runs out."),
+    "block_cells": (
+        2_048,
+        _positive("block_cells"),
+        "Cells read at once; memory grows with it, results do not change.",
+    ),
+    "n_jobs": (1, _positive("n_jobs"), "Processes or threads for work that runs in parallel."),
+    "progress": (True, _flag, "Show progress bars where a terminal or notebook reads them."),
+    "verbosity": (1, _verbosity, "0 errors, 1 warnings, 2 info (names the keys that were written), 3 debug."),
+}
+_ENVIRONMENT = {"cache_dir": "SC_DRUGRESP_CACHE", "data_dir": "SC_DRUGRESP_DATA"}
+
+
+class Settings:
+    """Machine settings of the package, also read from `SC_DRUGRESP_*` environment variables.
+
+    Every assignment is validated. Use :meth:`override` for a change that ends with a `with` block.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> with sdr.settings.override(block_cells=512):
+    ...     sdr.settings.block_cells
+    512
+    """
+
+    device: str
+    cache_dir: Path
+    data_dir: Path | None
+    offline: bool
+    batch_tokens: int
+    block_cells: int
+    n_jobs: int
+    progress: bool
+    verbosity: int
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _FIELDS:
+            msg = f"Unknown setting {name!r}. Available settings: {sorted(_FIELDS)}."
+            raise AttributeError(msg)
+        value = _FIELDS[name][1](value)
+        if name == "verbosity":
+            set_verbosity(value)
+        object.__setattr__(self, name, value)
+
+    def reset(self) -> None:
+        """Go back to the defaults and the environment variables."""
+        for name, (default, _, _) in _FIELDS.items():
+            value = default() if callable(default) else default
+            setattr(self, name, os.environ.get(_ENVIRONMENT.get(name, f"SC_DRUGRESP_{name.upper()}"), value))
+
+    @contextmanager
+    def override(self, **changes: Any) -> Iterator[Settings]:
+        """Change settings inside a `with` block.
+
+        Parameters
+        ----------
+        changes
+            Settings by name.
+        """
+        before = {name: getattr(self, name) for name in _FIELDS}
+        try:
+            for name, value in changes.items():
+                setattr(self, name, value)
+            yield self
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
+
+    def __repr__(self) -> str:
+        lines = (f"{name} = {getattr(self, name)!r}  # {text}" for name, (_, _, text) in _FIELDS.items())
+        return "\n".join(lines)
+
+
+settings = Settings()
+"""The settings of this process."""

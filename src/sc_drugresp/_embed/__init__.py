@@ -1,0 +1,1 @@
+"""From counts to an embedding: which embedder, over which cells, noted where."""

@@ -1,0 +1,1 @@
+"""Honest evaluation: design, folds, naive baselines, leaks, tables."""

@@ -1,0 +1,102 @@
+"""The evaluation card: everything that another person needs to judge and to repeat an evaluation, as JSON values."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._stats.intervals import MACRO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+CARD_VERSION = 1
+PACKAGES = ("sc-drugresp", "numpy", "scipy", "scikit-learn", "pandas", "anndata", "scanpy", "torch")
+
+
+def package_versions() -> dict[str, str]:
+    """Installed versions of what the scores depend on."""
+    out = {}
+    for name in PACKAGES:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return out
+
+
+def data_hash(hashes: np.ndarray, y: np.ndarray, groups: np.ndarray) -> str:
+    """SHA-256 of profiles, labels and samples of the labeled cells, in their order."""
+    digest = hashlib.sha256()
+    digest.update(np.ascontiguousarray(hashes, dtype="<u8").tobytes())
+    digest.update(np.ascontiguousarray(y, dtype=np.int8).tobytes())
+    digest.update("\n".join(np.asarray(groups).astype(str)).encode())
+    return digest.hexdigest()
+
+
+def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the card from what `tl.evaluate` wrote into `.uns`.
+
+    Parameters
+    ----------
+    result
+        `.uns['evaluation']`.
+
+    Returns
+    -------
+    A dictionary of JSON values: `verdict`, `scores` (models: strict and random-cell AUROC with interval, p-value, F1 and
+    samples called correctly), `floors` (the same for naive rows), `leakage_gap`, `split`, `data`, `versions`, `command`,
+    `params`.
+    """
+    metrics: pd.DataFrame = result["metrics"]
+    macro = metrics[(metrics["dataset"] == MACRO) & (metrics["n_labeled"] == 0)]
+    scores: dict[str, list[dict[str, Any]]] = {"model": [], "naive": []}
+    for (model, kind, protocol), rows in macro.groupby(["model", "kind", "protocol"], sort=False, observed=True):
+        scores[str(kind)].append({"name": str(model), "protocol": str(protocol), **_summary(rows)})
+    folds: pd.DataFrame = result["folds"]
+    card = {
+        "card_version": CARD_VERSION,
+        "score": "P(sensitive)",
+        "verdict": dict(result["verdict"]),
+        "scores": scores["model"],
+        "floors": scores["naive"],
+        "leakage_gap": result["leakage_gap"].to_dict(orient="records"),
+        "split": {
+            "level": result["params"]["level"],
+            "folds": folds.to_dict(orient="records"),
+        },
+        "data": dict(result["data"]),
+        "versions": dict(result["versions"]),
+        "command": result["command"],
+        "params": dict(result["params"]),
+    }
+    return jsonable(card)
+
+
+def _summary(rows: pd.DataFrame) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for row in rows.to_dict(orient="records"):
+        if row["metric"] in ("auroc", "f1", "mcc", "brier"):
+            name = f"{row['metric']}_{row['level']}"
+            out[name] = {field: row[field] for field in ("value", "low", "high", "n_groups", "p_value")}
+        elif row["metric"] == "samples_right":
+            out["samples_right"] = f"{int(row['value'])} of {int(row['n_groups'])}"
+    return out
+
+
+def jsonable(value: Any) -> Any:
+    """Plain Python values; NaN and infinity become `None`, which JSON has a word for."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [jsonable(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,246 @@
+"""The floor: what answers that know nothing about drug response score on the same folds.
+
+`constant`
+    The better of the two constant answers, metric by metric (F1 of always answering `sensitive`, and so on).
+`prevalence`
+    The share of sensitive cells, for every cell.
+`qc`
+    Library size, genes detected, mitochondrial share: above 0.5 means that something technical goes with the label.
+`pseudobulk_ridge`
+    Mean profile of each sample, ridge regression.
+`pca_logistic`
+    50 principal components of 2,000 variable genes, refitted in every fold, logistic regression.
+`hvg_boosting`
+    The 500 most variable genes, chosen in every fold, gradient boosting.
+`permuted_labels`
+    PCA and logistic regression after the labels were dealt out to the samples at random: the mean and its 2.5 % to 97.5 %
+    range. Under a random split of cells this is what recognizing samples is worth. The components, which know nothing
+    of labels, are fitted once to all cells; the folds are made anew for every set of labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._stats.intervals import MACRO, point_metrics
+from .._stats.metrics import METRICS, macro_average, sample_scores
+from .run import Features, FittedFeatures, FixedFeatures, OutOfFold, cross_validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .._data import CountSource
+    from .._stats.folds import Fold
+    from .run import HeadFitter
+
+NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels")
+FITTED_NAIVE = ("qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting")
+BOOSTING: dict[str, Any] = {"max_iter": 50, "max_features": 0.2, "max_leaf_nodes": 15}
+"""A floor, not a contest: fifty small trees that see a fifth of the genes each."""
+BOOSTING_GENES = 500
+_LOWER_IS_BETTER = ("brier", "ece", "log_loss")
+_MITO = ("MT-", "MT:")
+_RIDGE_ALPHAS = tuple(np.logspace(0, 6, 7).tolist())
+
+
+def naive_features(source: CountSource, groups: np.ndarray, *, rng: int = 0) -> dict[str, Features]:
+    """Features of :data:`FITTED_NAIVE` and of the permuted row, for the labeled cells that `source` reads."""
+    from ..models.baselines import HVG, PCA
+
+    hvg = FittedFeatures("hvg", HVG, source, rng=rng)
+    return {
+        "qc": FixedFeatures("qc", qc_features(source)),
+        "pseudobulk_ridge": PseudobulkFeatures(hvg, groups),
+        "pca_logistic": FittedFeatures("pca_logistic", PCA, source, rng=rng),
+        "hvg_boosting": MostVariable(hvg, BOOSTING_GENES),
+        "permuted_labels": FixedFeatures("permuted_labels", PCA().fit(source, rng=rng).transform(source)),
+    }
+
+
+def naive_head(name: str) -> tuple[Any, Mapping[str, Any]]:
+    """Head of a naive row, and its options."""
+    if name == "pseudobulk_ridge":
+        return fit_ridge, {}
+    if name == "hvg_boosting":
+        return "hist_gradient_boosting", BOOSTING
+    return "logistic", {"C": 1.0} if name == "qc" else {}
+
+
+def qc_features(source: CountSource) -> np.ndarray:
+    """log1p library size, log1p genes detected, mitochondrial share (where genes are mitochondrial); `(n_obs, 2 or 3)`.
+
+    Of values that are not counts, the sum takes the place of the library size, as it is.
+    """
+    names = np.char.upper(source.names.astype(str))
+    mito = np.char.startswith(names, _MITO[0]) | np.char.startswith(names, _MITO[1])
+    out = np.zeros((source.n_obs, 3))
+    for start, block in source.blocks():
+        rows = slice(start, start + block.shape[0])
+        out[rows, 0] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        out[rows, 1] = np.diff(block.indptr)
+        out[rows, 2] = np.asarray(block[:, mito].sum(axis=1, dtype=np.float64)).ravel()
+    total = out[:, 0].copy()
+    if source.kind == "counts":
+        out[:, 0] = np.log1p(total)
+    out[:, 1] = np.log1p(out[:, 1])
+    out[:, 2] = out[:, 2] / np.where(total > 0, total, 1)
+    return out if mito.any() and source.kind != "scaled" else out[:, :2]
+
+
+class MostVariable:
+    """The columns that vary most among the training cells, cut into bins at the training cells' quantiles.
+
+    Trees see only the order of values, so that bins lose nothing, and scikit-learn need not find weighted quantiles of
+    every column, which takes longer than growing the trees.
+    """
+
+    name = "hvg_boosting"
+
+    def __init__(self, features: Features, n: int, n_bins: int = 32) -> None:
+        self.features, self.n, self.n_bins = features, n, n_bins
+
+    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bins of some columns of both parts, chosen and cut on the first."""
+        x_train, x_test = self.features.split(train, test)
+        chosen = np.sort(np.argsort(-x_train.var(axis=0), kind="stable")[: self.n])
+        x_train, x_test = x_train[:, chosen], x_test[:, chosen]
+        edges = np.quantile(x_train, np.linspace(0, 1, self.n_bins + 1)[1:-1], axis=0)
+        out = []
+        for x in (x_train, x_test):
+            bins = [np.searchsorted(edges[:, j], x[:, j], side="right") for j in range(x.shape[1])]
+            out.append(np.column_stack(bins).astype(np.float32))
+        return out[0], out[1]
+
+
+class PseudobulkFeatures:
+    """The mean of each sample's cells, given to each of them; training and test cells are averaged apart."""
+
+    name = "pseudobulk_ridge"
+
+    def __init__(self, features: Features, groups: np.ndarray) -> None:
+        self.features, self.groups = features, np.asarray(groups)
+
+    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sample means of both parts."""
+        x_train, x_test = self.features.split(train, test)
+        return group_means(x_train, self.groups[train]), group_means(x_test, self.groups[test])
+
+
+def group_means(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Replace each row by the mean of its group."""
+    index = np.unique(groups, return_inverse=True)[1]
+    total = np.zeros((index.max() + 1, x.shape[1]))
+    np.add.at(total, index, x)
+    return (total / np.bincount(index)[:, None])[index]
+
+
+@dataclass(frozen=True)
+class RidgeHead:
+    """Ridge regression of -1 (resistant) and 1 (sensitive) on standardized profiles."""
+
+    mean: np.ndarray
+    scale: np.ndarray
+    model: Any
+
+    def logit(self, x: np.ndarray) -> np.ndarray:
+        """Twice the fitted value, so that -1 and 1 become P = 0.12 and 0.88."""
+        return 2 * self.model.predict((np.asarray(x) - self.mean) / self.scale)
+
+
+def fit_ridge(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, rng: int = 0) -> RidgeHead:
+    """Fit to one row per sample and class, classes weighing the same; penalty by leave-one-out (RidgeCV)."""
+    from sklearn.linear_model import RidgeCV
+
+    _, first = np.unique(np.column_stack([np.unique(groups, return_inverse=True)[1], y]), axis=0, return_index=True)
+    rows, labels = x[first], y[first]
+    mean, scale = rows.mean(axis=0), rows.std(axis=0)
+    scale = np.where(scale > 1e-12, scale, 1.0)
+    weights = np.where(labels == 1, 1 / max((labels == 1).sum(), 1), 1 / max((labels == 0).sum(), 1))
+    model = RidgeCV(alphas=_RIDGE_ALPHAS).fit(
+        (rows - mean) / scale, 2.0 * labels - 1, sample_weight=weights * len(labels) / 2
+    )
+    return RidgeHead(mean, scale, model)
+
+
+def constant_scores(y: np.ndarray, datasets: np.ndarray) -> dict[str, dict[str, float]]:
+    """The better of the two constant answers for each metric, per data set and as their mean."""
+    out = {}
+    for name in np.unique(datasets):
+        rows = datasets == name
+        always = [point_metrics(y[rows], np.full(int(rows.sum()), p)) for p in (1.0, 0.0)]
+        out[str(name)] = {metric: _better(metric, [scores[metric] for scores in always]) for metric in METRICS}
+    out[MACRO] = macro_average(list(out.values()))
+    return out
+
+
+def _better(metric: str, values: list[float]) -> float:
+    known = [value for value in values if np.isfinite(value)]
+    if not known:
+        return float("nan")
+    return min(known) if metric in _LOWER_IS_BETTER else max(known)
+
+
+def prevalence_prediction(y: np.ndarray, datasets: np.ndarray) -> np.ndarray:
+    """The share of sensitive cells of each data set, for all its cells."""
+    index = np.unique(datasets, return_inverse=True)[1]
+    return (np.bincount(index, y) / np.bincount(index))[index]
+
+
+def permute_labels(y: np.ndarray, units: np.ndarray, datasets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Deal the labels out again: between the samples of a data set; within samples that hold both classes."""
+    out = y.copy()
+    for name in np.unique(datasets):
+        rows = np.flatnonzero(datasets == name)
+        names, index = np.unique(units[rows], return_inverse=True)
+        share = np.bincount(index, y[rows]) / np.bincount(index)
+        pure = np.flatnonzero((share == 0) | (share == 1))
+        dealt = share.copy()
+        dealt[pure] = rng.permutation(share[pure])
+        out[rows] = dealt[index].round().astype(out.dtype)
+        for unit in np.setdiff1d(np.arange(len(names)), pure):
+            cells = rows[index == unit]
+            out[cells] = rng.permutation(y[cells])
+    return out
+
+
+def permuted_scores(
+    features: Features,
+    y: np.ndarray,
+    units: np.ndarray,
+    datasets: np.ndarray,
+    folds: Callable[[np.ndarray], Sequence[Fold]],
+    *,
+    head: str | HeadFitter = "logistic",
+    n: int = 10,
+    rng: int = 0,
+    **options: Any,
+) -> dict[str, np.ndarray]:
+    """Metrics of models that were learned from labels dealt out at random, averaged over data sets; `(n,)` each.
+
+    `folds` makes the folds from the labels, as they were made from the true ones. `auroc_sample` is the AUROC of mean
+    scores of samples; the others are by cell.
+    """
+    generator = np.random.default_rng(rng)
+    rows: list[dict[str, float]] = []
+    for _ in range(n):
+        dealt = permute_labels(y, units, datasets, generator)
+        out: OutOfFold = cross_validate(features, dealt, units, folds(dealt), head=head, rng=rng, **options)
+        parts = []
+        for name in np.unique(datasets[out.scored]):
+            keep = out.scored & (datasets == name)
+            samples = sample_scores(dealt[keep], out.prob[keep], units[keep])
+            scores = point_metrics(dealt[keep], out.prob[keep])
+            parts.append(scores | {"auroc_sample": point_metrics(samples.y, samples.prob)["auroc"]})
+        rows.append(macro_average(parts))
+    return {metric: np.array([row[metric] for row in rows]) for metric in (*METRICS, "auroc_sample")}
+
+
+def refit_p_value(value: float, null: np.ndarray) -> float:
+    """One-sided p-value of a score against scores of refitted models; NaN where nothing can be compared."""
+    known = null[np.isfinite(null)]
+    if not len(known) or not np.isfinite(value):
+        return float("nan")
+    return float((np.sum(known >= value - 1e-12) + 1) / (len(known) + 1))

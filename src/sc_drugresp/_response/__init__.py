@@ -1,0 +1,1 @@
+"""Response models: features, heads, cross-validation, trust, prediction."""

@@ -1,0 +1,244 @@
+"""Tune an encoder: split samples, warm-start the head, train with Lightning, keep the best epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..fit import HeadKind, fit_head
+from ..heads import Head, LinearHead, MLPHead
+from .adapters import adapter_state, inject, inject_saved, load_weights, lora_config, merge_adapters
+from .held_out import check_overlap, split_samples
+from .module import ResponseModule, TorchHead, held_out_scores
+from .trainer import device, fit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..._data import Tokens
+    from ...models._encoder import CellEncoder
+    from ..model import ResponseModel
+    from .options import FineTuning, Mode
+
+
+@dataclass
+class Tuned:
+    """What tuning gives: head, adapter or weights, history, and logits of the held-out cells.
+
+    `references` are logits of models that were not tuned: `'start'` (the model that was continued, as it was) and
+    `'frozen'` (a head fitted to the same training cells on the embedding as it was before).
+    """
+
+    head: Head
+    adapter: dict[str, Any] | None
+    weights: dict[str, torch.Tensor] | None
+    history: list[dict[str, float]]
+    held_out: np.ndarray
+    logits: np.ndarray
+    references: dict[str, np.ndarray]
+    trainable: int
+    total: int
+    adapted: list[str]
+
+
+def finetune(
+    encoder: CellEncoder,
+    tokens: Tokens,
+    y: np.ndarray,
+    groups: np.ndarray,
+    *,
+    mode: Mode,
+    head: HeadKind,
+    options: FineTuning,
+    seed: int,
+    train: np.ndarray | None = None,
+    held_out: np.ndarray | None = None,
+    start: ResponseModel | None = None,
+) -> Tuned:
+    """Tune `encoder` in place.
+
+    Parameters
+    ----------
+    encoder
+        A loaded model. Its base weights are unchanged with `mode='lora'`.
+    tokens, y, groups
+        Tokens, label (1 sensitive, 0 resistant) and sample of each labeled cell.
+    mode, head, options, seed
+        As in :func:`~sc_drugresp.tl.train_response`.
+    train, held_out
+        Rows to learn from and to stop by; chosen here if not given.
+    start
+        Model to continue: its weights, its adapter (which goes on being trained with `mode='lora'`) and its head.
+
+    Raises
+    ------
+    ValueError
+        Too few samples, samples on both sides, or a head that has no gradient.
+    RuntimeError
+        The loss is no finite number.
+    """
+    check_head(head)
+    if train is None or held_out is None:
+        train, held_out = split_samples(y, groups, validation=options.validation, seed=seed, force=options.force)
+    check_overlap(groups[train], groups[held_out])
+    encoder.to(device())
+    config, inherited = _prepare(encoder, mode, options, start, seed)
+    before = embed_by_sample(encoder, tokens, groups)
+    usable = np.isfinite(before).all(axis=1)
+    train, held_out = train[usable[train]], held_out[usable[held_out]]
+    frozen = fit_head(head, before[train], y[train], groups[train], rng=seed)
+    references = {"frozen": frozen.logit(before[held_out])}
+    if start is not None:
+        references = {"start": start.head.logit(before[held_out]), **references}
+    warm = frozen if start is None else start.head
+    assert isinstance(warm, LinearHead | MLPHead)
+    if mode == "full":
+        unfreeze(encoder)
+    module = ResponseModule(
+        encoder,
+        TorchHead(warm),
+        tokens,
+        y,
+        groups,
+        train=train,
+        held_out=held_out,
+        options=options,
+        seed=seed,
+        fingerprint=_fingerprint(encoder, tokens, y, groups, (mode, head, seed), options, start),
+    )
+    adapted = [name for name, layer in encoder.named_modules() if hasattr(layer, "lora_A")]
+    trainable = sum(parameter.numel() for parameter in module.trained().values())
+    total = sum(parameter.numel() for parameter in encoder.parameters())
+    was, wanted = encoder.gradient_checkpointing, options.gradient_checkpointing
+    encoder.gradient_checkpointing = device().type == "cuda" if wanted == "auto" else wanted
+    try:
+        fit(module, options)
+    finally:
+        encoder.gradient_checkpointing = was
+        encoder.eval()
+    module.restore_best()
+    encoder.to(device())  # Lightning leaves it on the CPU
+    adapter, weights = _result(encoder, config, options, inherited)
+    encoder.requires_grad_(requires_grad=False)
+    tuned = module.head.to_head()
+    logits = tuned.logit(embed_by_sample(encoder, tokens.take(held_out), groups[held_out]))
+    return Tuned(tuned, adapter, weights, module.history, held_out, logits, references, trainable, total, adapted)
+
+
+def check_head(head: str) -> None:
+    """Refuse a head without gradient.
+
+    Raises
+    ------
+    ValueError
+        The head is `'hist_gradient_boosting'`.
+    """
+    if head == "hist_gradient_boosting":
+        msg = "Tuning needs a head with gradients: 'logistic' or 'mlp', found 'hist_gradient_boosting'."
+        raise ValueError(msg)
+
+
+def _prepare(
+    encoder: CellEncoder, mode: Mode, options: FineTuning, start: ResponseModel | None, seed: int
+) -> tuple[Any, set[str]]:
+    """Bring the encoder to where training begins: configuration of the adapter, and tensors that differ from the base."""
+    inherited: set[str] = set()
+    if start is not None and start.weights is not None:
+        load_weights(encoder, start.weights)
+        inherited = set(start.weights)
+    if start is not None and start.adapter is not None:
+        config = inject_saved(encoder, start.adapter)
+        if mode == "lora":
+            return config, inherited
+        merge_adapters(encoder)
+        return None, inherited
+    if mode == "full":
+        return None, inherited
+    config = lora_config(encoder, rank=options.rank, alpha=options.alpha, dropout=options.dropout)
+    inject(encoder, config, seed=seed)
+    return config, inherited
+
+
+def _result(
+    encoder: CellEncoder, config: Any, options: FineTuning, inherited: set[str]
+) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor] | None]:
+    """The adapter, and the weights that differ from the published ones."""
+    learned = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    if config is None:
+        return None, _copies(encoder, learned | inherited)
+    if options.merge:
+        changed = {f"{name.rpartition('.lora_A')[0]}.weight" for name in learned if ".lora_A" in name}
+        merge_adapters(encoder)
+        return None, _copies(encoder, changed | inherited)
+    adapter = adapter_state(encoder, config)
+    if not inherited:
+        return adapter, None
+    # Under their names without adapters: `x.base_layer.weight` is `x.weight` of the base.
+    state = {name.replace(".base_layer.", "."): tensor for name, tensor in encoder.state_dict().items()}
+    return adapter, {name: _copy(state[name]) for name in sorted(inherited)}
+
+
+def _copies(encoder: CellEncoder, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    state = encoder.state_dict()
+    return {name: _copy(state[name]) for name in sorted(names)}
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def unfreeze(encoder: CellEncoder) -> None:
+    """Train every parameter. Tables that stay as published (gene2vec, proteins) are buffers or lie outside."""
+    for name, parameter in list(encoder.named_parameters()):
+        if parameter.is_floating_point():
+            parent, _, child = name.rpartition(".")
+            # Loaded tensors may be memory-mapped and read-only: training needs its own copy.
+            fresh = torch.nn.Parameter(parameter.detach().clone(), requires_grad=True)
+            setattr(encoder.get_submodule(parent), child, fresh)
+
+
+def embed_by_sample(encoder: CellEncoder, tokens: Tokens, groups: np.ndarray) -> np.ndarray:
+    """Embedding in evaluation mode; a set-based model sees one sample at a time."""
+    if not encoder.set_based:
+        return encoder.embed_tokens(tokens)
+    out = np.empty((len(tokens), encoder.dim), dtype=np.float32)
+    for group in np.unique(groups):
+        cells = np.flatnonzero(groups == group)
+        out[cells] = encoder.embed_tokens(tokens.take(cells))
+    return out
+
+
+def _fingerprint(
+    encoder: CellEncoder,
+    tokens: Tokens,
+    y: np.ndarray,
+    groups: np.ndarray,
+    choices: tuple[Any, ...],
+    options: FineTuning,
+    start: ResponseModel | None,
+) -> str:
+    """Hash of everything that decides a run, except for how long it goes on."""
+    chosen = {name: str(value) for name, value in asdict(options).items() if name not in {"checkpoint_dir", "epochs"}}
+    origin = None if start is None else start.info.get("data_hash")
+    what = (encoder.checkpoint.get("sha256"), repr(encoder.config), choices, sorted(chosen.items()), origin)
+    digest = hashlib.sha256(repr(what).encode())
+    for array in (tokens.indptr, tokens.ids, tokens.values, y, np.asarray(groups, dtype=str)):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def compare(tuned: Tuned, y: np.ndarray, groups: np.ndarray) -> list[dict[str, Any]]:
+    """Held-out loss and AUROC of the tuned model, beside models that were not tuned on the same split."""
+    rows: list[dict[str, Any]] = []
+    if len(tuned.held_out) == 0:
+        return rows
+    y, groups = y[tuned.held_out], groups[tuned.held_out]
+    for name, logits in (*tuned.references.items(), ("tuned", tuned.logits)):
+        loss, auroc = held_out_scores(logits, y, groups)
+        rows.append({"model": name, "held_out_loss": loss, "held_out_auroc": auroc})
+    return rows

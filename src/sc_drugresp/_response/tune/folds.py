@@ -1,0 +1,95 @@
+"""Tuning inside the folds of an evaluation: a row of its table that learns its features from the training cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .finetune import embed_by_sample, finetune
+from .held_out import check_enough_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..._data import Tokens
+    from ...models._encoder import CellEncoder
+    from ..fit import HeadKind
+    from .options import FineTuning, Mode
+
+
+class TunedFeatures:
+    """An encoder that is tuned anew in every fold; its feature is the logit of the tuned model.
+
+    Parameters
+    ----------
+    name
+        Name of the row in the table.
+    make
+        Loads the encoder as published.
+    tokens, y, groups
+        Tokens, label (1 sensitive, 0 resistant) and sample of each labeled cell, in the order of the folds' rows.
+    mode, kind, options, seed
+        As in :func:`~sc_drugresp._response.tune.finetune.finetune`; `kind` is its head.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], CellEncoder],
+        tokens: Tokens,
+        y: np.ndarray,
+        groups: np.ndarray,
+        *,
+        mode: Mode,
+        kind: HeadKind,
+        options: FineTuning,
+        seed: int,
+    ) -> None:
+        self.name, self.make, self.tokens, self.y, self.groups = name, make, tokens, y, groups
+        self.mode, self.kind, self.options, self.seed = mode, kind, options, seed
+
+    def check(self, folds: Iterable[Any]) -> None:
+        """Refuse folds that cannot be tuned on before the first one is.
+
+        Raises
+        ------
+        ValueError
+            A fold has a single sample of a class to learn from, and `force` is false.
+        """
+        for fold in folds:
+            y = self.y[fold.train]
+            if len(np.unique(y)) == 2:  # otherwise the evaluation gives 0.5 without asking for features
+                where = f" to learn from in fold {fold.name!r}"
+                check_enough_samples(y, self.groups[fold.train], force=self.options.force, where=where)
+
+    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Tune on the training cells; logits of the test cells, and zeros for the training cells, which nobody reads."""
+        encoder = self.make()
+        tuned = finetune(
+            encoder,
+            self.tokens.take(train),
+            self.y[train],
+            self.groups[train],
+            mode=self.mode,
+            head=self.kind,
+            options=self.options,
+            seed=self.seed,
+        )
+        logits = tuned.head.logit(embed_by_sample(encoder, self.tokens.take(test), self.groups[test]))
+        return np.zeros((len(train), 1)), logits[:, None]
+
+    @staticmethod
+    def head(*_: Any, **__: Any) -> Logit:
+        """Fit nothing: the head was trained with the encoder."""
+        return Logit()
+
+
+@dataclass(frozen=True)
+class Logit:
+    """A head whose only feature is the logit."""
+
+    def logit(self, x: np.ndarray) -> np.ndarray:
+        """The feature itself."""
+        return x[:, 0]

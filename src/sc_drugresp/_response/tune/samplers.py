@@ -1,0 +1,47 @@
+"""Batches that show classes and samples equally often; an epoch depends on its seed and number alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..fit import balanced_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def balanced_batches(y: np.ndarray, groups: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Draw `len(y)` cells with replacement, both classes and all samples of a class equally often."""
+    rng = np.random.default_rng([seed, epoch])
+    weights = balanced_weights(y, groups)
+    order = rng.choice(len(y), size=len(y), p=weights / weights.sum())
+    return [order[i : i + batch_size].tolist() for i in range(0, len(order), batch_size)]
+
+
+def set_batches(y: np.ndarray, groups: np.ndarray, *, max_cells: int, seed: int, epoch: int) -> list[list[int]]:
+    """Batches for set-based models: cells of one sample, both classes and all samples of a class equally often.
+
+    A sample with more than `max_cells` cells is split at random into parts that take turns.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    parts: dict[int, list[list[np.ndarray]]] = {0: [], 1: []}
+    for group in np.unique(groups):
+        cells = rng.permutation(np.flatnonzero(groups == group))
+        label = int(y[cells].mean() >= 0.5)
+        parts[label].append(np.array_split(cells, -(-len(cells) // max_cells)))
+    longest = max(sum(map(len, samples)) for samples in parts.values())
+    out: list[list[int]] = []
+    for samples in parts.values():
+        order = rng.permutation(len(samples))
+        for i in range(longest if len(order) else 0):
+            sample = samples[order[i % len(order)]]
+            out.append(np.sort(sample[i // len(order) % len(sample)]).tolist())
+    return [out[i] for i in rng.permutation(len(out))]
+
+
+def in_order(n: int, batch_size: int) -> Iterator[list[int]]:
+    """Every cell once, in order."""
+    for start in range(0, n, batch_size):
+        yield list(range(start, min(start + batch_size, n)))

@@ -1,0 +1,128 @@
+"""Lightning's Trainer as we use it: one device, no loggers, resumable, quiet, and harmless to the user's session."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+
+from ..._core.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .module import ResponseModule
+    from .options import FineTuning
+
+LAST = "last.ckpt"
+
+
+def device() -> torch.device:
+    """Where training runs, as the settings say."""
+    if settings.device != "auto":
+        return torch.device(settings.device)
+    kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(kind)
+
+
+def fit(module: ResponseModule, options: FineTuning) -> None:
+    """Train; continue where an interrupted run in `options.checkpoint_dir` stopped.
+
+    Raises
+    ------
+    ValueError
+        The interrupted run was another one.
+    """
+    where = device()
+    callbacks: list[pl.Callback] = []
+    resume: Path | None = None
+    if options.checkpoint_dir is not None:
+        folder = Path(options.checkpoint_dir)
+        callbacks.append(
+            ModelCheckpoint(
+                dirpath=folder,
+                filename=LAST.removesuffix(".ckpt"),
+                save_top_k=1,  # of no monitored score: the latest, written anew after every epoch
+                save_on_train_epoch_end=True,
+                enable_version_counter=False,
+            )
+        )
+        resume = folder / LAST if (folder / LAST).is_file() else None
+    if settings.progress:
+        callbacks.append(TQDMProgressBar(leave=False))
+    with _quiet(), _own_streams(where):
+        trainer = pl.Trainer(
+            accelerator="gpu" if where.type == "cuda" else where.type,
+            devices=1 if where.index is None else [where.index],
+            precision=precision(options.precision, where),
+            max_epochs=options.epochs,
+            accumulate_grad_batches=options.accumulate,
+            callbacks=callbacks,
+            enable_checkpointing=options.checkpoint_dir is not None,
+            enable_progress_bar=settings.progress,
+            enable_model_summary=False,
+            logger=False,
+            num_sanity_val_steps=0,
+            reload_dataloaders_every_n_epochs=1,
+            limit_val_batches=None if len(module.held_out) else 0,
+            use_distributed_sampler=False,
+            inference_mode=False,
+        )
+        with _interruptible():
+            trainer.fit(module, ckpt_path=resume, weights_only=True)
+
+
+def precision(wanted: str, where: torch.device) -> str:
+    """`'auto'` is bfloat16 where a GPU has it."""
+    if wanted != "auto":
+        return wanted
+    return "bf16-mixed" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+@contextmanager
+def _own_streams(where: torch.device) -> Iterator[None]:
+    """Dropout draws from torch's global streams; afterwards they are as the user left them."""
+    devices = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn Lightning's exit after Ctrl+C, which would end a notebook, back into the interrupt."""
+    main = threading.current_thread() is threading.main_thread()
+    handler: Any = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice on workers and hardware is not for our users."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        warnings.filterwarnings("ignore", message=r".*(num_workers|GPU available|isinstance\(treespec).*")
+        for log in loggers:
+            log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for log, level in zip(loggers, levels):
+                log.setLevel(level)

@@ -1,0 +1,158 @@
+"""Distances between cells, classes and samples in a standardized embedding; used by :mod:`.ood`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from .groups import FloatArray, IntArray
+
+N_COMPONENTS = 64
+MIN_CELLS = 10
+"""Cells from which a sample is compared as a whole."""
+BLOCK = 8_192
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Standardized principal coordinates of reference cells, with their classes."""
+
+    center: FloatArray
+    scale: FloatArray
+    components: FloatArray
+    cells: NDArray[np.float32]
+    means: FloatArray
+    precision: FloatArray
+
+    @classmethod
+    def of(cls, X: FloatArray, labels: IntArray) -> Space:
+        """Learn the space from the embedding of reference cells."""
+        center, spread = X.mean(axis=0), X.std(axis=0)
+        if not spread.max() > 0:
+            msg = "All training cells have the same embedding: nothing can be called unusual. Check the encoder."
+            raise ValueError(msg)
+        scale = np.where(spread > 1e-8 * spread.max(), spread, 1.0)
+        values = (X - center) / scale
+        components = principal_axes(values)
+        points = coordinates(values, components)
+        return cls(center, scale, components, points.astype(np.float32), *class_means(points, labels))
+
+    def points(self, X: FloatArray) -> FloatArray:
+        """Coordinates of cells; a missing embedding is put at the center."""
+        return coordinates((np.where(np.isnan(X), self.center, X) - self.center) / self.scale, self.components)
+
+    def distances(self, points: FloatArray, k: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Distance to the k-th and to the first reference cell, and to the nearer class mean."""
+        finder = neighbors(self.cells, min(k, len(self.cells)))
+        near = np.asarray(finder.kneighbors(points.astype(np.float32))[0], dtype=np.float64)
+        return near[:, -1], near[:, 0], mahalanobis(points, self.means, self.precision)
+
+
+def mean_cosine(X: ArrayLike) -> float:
+    """Mean cosine between pairs of different cells, in one pass over the cells.
+
+    Parameters
+    ----------
+    X
+        Embedding, `(n, d)`; rows with `NaN` are left out. The result is `NaN` for fewer than two cells.
+    """
+    cells = np.asarray(X)
+    total, squares, n = 0.0, 0.0, 0
+    for _, block in blocks(cells):
+        block = block[~np.isnan(block).any(axis=1)]
+        length = np.linalg.norm(block, axis=1, keepdims=True)
+        units = np.divide(block, length, out=np.zeros_like(block), where=length > 0)
+        total, squares, n = total + units.sum(axis=0), squares + float(np.square(units).sum()), n + len(units)
+    if n < 2:
+        return np.nan
+    # |sum of units|^2 holds every pair twice and each cell with itself once.
+    return float((np.square(total).sum() - squares) / (n * (n - 1)))
+
+
+def check_embedding(X: ArrayLike, width: int | None = None) -> NDArray[Any]:
+    cells = np.asarray(X)
+    if cells.ndim != 2 or (width is not None and cells.shape[1] != width):
+        msg = f"`X` must be an embedding of shape (cells, {width or 'dimensions'}), found {cells.shape}."
+        raise ValueError(msg)
+    if any(np.isinf(block).any() for _, block in blocks(cells)):
+        msg = "`X` has values that are infinite."
+        raise ValueError(msg)
+    return cells
+
+
+def blocks(cells: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
+    """Some thousand cells at once, as float64: the whole embedding is never copied."""
+    for start in range(0, len(cells), BLOCK):
+        rows = slice(start, start + BLOCK)
+        yield rows, np.asarray(cells[rows], dtype=np.float64)
+
+
+def neighbors(cells: NDArray[np.float32], k: int) -> Any:
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(cells)
+
+
+def principal_axes(cells: FloatArray) -> FloatArray:
+    from sklearn.decomposition import PCA
+
+    n = min(N_COMPONENTS, cells.shape[1], max(len(cells) // 10, 1))
+    solver = "covariance_eigh" if cells.shape[1] < len(cells) else "full"
+    return np.asarray(PCA(n, svd_solver=solver).fit(cells).components_, dtype=np.float64)
+
+
+def coordinates(values: FloatArray, components: FloatArray) -> FloatArray:
+    """Coordinates along the principal axes, and the length of what they leave out."""
+    along = values @ components.T
+    if len(components) == values.shape[1]:
+        return along
+    across = np.sqrt(np.maximum(np.square(values).sum(axis=1) - np.square(along).sum(axis=1), 0.0))
+    return np.column_stack([along, across])
+
+
+def class_means(points: FloatArray, labels: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Class means and the shared, shrunk precision matrix."""
+    from sklearn.covariance import LedoitWolf
+
+    present, own = np.unique(labels, return_inverse=True)
+    means = np.array([points[labels == k].mean(axis=0) for k in present])
+    fitted = LedoitWolf(assume_centered=True).fit(points - means[own])
+    return means, np.asarray(fitted.precision_, dtype=np.float64)
+
+
+class SampleSums:
+    """Sums over the cells of each sample from which its mean and spread follow."""
+
+    def __init__(self, n_samples: int, dim: int) -> None:
+        self.n = np.zeros(n_samples)
+        self.first, self.second = np.zeros((n_samples, dim)), np.zeros((n_samples, dim, dim))
+
+    def add(self, points: FloatArray, samples: IntArray) -> None:
+        for sample in np.unique(samples):
+            own = points[samples == sample]
+            self.n[sample] += len(own)
+            self.first[sample] += own.sum(axis=0)
+            self.second[sample] += own.T @ own
+
+    def shift_and_spread(self, means: FloatArray, precision: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Log distance of the sample's mean to the nearer class, and log mean variance, both whitened."""
+        n = np.maximum(self.n, 1)
+        center = self.first / n[:, None]
+        covariance = self.second / n[:, None, None] - center[:, :, None] * center[:, None, :]
+        variance = np.einsum("sde,ed->s", covariance, precision) / len(precision)
+        tiny = np.finfo(np.float64).tiny
+        return np.log(np.maximum(mahalanobis(center, means, precision), tiny)), np.log(np.maximum(variance, tiny)) / 2
+
+
+def mahalanobis(points: FloatArray, means: FloatArray, precision: FloatArray) -> FloatArray:
+    """Distance to the nearest class mean."""
+    root = np.linalg.cholesky(precision)
+    gaps = (points @ root)[:, None, :] - means @ root
+    return np.asarray(np.sqrt(np.square(gaps).sum(axis=2)).min(axis=1))

@@ -1,0 +1,161 @@
+"""Calibration over samples: known truth by simulation, formulas written out again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
+
+from sc_drugresp._stats.calibration import Calibration, calibration_error, fit_calibration, reliability_table
+
+
+def cohort(n_samples: int, rng: np.random.Generator, *, gap=1.5, between=0.7, cells=40, stretch=3.0):
+    """Cells of samples with effects of their own; the true logit is `gap / (1 + between**2)` times score / stretch."""
+    label = np.arange(n_samples) % 2
+    sizes = rng.integers(cells // 2, cells * 2, n_samples)
+    groups = np.repeat(np.arange(n_samples), sizes)
+    center = rng.normal((label - 0.5) * gap, between)
+    return stretch * rng.normal(center[groups]), label[groups], groups
+
+
+def test_fit_is_the_penalized_maximum_of_the_sample_weighted_likelihood() -> None:
+    z, y, groups = cohort(10, np.random.default_rng(0))
+    fitted = fit_calibration(z, y, groups, n_boot=10)
+    weights = 1 / np.bincount(groups)[groups]
+    prior = 5.0 / np.sqrt(np.cov(z, aweights=weights, ddof=0))
+
+    def loss(x: np.ndarray) -> float:
+        sign = np.where(y == 1, 1, -1)
+        return -(weights * log_expit(sign * (x[0] * z + x[1]))).sum() + 0.5 * (x[0] / prior) ** 2
+
+    best = minimize(loss, [0.1, 0.0], method="BFGS", options={"gtol": 1e-9}).x
+    # The intercept is not penalized, so centering the scores changes nothing.
+    np.testing.assert_allclose([fitted.slope, fitted.bias], best, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(fitted.probability(z), expit(fitted.slope * z + fitted.bias))
+
+
+def test_overconfident_scores_become_frequencies() -> None:
+    rng = np.random.default_rng(1)
+    fitted = fit_calibration(*cohort(60, rng), n_boot=20)
+    z, y, groups = cohort(400, rng)
+    before, after = calibration_error(y, expit(z), groups), calibration_error(y, fitted.probability(z), groups)
+    assert before > 0.12
+    assert after < 0.05
+    assert fitted.slope == pytest.approx(1.5 / (1 + 0.7**2) / 3, rel=0.25)
+
+
+def test_every_sample_weighs_the_same_however_many_cells_it_has() -> None:
+    z, y, groups = cohort(10, np.random.default_rng(2))
+    once = fit_calibration(z, y, groups, n_boot=5)
+    rows = np.concatenate([np.flatnonzero(groups != 3), *[np.flatnonzero(groups == 3)] * 9])
+    often = fit_calibration(z[rows], y[rows], groups[rows], n_boot=5)
+    assert often.bias == pytest.approx(once.bias, abs=1e-4)
+    assert often.slope == pytest.approx(once.slope, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"), [([0, 1, 1], "3 held-out"), ([0, 1, 1, 1, 1], "4 with sensitive, 1 with")]
+)
+def test_too_few_samples_are_refused_with_the_reason(labels: list[int], found: str) -> None:
+    groups = np.repeat(np.arange(len(labels)), 30)
+    y = np.array(labels)[groups]
+    fitted = fit_calibration(np.random.default_rng(0).normal(y), y, groups)
+    assert not fitted.is_calibrated
+    assert found in fitted.reason
+    np.testing.assert_allclose(fitted.probability([0.3]), expit([0.3]))
+    assert np.isnan(fitted.interval([0.3])).all()
+
+
+def test_a_score_that_ranks_backwards_is_not_flipped() -> None:
+    z, y, groups = cohort(12, np.random.default_rng(3), gap=3)
+    fitted = fit_calibration(-z, y, groups, n_boot=20)
+    assert fitted.slope == 0
+    assert "chance" in fitted.reason
+    np.testing.assert_allclose(fitted.probability([-5.0, 5.0]), 0.5)
+
+
+def test_perfectly_separated_samples_stay_short_of_certainty() -> None:
+    y = np.repeat([0, 1, 0, 1], 50)
+    fitted = fit_calibration(np.where(y == 1, 8.0, -8.0), y, np.repeat(np.arange(4), 50))
+    assert 0.8 < fitted.probability([8.0])[0] < 0.99
+
+
+@pytest.mark.parametrize("n_samples", [4, 40])
+@pytest.mark.parametrize("method", ["temperature", "isotonic"])
+def test_state_survives_json_and_arrays(n_samples: int, method: str) -> None:
+    z, y, groups = cohort(n_samples, np.random.default_rng(4))
+    fitted = fit_calibration(z, y, groups, method=method, n_boot=20)
+    data = json.loads(json.dumps(fitted.to_dict(), allow_nan=False))
+    again = Calibration.from_dict(data, fitted.arrays())
+    assert again.method == ("isotonic" if (n_samples, method) == (40, "isotonic") else "temperature")
+    np.testing.assert_array_equal(again.probability(z), fitted.probability(z))
+    np.testing.assert_array_equal(again.interval(z), fitted.interval(z))
+
+
+def test_isotonic_is_monotone_inside_its_limits_and_calibrated() -> None:
+    rng = np.random.default_rng(5)
+    fitted = fit_calibration(*cohort(120, rng, between=0.4), method="isotonic", n_boot=50)
+    z = np.linspace(-6, 6, 50)
+    p, (low, high) = fitted.probability(z), fitted.interval(z)
+    assert (np.diff(p) >= 0).all()
+    assert (low <= p + 0.05).all()
+    assert (p <= high + 0.05).all()
+    truth = expit(1.5 / (1 + 0.4**2) * z / 3)
+    assert np.abs(p - truth)[10:40].max() < 0.15
+
+
+def test_missing_scores_stay_missing_but_may_not_enter_the_fit() -> None:
+    z, y, groups = cohort(8, np.random.default_rng(6))
+    fitted = fit_calibration(z, y, groups, n_boot=5)
+    assert np.isnan(fitted.probability([np.nan, 0.0])).tolist() == [True, False]
+    z[0] = np.nan
+    with pytest.raises(ValueError, match="1 values that are not finite"):
+        fit_calibration(z, y, groups)
+
+
+def test_wrong_input_is_named() -> None:
+    z, y, groups = cohort(8, np.random.default_rng(7))
+    with pytest.raises(ValueError, match=r"1 \(sensitive\) or 0"):
+        fit_calibration(z, y + 1, groups)
+    with pytest.raises(ValueError, match="sample of each"):
+        fit_calibration(z, y, groups[:-1])
+    with pytest.raises(ValueError, match="missing for 1 cells"):
+        fit_calibration(z, y, np.array([None, *groups[1:].astype(str)], dtype=object))
+
+
+def test_reliability_table_by_hand() -> None:
+    prob = np.array([0.2, 0.2, 0.8, 0.8, 0.8, 0.2])
+    y = np.array([0, 1, 1, 1, 0, 0])
+    groups = np.array(["a", "a", "a", "a", "b", "b"])
+    table = reliability_table(y, prob, groups, n_bins=2, strategy="uniform")
+    np.testing.assert_allclose(table["predicted"], [0.2, 0.8])
+    # Low bin: sample a has weight 2/4 with one hit, sample b 1/2 with none.
+    np.testing.assert_allclose(table["observed"], [0.25, 0.5])
+    np.testing.assert_allclose(table["weight"], [0.5, 0.5])
+    assert table["n_samples"].tolist() == [2, 2]
+    assert calibration_error(y, prob, groups, n_bins=2) == pytest.approx(0.5 * 0.05 + 0.5 * 0.3)
+
+
+def test_reliability_limits_widen_when_cells_are_few_samples() -> None:
+    rng = np.random.default_rng(8)
+    z, y, groups = cohort(12, rng, cells=200)
+    p = fit_calibration(z, y, groups, n_boot=5).probability(z)
+    by_sample = reliability_table(y, p, groups, n_bins=4)
+    by_cell = reliability_table(y, p, np.arange(len(y)), n_bins=4)
+    width = [(t["observed_high"] - t["observed_low"]).mean() for t in (by_sample, by_cell)]
+    assert width[0] > 2 * width[1]
+
+
+@pytest.mark.slow
+def test_limits_of_the_probability_hold_their_level() -> None:
+    rng = np.random.default_rng(9)
+    at, truth = np.array([-4.0, 0.0, 4.0]), expit(1.5 / (1 + 0.7**2) * np.array([-4.0, 0.0, 4.0]) / 3)
+    inside = []
+    for _ in range(40):
+        low, high = fit_calibration(*cohort(16, rng), n_boot=40, rng=rng).interval(at)
+        inside.append((low <= truth) & (truth <= high))
+    # Nominal 0.9; three standard errors of 40 runs are 0.14.
+    assert (np.mean(inside, axis=0) > 0.76).all()
