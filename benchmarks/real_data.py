@@ -102,8 +102,8 @@ def row(name: str, result: dict, model: str) -> dict[str, object]:
 
 def recipe(name: str, adata: ad.AnnData, *, strict: bool) -> list[dict[str, object]]:
     """The plain recipe: log-CPM (or the matrix as it is), the 2,000 genes that vary most, PCA, balanced logistic."""
-    y = read_labels(adata, "response").astype(int)
-    _, groups = read_groups(adata, None)
+    y = read_labels(adata.obs, "response").astype(int)
+    _, groups = read_groups(adata.obs, None)
     source = read_counts(adata, expect="any")
     matrix = np.concatenate([block.toarray() for _, block in source.blocks()])
     if source.kind == "counts":

@@ -16,12 +16,15 @@ SPLIT = "split"
 COUNTS_LAYER = "counts"
 TRAIN_RESPONSE = "train_response"
 """`.uns` key of the training history."""
-GROUP_CANDIDATES = ("patient", "donor", "cell_line", "sample", "batch", "library", "plate")
+GROUP_CANDIDATES = (
+    "patient", "patient_id", "donor", "donor_id", "cell_line", "sample", "sample_id", "orig.ident", "batch", "library",
+    "plate",
+)  # fmt: skip
 """Columns that `group_key=None` looks for, strictest first."""
 ROLE_CANDIDATES = {
     "dataset": ("dataset", "study"),
-    "patient": ("patient", "donor", "cell_line"),
-    "sample": ("sample",),
+    "patient": ("patient", "patient_id", "donor", "donor_id", "cell_line"),
+    "sample": ("sample", "sample_id", "orig.ident"),
     "batch": ("batch", "library", "plate"),
     "timepoint": ("timepoint", "time_point", "time"),
     "drug": ("drug", "treatment"),

@@ -11,6 +11,7 @@ from .._core.keys import COUNTS_LAYER
 from .._core.log import logger
 from .._core.settings import settings
 from .content import TRANSFORM_WORDS, WORDS, Kind, Transform, find_transform, kind_of, probe, recover_counts
+from .modalities import as_adata
 from .rows import Rows, open_rows
 
 if TYPE_CHECKING:
@@ -265,27 +266,6 @@ def other_counts(adata: AnnData) -> list[str]:
     """Layers with raw counts under a name that is not looked for."""
     names = [name for name in adata.layers if name not in {COUNTS_LAYER, None}]
     return [f"layers[{name!r}]" for name in names if probe(_layer_rows(adata, name)) == "counts"]
-
-
-def as_adata(data: AnnData | MuData, *, modality: str = "rna") -> AnnData:
-    """The AnnData to work on.
-
-    Raises
-    ------
-    KeyError
-        A MuData has no such modality.
-    TypeError
-        `data` is neither AnnData nor MuData.
-    """
-    if hasattr(data, "mod"):
-        if modality not in data.mod:
-            msg = f"Modality {modality!r} not found. Available modalities: {sorted(data.mod)}. Choose with `modality=`."
-            raise KeyError(msg)
-        return data.mod[modality]
-    if hasattr(data, "obs") and hasattr(data, "var"):
-        return data
-    msg = f"Expected an AnnData or MuData object, found {type(data).__name__}."
-    raise TypeError(msg)
 
 
 def candidates(adata: AnnData, layer: str | None) -> list[tuple[str, Rows, Any]]:

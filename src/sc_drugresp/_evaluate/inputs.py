@@ -12,7 +12,8 @@ from .. import models
 from .._core.keys import ROLE_CANDIDATES
 from .._core.log import logger
 from .._data.counts import CountSource, read_counts
-from .._data.obs import embedding_info, embeddings, read_column, read_groups, read_rep
+from .._data.obs import read_column, read_groups
+from .._embed.slots import embedding_info, embeddings, read_rep
 from .._stats.folds import Fold, LeakError, find_leaks, given_folds, leave_group_out
 from ..models._registry import find
 from .design import CELLS, Plan, choose_split, nested
@@ -90,7 +91,7 @@ def role_columns(
         if usable:
             keys[role] = (varying or usable)[0]
     if dataset_key is not None:
-        if read_column(adata, dataset_key, "dataset_key").iloc[rows].isna().any():
+        if read_column(adata.obs, dataset_key, "dataset_key").iloc[rows].isna().any():
             msg = f"Column {dataset_key!r} (`dataset_key`) is missing for some labeled cells."
             raise ValueError(msg)
         keys["dataset"] = dataset_key
@@ -131,12 +132,12 @@ def read_design(
     rows = np.flatnonzero(y >= 0)
     labels = y[rows].astype(np.int64)
     if group_key is not None:
-        group_key, _ = read_groups(adata[rows], group_key)
+        group_key, _ = read_groups(adata.obs.iloc[rows], group_key)
     columns, keys = role_columns(adata, rows, group_key, dataset_key)
     leaks: list[str] = []
     remake: Callable[[np.ndarray], list[Fold]]
     if split == "group":
-        group_key, groups = read_groups(adata[rows], group_key)
+        group_key, groups = read_groups(adata.obs.iloc[rows], group_key)
         role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
         given = {r: v for r, v in columns.items() if r in ("timepoint", "drug")} | {role: groups}
         plan = choose_split(labels, given, levels=(role,), names=keys | {role: group_key})
@@ -149,7 +150,7 @@ def read_design(
             remake = partial(leave_group_out, groups=plan.groups, pairs=pairs, rng=rng)
             folds = remake(labels) if plan.strict else []
         else:
-            column = read_column(adata, split, "split").iloc[rows]
+            column = read_column(adata.obs, split, "split").iloc[rows]
             given_names = np.where(column.isna(), "", column.astype(str)).astype(str)
             folds = given_folds(given_names)
 
@@ -306,7 +307,7 @@ def _obs_features(
 ) -> tuple[Features, str]:
     parts, found = [], []
     for name in names:
-        column = read_column(adata, name, "obs_features").iloc[design.rows]
+        column = read_column(adata.obs, name, "obs_features").iloc[design.rows]
         reason = "it is the label" if name == label_key else label_derived(_plain(column), design.y)
         if reason:
             found.append(f"{name!r}: {reason}")

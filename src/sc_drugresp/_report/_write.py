@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from .._core.docs import doc_data, doc_label_key, doc_modality, doc_params
 from .._core.keys import STATE_CONTROL, TRAIN_RESPONSE, EvaluationKeys, PredictionKeys
 from .._core.log import logger
-from .._data.counts import as_adata
+from .._data.modalities import as_adata
 
 if TYPE_CHECKING:
     from os import PathLike

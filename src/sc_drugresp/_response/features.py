@@ -12,7 +12,8 @@ from .. import models
 from .._core.keys import EmbeddingKeys
 from .._core.log import logger, warn
 from .._data.counts import read_counts
-from .._data.obs import embedding_info, latest_embedding, read_rep, set_codes
+from .._data.obs import set_codes
+from .._embed.slots import embedding_info, latest_embedding, read_rep
 from ..models._registry import find
 from .crossfit import fixed
 
@@ -202,7 +203,7 @@ def embed_for(model: ResponseModel, adata: AnnData, *, checkpoint: Any = None, l
         from .tune.adapters import apply_tuned
 
         apply_tuned(encoder, model)
-    groups = set_codes(adata, how.get("group_key") or None)
+    groups = set_codes(adata.obs, how.get("group_key") or None)
     return encoder.embed(encoder.read(adata, layer), genes=how["genes"], rng=how["rng"], groups=groups)
 
 

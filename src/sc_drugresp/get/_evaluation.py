@@ -9,7 +9,7 @@ import pandas as pd
 
 from .._core.docs import doc_data, doc_key_added, doc_modality, doc_params
 from .._core.keys import SENSITIVE, STATE_CONTROL, EvaluationKeys
-from .._data.counts import as_adata
+from .._data.modalities import as_adata
 from .._stats.intervals import MACRO
 
 if TYPE_CHECKING:

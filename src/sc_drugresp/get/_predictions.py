@@ -9,7 +9,7 @@ import pandas as pd
 
 from .._core.docs import doc_data, doc_key_added, doc_label_key, doc_modality, doc_params
 from .._core.keys import RESISTANT, SENSITIVE, TRAIN_RESPONSE, PredictionKeys
-from .._data.counts import as_adata
+from .._data.modalities import as_adata
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import get
 from .._core.docs import doc_data, doc_key_added, doc_label_key, doc_modality, doc_params
-from .._data.counts import as_adata
+from .._data.modalities import as_adata
 from ._style import COLORS, PROBABILITY_CMAP, PROBABILITY_LABEL, new_axes, point_size
 
 if TYPE_CHECKING:

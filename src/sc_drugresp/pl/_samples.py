@@ -9,7 +9,7 @@ import numpy as np
 from .. import get
 from .._core.docs import doc_data, doc_key_added, doc_label_key, doc_modality, doc_params
 from .._core.keys import CALL_CLASSES
-from .._data.counts import as_adata
+from .._data.modalities import as_adata
 from ._style import COLORS, PROBABILITY_LABEL, new_axes
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from .._core.docs import doc_data, doc_label_key, doc_layer, doc_modality, doc_p
 from .._core.keys import RESPONSE
 from .._core.log import logger
 from .._data.content import TRANSFORM_WORDS, WORDS
-from .._data.counts import as_adata, other_counts, refusal
+from .._data.counts import other_counts, refusal
+from .._data.modalities import as_adata
 from ._check_design import check_aliasing, check_depth, check_groups, check_labels, find_group
 from ._check_genes import check_genes, check_models, check_names
 from ._findings import Findings

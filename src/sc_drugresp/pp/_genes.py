@@ -10,8 +10,8 @@ from .. import genes as gene_tools
 from .._core.docs import doc_copy, doc_data, doc_layer, doc_modality, doc_params
 from .._core.keys import GeneKeys
 from .._core.log import logger, warn
-from .._data.counts import as_adata, candidates, gene_columns, read_counts
-from .._data.modalities import writable
+from .._data.counts import candidates, gene_columns, read_counts
+from .._data.modalities import Target, as_adata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -119,7 +119,7 @@ def harmonize_genes(
     report = _report(adata, names, found, layer)
     _judge(report, names, found, duplicates)
 
-    data, adata = writable(data, modality=modality, copy=copy)
+    data, adata = Target(data, modality, copy).open()
     adata.var[keys.symbol] = found.symbol.astype(object)
     adata.var[keys.ensembl_id] = found.ensembl_id.astype(object)
     adata.uns[keys.uns] = report | {

@@ -11,8 +11,7 @@ import numpy as np
 from .._core.docs import doc_copy, doc_data, doc_modality, doc_params
 from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from .._core.log import logger
-from .._data.counts import as_adata
-from .._data.modalities import writable
+from .._data.modalities import Target, as_adata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -155,7 +154,7 @@ def harmonize_labels(
         msg = f"No cell of column {key!r} is sensitive or resistant; it holds {listed}. Pass `sensitive=` and `resistant=`."
         raise ValueError(msg)
 
-    data, adata = writable(data, modality=modality, copy=copy)
+    data, adata = Target(data, modality, copy).open()
     adata.obs[key_added] = categories
     absent = len(column) - sum(numbers.values())
     table = {str(value): meaning.get(value) or "missing" for value in values}

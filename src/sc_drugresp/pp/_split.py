@@ -18,8 +18,7 @@ from .._core.docs import (
 )
 from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT
 from .._core.log import logger
-from .._data.counts import as_adata
-from .._data.modalities import writable
+from .._data.modalities import Target, as_adata
 from .._data.obs import read_groups, read_labels, require_both_classes
 
 if TYPE_CHECKING:
@@ -100,9 +99,9 @@ def split(
         msg = f"`test_size` + `val_size` must leave cells for training, found {test_size} + {val_size}."
         raise ValueError(msg)
     adata = as_adata(data, modality=modality)
-    y = read_labels(adata, label_key)
+    y = read_labels(adata.obs, label_key)
     require_both_classes(y, label_key)
-    group_key, groups = read_groups(adata, group_key)
+    group_key, groups = read_groups(adata.obs, group_key)
     n_parts = 2 + (val_size > 0)
     for value, name in ((1, SENSITIVE), (0, RESISTANT)):
         n = len(np.unique(groups[y == value]))
@@ -124,7 +123,7 @@ def split(
         rest = rest[~val]
     part_of |= dict.fromkeys(np.unique(groups[rest]).tolist(), "train")
 
-    data, adata = writable(data, modality=modality, copy=copy)
+    data, adata = Target(data, modality, copy).open()
     parts = [name for name in PARTS if val_size > 0 or name != "val"]
     adata.obs[key_added] = pd.Categorical([part_of.get(group) for group in groups.tolist()], categories=parts)
     numbers = {name: sum(part == name for part in part_of.values()) for name in parts}

@@ -9,7 +9,7 @@ import numpy as np
 from .._core.docs import doc_copy, doc_data, doc_key_added, doc_modality, doc_params
 from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
 from .._core.log import logger
-from .._data.counts import as_adata
+from .._data.modalities import as_adata
 from .._data.obs import read_column, read_groups
 from .._response.trust import log_odds
 
@@ -92,11 +92,11 @@ def aggregate(
     if keys.prob not in adata.obs or keys.uns not in adata.uns:
         msg = f"No predictions {keys.prob!r} in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
         raise KeyError(msg)
-    group_key, groups = read_groups(adata, group_key)
-    clones = None if clone_key is None else read_column(adata, clone_key, "clone_key").astype(str).to_numpy()
+    group_key, groups = read_groups(adata.obs, group_key)
+    clones = None if clone_key is None else read_column(adata.obs, clone_key, "clone_key").astype(str).to_numpy()
     keep = np.ones(adata.n_obs, dtype=bool)
     if mask_obs is not None:
-        keep = read_column(adata, mask_obs, "mask_obs").to_numpy(dtype=bool)
+        keep = read_column(adata.obs, mask_obs, "mask_obs").to_numpy(dtype=bool)
         if not keep.any():
             msg = f"Column {mask_obs!r} (`mask_obs`) keeps no cell."
             raise ValueError(msg)

@@ -10,8 +10,10 @@ from .. import models
 from .._core.docs import doc_copy, doc_data, doc_key_added, doc_layer, doc_modality, doc_params
 from .._core.keys import EmbeddingKeys
 from .._core.log import logger, warn
-from .._data.counts import as_adata, read_counts
-from .._data.obs import last_sequence, set_codes
+from .._data.counts import read_counts
+from .._data.modalities import as_adata
+from .._data.obs import set_codes
+from .._embed.slots import last_sequence
 from .._response.features import warn_low_coverage
 from ..models._registry import find
 
@@ -100,7 +102,7 @@ def embed(
     """
     spec, row = find(model)
     adata = as_adata(data, modality=modality)
-    groups = set_codes(adata, group_key)
+    groups = set_codes(adata.obs, group_key)
     source = _early_source(adata, layer, spec.expects, lenient=bool(options))
     embedder = models.load(model, checkpoint=checkpoint, **options)
     source = source if source is not None else embedder.read(adata, layer)

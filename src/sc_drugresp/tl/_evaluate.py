@@ -18,7 +18,8 @@ from .._core.docs import (
 )
 from .._core.keys import EvaluationKeys
 from .._core.log import logger, warn
-from .._data.counts import as_adata, read_counts
+from .._data.counts import read_counts
+from .._data.modalities import as_adata
 from .._data.obs import read_labels, require_both_classes
 from .._evaluate.card import data_hash, package_versions
 from .._evaluate.inputs import Design, genes_chosen_before, labeled_source, model_features, read_design
@@ -191,7 +192,7 @@ def evaluate(
     )
     check_tuned(mode, _listed(model), head, protocol, n_refits, options)
     adata = as_adata(data, modality=modality)
-    y = read_labels(adata, label_key)
+    y = read_labels(adata.obs, label_key)
     require_both_classes(y, label_key)
     design = read_design(
         adata,

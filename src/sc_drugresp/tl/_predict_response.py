@@ -18,7 +18,8 @@ from .._core.docs import (
 )
 from .._core.keys import PredictionKeys
 from .._core.log import logger, warn
-from .._data.counts import as_adata, read_counts
+from .._data.counts import read_counts
+from .._data.modalities import as_adata
 from .._data.obs import read_groups, read_labels, require_both_classes
 from .._response.features import depths, embed_for, representation
 from .._response.predict import Member, apply_model, columns, combine, disagreement, summarize
@@ -187,7 +188,7 @@ def _train_here(
     adata: AnnData, label_key: str, group_key: str | None, layer: str | None, rng: int
 ) -> tuple[list[Member], ResponseModel]:
     y = _labels_or_explain(adata, label_key)
-    group_key, groups = read_groups(adata, group_key)
+    group_key, groups = read_groups(adata.obs, group_key)
     rows = np.flatnonzero(y >= 0)
     rep = representation(adata, use_rep=None, model=None, layer=layer, rng=rng)
     keys = {"label_key": label_key, "group_key": group_key}
@@ -218,7 +219,7 @@ def _correct_prevalence(
     if not summary["calibrated"]:
         warn("The prevalence was not corrected: the model is not calibrated.")
         return
-    _, groups = read_groups(adata, group_key)
+    _, groups = read_groups(adata.obs, group_key)
     usable = np.isfinite(values["prob"])
     found = correct_prior(values["prob"][usable], groups[usable], train_prevalence=calibration.prevalence)
     shift = log_odds(np.array([found.prevalence, calibration.prevalence]))
@@ -231,7 +232,7 @@ def _correct_prevalence(
 
 
 def _labels_or_explain(adata: AnnData, label_key: str) -> np.ndarray:
-    y = read_labels(adata, label_key) if label_key in adata.obs else np.full(adata.n_obs, -1)
+    y = read_labels(adata.obs, label_key) if label_key in adata.obs else np.full(adata.n_obs, -1)
     if (y < 0).all():
         what = f"column {label_key!r} has no labels" if label_key in adata.obs else f"there is no column {label_key!r}"
         msg = (

@@ -9,7 +9,7 @@ import numpy as np
 from .._core.docs import doc_copy, doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
 from .._core.keys import STATE_CONTROL
 from .._core.log import logger, warn
-from .._data.counts import as_adata
+from .._data.modalities import as_adata
 from .._data.obs import read_column, read_groups, read_labels, require_both_classes
 from .._response.features import representation
 from .._response.trust import strict_folds
@@ -96,15 +96,15 @@ def state_control(
 
     target = data.copy() if copy else data
     adata = as_adata(target, modality=modality)
-    y = read_labels(adata, label_key)
+    y = read_labels(adata.obs, label_key)
     require_both_classes(y, label_key)
-    column = read_column(adata, treatment_key, "treatment_key")
+    column = read_column(adata.obs, treatment_key, "treatment_key")
     names = [untreated] if isinstance(untreated, str) else [str(name) for name in untreated]
     text = column.astype(str).to_numpy()
     if not np.isin(text, names).any():
         msg = f"`untreated` = {names} is no value of column {treatment_key!r}, which holds {sorted(set(text))[:8]}."
         raise ValueError(msg)
-    group_key, groups = read_groups(adata, group_key)
+    group_key, groups = read_groups(adata.obs, group_key)
     treated = np.where(column.isna().to_numpy(), np.nan, (~np.isin(text, names)).astype(float))
     rows = np.flatnonzero(y >= 0)
     rep = representation(adata, use_rep=use_rep, model=model, layer=layer, rng=rng)

@@ -9,7 +9,7 @@ import numpy as np
 from .._core.docs import doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
 from .._core.keys import TRAIN_RESPONSE
 from .._core.log import logger, warn
-from .._data.counts import as_adata
+from .._data.modalities import as_adata
 from .._data.obs import read_groups, read_labels, require_both_classes
 from .._response.features import Representation, representation
 
@@ -121,9 +121,9 @@ def train_response(
         msg = f"`alpha` must lie between 0 and 0.5, found {alpha!r}."
         raise ValueError(msg)
     adata = as_adata(data, modality=modality)
-    y = read_labels(adata, label_key)
+    y = read_labels(adata.obs, label_key)
     require_both_classes(y, label_key)
-    group_key, groups = read_groups(adata, group_key)
+    group_key, groups = read_groups(adata.obs, group_key)
     rows = np.flatnonzero(y >= 0)
     if mode != "frozen":
         from .._response.tune.response import finetune_response
