@@ -1,4 +1,4 @@
-"""SHA-256 of weights files, remembered for as long as a file does not change."""
+"""SHA-256 of files, remembered for as long as a file does not change, and of data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
+
+import numpy as np
 
 from .log import logger
 from .settings import settings
@@ -48,3 +50,11 @@ def _write(store: Path, known: dict[str, str]) -> None:
         Path(draft.name).replace(store)
     except OSError as error:
         logger.debug("hashes are not remembered: %s", error)
+
+
+def data_hash(values: np.ndarray, y: np.ndarray, groups: np.ndarray) -> str:
+    """SHA-256 of what a result rests on: a value or row of values per cell, its label and its sample, in order."""
+    digest = hashlib.sha256(np.ascontiguousarray(values).tobytes())
+    digest.update(np.ascontiguousarray(y, dtype=np.int8).tobytes())
+    digest.update("\n".join(np.asarray(groups).astype(str)).encode())
+    return digest.hexdigest()

@@ -146,6 +146,22 @@ class CountSource:
         )
         raise ValueError(msg)
 
+    def take(self, rows: np.ndarray) -> CountSource:
+        """A reader of these rows alone; nothing is read yet."""
+        matrix = self.matrix.take(rows)
+        return CountSource(matrix, self.names, self.other, self.origin, self.kind, self.transform)
+
+    def to_memory(self, rows: np.ndarray | None = None) -> CountSource:
+        """A reader of all rows, or of `rows`, in memory as CSR."""
+        from scipy import sparse
+
+        matrix = sparse.vstack([block for _, block in self.blocks(rows=rows)], format="csr")
+        return CountSource(matrix, self.names, self.other, self.origin, self.kind)
+
+    def totals(self) -> np.ndarray:
+        """Sum of each row, shape `(n_obs,)`, float64."""
+        return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in self.blocks()])
+
     def align(self, vocab: GeneVocab, genes: GeneMode = "auto") -> AlignedCounts:
         """The same cells, seen through the genes of a model."""
         other = None if self.other is None else self.other.tolist()

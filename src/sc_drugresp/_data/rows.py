@@ -37,6 +37,10 @@ class Rows:
         self.matrix, self.obs, self.var = matrix, obs, var
         self.shape = (matrix.shape[0] if obs is None else len(obs), matrix.shape[1] if var is None else len(var))
 
+    def take(self, rows: np.ndarray) -> Rows:
+        """Only these rows, in this order."""
+        return type(self)(self.matrix, rows if self.obs is None else self.obs[rows], self.var)
+
     def read(self, index: slice | np.ndarray) -> csr_matrix:
         """Some rows, in the order asked for: float32, sorted indices, no stored zeros, no duplicates."""
         if self.obs is not None:

@@ -1,28 +1,18 @@
-"""`ResponseModel`: what training returns and prediction takes, on disk as JSON and safetensors."""
+"""`ResponseModel`: what training returns and prediction takes."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from .._core.keys import RESISTANT, SENSITIVE
-from .heads import Head, head_arrays, head_from_arrays
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from os import PathLike
 
-    from ..models.baselines import FittedEmbedder
+    import numpy as np
 
-FORMAT = 1
-MODEL, HEAD, EMBEDDER, WEIGHTS = "model.json", "head.safetensors", "embedder.safetensors", "encoder.safetensors"
-ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
+    from ..models.baselines import FittedEmbedder
+    from .heads import Head
+    from .trust import Trust
 
 
 @dataclass
@@ -41,8 +31,8 @@ class ResponseModel:
         and checkpoint hash.
     info
         Provenance: labels, groups, numbers of cells and samples, held-out metrics, data hash, package versions.
-    states
-        Fitted calibration, conformal thresholds and out-of-distribution reference by name, as JSON values and arrays.
+    trust
+        Calibration, conformal thresholds and the cells that are known, fitted on held-out samples.
     embedder
         The fitted baseline (PCA, HVG, scVI) where the representation is one.
     adapter
@@ -56,7 +46,7 @@ class ResponseModel:
     head: Head
     representation: dict[str, Any]
     info: dict[str, Any]
-    states: dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]] = field(default_factory=dict)
+    trust: Trust
     embedder: FittedEmbedder | None = None
     adapter: dict[str, Any] | None = None
     weights: dict[str, Any] | None = None
@@ -66,6 +56,11 @@ class ResponseModel:
     def dim(self) -> int:
         """Width of the embedding that the head reads."""
         return int(self.info["dim"])
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the encoder was trained, not the head alone."""
+        return self.adapter is not None or self.weights is not None
 
     def logit(self, embedding: np.ndarray) -> np.ndarray:
         """Log-odds of `sensitive` before calibration.
@@ -109,53 +104,9 @@ class ResponseModel:
         FileExistsError
             The path exists and `overwrite` is false, or it is not a saved model.
         """
-        from safetensors.numpy import save_file
+        from .storage import write_model
 
-        path = Path(path)
-        if path.exists() and not (overwrite and (path / MODEL).is_file()):
-            msg = f"{path} exists. Choose another path" + ("." if overwrite else ", or pass overwrite=True.")
-            raise FileExistsError(msg)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            meta = {
-                "format": FORMAT,
-                "head": self.head.kind,
-                "score": f"P({SENSITIVE})",
-                "classes": [RESISTANT, SENSITIVE],
-                "representation": self.representation,
-                "info": self.info,
-                "history": self.history,
-                "states": {name: values for name, (values, _) in self.states.items()},
-            }
-            save_file(head_arrays(self.head), draft / HEAD)
-            for name, (_, arrays) in self.states.items():
-                if arrays:
-                    save_file(
-                        {key: np.ascontiguousarray(array) for key, array in arrays.items()},
-                        draft / f"{name}.safetensors",
-                    )
-            if self.embedder is not None:
-                meta["embedder"], arrays = self.embedder.state()
-                save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, draft / EMBEDDER)
-            self._save_tensors(draft)
-            (draft / MODEL).write_text(json.dumps(meta, indent=2, allow_nan=False, default=_plain), encoding="utf-8")
-            if path.exists():
-                shutil.rmtree(path)
-            draft.rename(path)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
-    def _save_tensors(self, folder: Path) -> None:
-        if self.adapter is None and self.weights is None:
-            return
-        from safetensors.torch import save_file
-
-        if self.adapter is not None:
-            (folder / ADAPTER_CONFIG).write_text(json.dumps(self.adapter["config"], indent=2), encoding="utf-8")
-            save_file(self.adapter["tensors"], folder / ADAPTER, metadata={"format": "pt"})
-        if self.weights is not None:
-            save_file(self.weights, folder / WEIGHTS, metadata={"format": "pt"})
+        write_model(self, path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> ResponseModel:
@@ -177,41 +128,9 @@ class ResponseModel:
         ValueError
             A file is damaged or was written by a later version.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+        from .storage import read_model
 
-        path = Path(path)
-        if not (path / MODEL).is_file():
-            msg = f"{path} holds no saved response model ({MODEL} is missing)."
-            raise FileNotFoundError(msg)
-        try:
-            meta = json.loads((path / MODEL).read_text(encoding="utf-8"))
-            if meta["format"] > FORMAT:
-                msg = f"{path} was written in format {meta['format']}, this version reads up to {FORMAT}. Update sc-drugresp."
-                raise ValueError(msg)
-            head = head_from_arrays(meta["head"], load_file(path / HEAD))
-            states = {}
-            for name, values in meta["states"].items():
-                file = path / f"{name}.safetensors"
-                states[name] = (values, load_file(file) if file.is_file() else {})
-            embedder = _load_embedder(meta, path)
-        except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-            msg = f"The model in {path} is damaged or incomplete ({type(error).__name__}: {error})."
-            raise ValueError(msg) from error
-        model = cls(head, meta["representation"], meta["info"], states, embedder, history=meta["history"])
-        model._load_tensors(path)
-        return model
-
-    def _load_tensors(self, path: Path) -> None:
-        if (path / ADAPTER).is_file():
-            from safetensors.torch import load_file
-
-            config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-            self.adapter = {"config": config, "tensors": load_file(path / ADAPTER)}
-        if (path / WEIGHTS).is_file():
-            from safetensors.torch import load_file
-
-            self.weights = load_file(path / WEIGHTS)
+        return read_model(path)
 
     def __repr__(self) -> str:
         info = self.info
@@ -220,24 +139,3 @@ class ResponseModel:
             f"mode={info.get('mode')!r}, head={self.head.kind!r}, {info.get('n_cells')} cells of "
             f"{info.get('n_groups')} samples)"
         )
-
-
-def _load_embedder(meta: Mapping[str, Any], path: Path) -> FittedEmbedder | None:
-    if "embedder" not in meta:
-        return None
-    from safetensors.numpy import load_file
-
-    from ..models._load import model_class
-    from ..models._registry import find
-
-    spec, _ = find(meta["representation"]["model"])
-    return model_class(spec).from_state(meta["embedder"], load_file(path / EMBEDDER))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    msg = f"{type(value).__name__} cannot be written as JSON."
-    raise TypeError(msg)

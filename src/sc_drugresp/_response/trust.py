@@ -1,117 +1,130 @@
-"""How far a model may be trusted: fitted after training, applied in prediction."""
+"""How far a model may be trusted: calibration, conformal thresholds, known cells; fitted on held-out samples."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from scipy.special import expit, logit
 
+from .._core.hashing import data_hash
+from .._core.versions import package_versions
 from .._stats.bags import BagModel, fit_bags
 from .._stats.calibration import Calibration, fit_calibration
 from .._stats.conformal import Conformal, fit_conformal
-from .._stats.folds import leave_group_out
 from .._stats.metrics import classification_metrics, sample_scores
 from .._stats.ood import OODReference, fit_ood
 from .._stats.patients import SampleSpread, fit_spread
 
 if TYPE_CHECKING:
-    from .._stats.groups import State
-    from .model import ResponseModel
-    from .types import Embed
+    from collections.abc import Callable, Mapping
 
-CALIBRATION, CONFORMAL, REFERENCE, SPREAD, BAGS = "calibration", "conformal", "ood", "spread", "bags"
 MIN_REFERENCE = 20
-States = dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
-
-
-def strict_folds(y: np.ndarray, groups: np.ndarray, *, rng: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Folds that hold out whole samples, as `tl.evaluate` does; those that leave one class to learn from are left out."""
-    if len(np.unique(groups)) < 2:
-        return []
-    folds = leave_group_out(y, groups, rng=rng)
-    return [(fold.train, fold.test) for fold in folds if len(np.unique(y[fold.train])) == 2]
-
-
-def fit_states(
-    logits: np.ndarray,
-    y: np.ndarray,
-    groups: np.ndarray,
-    values: np.ndarray,
-    *,
-    alpha: float,
-    rng: int,
-    embed: Embed | None = None,
-    depth: np.ndarray | None = None,
-) -> States:
-    """Calibration, conformal thresholds and the reference of known cells, as `ResponseModel` keeps them.
-
-    Parameters
-    ----------
-    logits
-        Held-out logits of the labeled cells; NaN where a sample could not be held out.
-    y, groups
-        Label (1 sensitive, 0 resistant) and sample of each labeled cell.
-    values
-        Their embedding, shape `(n_cells, dim)`.
-    embed
-        Refits an embedding that was learned from these cells; distances are then measured in spaces that never saw the
-        sample, as a foreign cell will be.
-    depth
-        Counts of each cell, where known.
-    """
-    held = np.isfinite(logits)
-    calibration = fit_calibration(logits[held], y[held], groups[held], rng=rng)
-    conformal = fit_conformal(logits[held], y[held], groups[held], alpha=alpha)
-    usable = np.isfinite(values).all(axis=1)
-    fitted: dict[str, State] = {CALIBRATION: calibration, CONFORMAL: conformal}
-    if usable.sum() >= MIN_REFERENCE:
-        own = np.flatnonzero(usable)
-        refit = None if embed is None else lambda train, test: embed(own[train], own[test])
-        fitted[REFERENCE] = fit_ood(
-            values[own], groups[own], y=y[own], embed=refit, depth=None if depth is None else depth[own], rng=rng
-        )
-    if calibration.is_calibrated:
-        prob = calibration.probability(logits[held])
-        fitted[SPREAD] = fit_spread(prob, y[held], groups[held])
-        if not sample_scores(y[held], prob, groups[held]).n_mixed:
-            fitted[BAGS] = fit_bags(y[held], groups[held], logits=log_odds(prob))
-    return {name: (state.to_dict(), state.arrays()) for name, state in fitted.items()}
+_CLIP = 1e-6
+Part = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Trust:
-    """The fitted states of a model."""
+    """What is known about the scores of a model.
+
+    Parameters
+    ----------
+    calibration
+        From logits to P(sensitive).
+    conformal
+        Logits from which a class is excluded.
+    reference
+        The training cells, to recognize cells unlike them; `None` with fewer than 20.
+    spread
+        How much samples of one class differ; `None` without calibration.
+    bags
+        A classifier of whole samples; `None` without calibration.
+    """
 
     calibration: Calibration
     conformal: Conformal
-    reference: OODReference | None
-    spread: SampleSpread | None
-    bags: BagModel | None
+    reference: OODReference | None = None
+    spread: SampleSpread | None = None
+    bags: BagModel | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        logits: np.ndarray,
+        y: np.ndarray,
+        groups: np.ndarray,
+        values: np.ndarray,
+        *,
+        error_level: float,
+        rng: int,
+        embed: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        depth: np.ndarray | None = None,
+    ) -> Self:
+        """Fit all parts.
+
+        Parameters
+        ----------
+        logits
+            Held-out logits of the labeled cells; NaN where a sample could not be held out.
+        y, groups
+            Label (1 sensitive, 0 resistant) and sample of each labeled cell.
+        values
+            Their features, shape `(n_cells, dim)`.
+        error_level
+            Of the calls.
+        rng
+            Seed.
+        embed
+            Refits features that were learned from these cells; distances are then measured in spaces that never saw the
+            sample, as a foreign cell will be.
+        depth
+            Counts of each cell, where known.
+        """
+        held = np.isfinite(logits)
+        calibration = fit_calibration(logits[held], y[held], groups[held], rng=rng)
+        conformal = fit_conformal(logits[held], y[held], groups[held], alpha=error_level)
+        reference = spread = bags = None
+        own = np.flatnonzero(np.isfinite(values).all(axis=1))
+        if len(own) >= MIN_REFERENCE:
+            refit = None if embed is None else lambda train, test: embed(own[train], own[test])
+            known = None if depth is None else depth[own]
+            reference = fit_ood(values[own], groups[own], y=y[own], embed=refit, depth=known, rng=rng)
+        if calibration.is_calibrated:
+            prob = calibration.probability(logits[held])
+            spread = fit_spread(prob, y[held], groups[held])
+            if not sample_scores(y[held], prob, groups[held]).n_mixed:
+                bags = fit_bags(y[held], groups[held], logits=log_odds(prob))
+        return cls(calibration, conformal, reference, spread, bags)
+
+    def parts(self) -> dict[str, Part]:
+        """JSON values and arrays of each part, by its name."""
+        found = {name: getattr(self, name) for name in PARTS}
+        return {name: (part.to_dict(), part.arrays()) for name, part in found.items() if part is not None}
+
+    @classmethod
+    def from_parts(cls, parts: Mapping[str, Part]) -> Self:
+        """Rebuild from what :meth:`parts` gave."""
+        return cls(**{name: kind.from_dict(*parts[name]) for name, kind in PARTS.items() if name in parts})
 
 
-def read_states(model: ResponseModel) -> Trust:
-    """Rebuild the fitted states of a model."""
-    calibration = Calibration.from_dict(*model.states[CALIBRATION])
-    conformal = Conformal.from_dict(*model.states[CONFORMAL])
-    reference = OODReference.from_dict(*model.states[REFERENCE]) if REFERENCE in model.states else None
-    spread = SampleSpread.from_dict(*model.states[SPREAD]) if SPREAD in model.states else None
-    bags = BagModel.from_dict(*model.states[BAGS]) if BAGS in model.states else None
-    return Trust(calibration, conformal, reference, spread, bags)
+PARTS: dict[str, Any] = {
+    "calibration": Calibration,
+    "conformal": Conformal,
+    "reference": OODReference,
+    "spread": SampleSpread,
+    "bags": BagModel,
+}
 
 
 def log_odds(prob: np.ndarray) -> np.ndarray:
     """Logit of a probability, kept finite."""
-    clipped = np.clip(prob, 1e-6, 1 - 1e-6)
-    return np.log(clipped / (1 - clipped))
+    return logit(np.clip(prob, _CLIP, 1 - _CLIP))
 
 
 def describe_training(logits: np.ndarray, y: np.ndarray, groups: np.ndarray, values: np.ndarray) -> dict[str, Any]:
     """Provenance and held-out metrics of a model, as JSON values."""
-    from scipy.special import expit
-
     held = np.isfinite(logits)
     metrics: dict[str, Any] = {}
     if held.any():
@@ -131,17 +144,9 @@ def describe_training(logits: np.ndarray, y: np.ndarray, groups: np.ndarray, val
         "n_held_out_groups": len(np.unique(groups[held])),
         "dim": int(values.shape[1]),
         "metrics": metrics,
-        "data_hash": data_hash(values, y, groups),
-        "versions": {name: version(name) for name in ("sc-drugresp", "anndata", "numpy", "scikit-learn", "torch")},
+        "data_hash": data_hash(np.asarray(values, dtype=np.float32), y, groups),
+        "versions": package_versions(),
     }
-
-
-def data_hash(values: np.ndarray, y: np.ndarray, groups: np.ndarray) -> str:
-    """SHA-256 of what was learned from: embedding, labels and samples."""
-    digest = hashlib.sha256(np.ascontiguousarray(values, dtype=np.float32).tobytes())
-    digest.update(np.ascontiguousarray(y, dtype=np.int8).tobytes())
-    digest.update("\n".join(map(str, groups)).encode())
-    return digest.hexdigest()
 
 
 def _finite(value: float) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from ._hub import locate
 from ._registry import find
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
     from ._encoder import CellEncoder
@@ -24,6 +27,25 @@ def model_class(spec: ModelSpec) -> Any:
         require({"scvi": "scvi"}.get(spec.extra, spec.extra), extra=spec.extra)
     module, _, name = spec.target.partition(":")
     return getattr(import_module(module, __package__), name)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a model does not have, before any file is opened.
+
+    Raises
+    ------
+    TypeError
+        There is no such option.
+    """
+    if not options:
+        return
+    cls = model_class(find(name)[0])
+    config = getattr(cls, "Config", None)
+    known = {field.name for field in fields(config)} if config else set(inspect.signature(cls).parameters)
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        msg = f"Unknown option {unknown[0]!r}. Options of {name!r}: {sorted(known)}."
+        raise TypeError(msg)
 
 
 def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: Any) -> CellEncoder:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from ..._core.calls import dataclass_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from os import PathLike
 
 Mode = Literal["lora", "full"]
@@ -83,13 +84,5 @@ class FineTuning:
             )
             raise ValueError(msg)
 
-    @classmethod
-    def names(cls) -> set[str]:
-        """Names of the settings."""
-        return {field.name for field in fields(cls)}
-
-    @classmethod
-    def take(cls, options: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """Settings of tuning in `options`, and what is left (options of the encoder)."""
-        own = {name: value for name, value in options.items() if name in cls.names()}
-        return replace(cls(), **own), {name: value for name, value in options.items() if name not in own}
+    def __repr__(self) -> str:
+        return dataclass_text("sdr.tl.FineTuning", self)

@@ -1,0 +1,25 @@
+"""Seeds from whatever the user gives; global random states are never read or changed."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+Rng: TypeAlias = int | np.random.Generator
+
+
+def seed_of(rng: Rng) -> int:
+    """The seed itself, or one drawn from a generator, so that every function takes both.
+
+    Raises
+    ------
+    TypeError
+        It is neither.
+    """
+    if isinstance(rng, np.random.Generator):
+        return int(rng.integers(2**31))
+    if isinstance(rng, bool) or not isinstance(rng, int | np.integer):
+        msg = f"`rng` must be an integer seed or a numpy.random.Generator, found {rng!r}."
+        raise TypeError(msg)
+    return int(rng)

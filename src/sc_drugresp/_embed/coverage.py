@@ -1,0 +1,46 @@
+"""Whether a model knows the genes of a data set, judged before the expensive part."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._core.log import warn
+
+if TYPE_CHECKING:
+    from .._data.counts import CountSource
+    from .._data.vocab import GeneMode
+
+LOW_COVERAGE = 0.5
+NO_COVERAGE = 0.01
+_CELLS = 256
+
+
+def check_coverage(source: CountSource, embedder: Any, genes: GeneMode = "auto") -> None:
+    """Refuse data whose counts lie almost wholly in genes that the model does not know; warn below one half.
+
+    Judged from cells spread over the data. Some models leave out whole classes of genes on purpose (mitochondrial,
+    ribosomal), so that low coverage is no error; without any, all cells look alike to the model.
+
+    Raises
+    ------
+    ValueError
+        Less than 1 % of the counts lie in genes of the model.
+    """
+    aligned = source.align(embedder.vocab, genes)
+    rows = np.unique(np.linspace(0, aligned.n_obs - 1, min(aligned.n_obs, _CELLS)).astype(np.int64))
+    for _ in aligned.blocks(rows=rows):
+        pass
+    if aligned.coverage >= LOW_COVERAGE:
+        return
+    matched = int(aligned.alignment.matched.sum())
+    told = (
+        f"Only {aligned.coverage:.1%} of the counts lie in genes that {embedder.name!r} knows ({matched} of {source.n_vars} "
+        f"genes). It expects {embedder.vocab.kind} names such as {embedder.vocab.names[0]!r}, found "
+        f"{', '.join(map(repr, source.names[:3].tolist()))}. Check species and gene names with "
+        "sc_drugresp.pp.harmonize_genes(adata)."
+    )
+    if aligned.coverage < NO_COVERAGE and aligned.counts_seen:
+        raise ValueError(told)
+    warn(told)

@@ -1,0 +1,176 @@
+"""One or several response models that answer together, and what is to be said about their answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import expit, logit
+
+from .._core.keys import SENSITIVE
+from .._core.log import warn
+from .model import ResponseModel
+from .predict import Prediction, disagreement, fuse, predict
+from .trust import log_odds
+
+if TYPE_CHECKING:
+    from .._stats.prior_shift import PriorShift
+
+ModelLike = ResponseModel | str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models and what each of them says of the same cells.
+
+    Parameters
+    ----------
+    models
+        The members.
+    parts
+        The prediction of each.
+    """
+
+    models: tuple[ResponseModel, ...]
+    parts: tuple[Prediction, ...]
+
+    @classmethod
+    def of(
+        cls,
+        models: Sequence[ResponseModel],
+        values: Sequence[np.ndarray],
+        logits: Sequence[np.ndarray],
+        *,
+        groups: Sequence[np.ndarray | None],
+        depth: np.ndarray | None,
+    ) -> Ensemble:
+        """Let every model score its own embedding of the cells."""
+        parts = [
+            predict(model.trust, x, z, groups=names, depth=depth)
+            for model, x, z, names in zip(models, values, logits, groups, strict=True)
+        ]
+        return cls(tuple(models), tuple(parts))
+
+    @property
+    def fused(self) -> Prediction:
+        """The common answer."""
+        return fuse(self.parts)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether every member is calibrated."""
+        return all(model.trust.calibration.is_calibrated for model in self.models)
+
+    @property
+    def prevalence(self) -> float:
+        """Share of sensitive cells that the probabilities assume: the mean over members on the logit scale."""
+        return float(expit(np.mean([logit(model.trust.calibration.prevalence) for model in self.models])))
+
+    def summary(self, threshold: float | None) -> dict[str, Any]:
+        """What goes to `.uns`: how calls were made and how far they can be trusted, member by member and together."""
+        fused = self.fused
+        trusts = [model.trust for model in self.models]
+        lacking = [trust.conformal.reason for trust in trusts if not trust.conformal.available]
+        if threshold is None and lacking and fused.usable.any():
+            warn(f"All calls are 'uncertain': {lacking[0]}. Probabilities are given; `threshold=` calls by them.")
+        statement = "Calls by a threshold; no error level is stated."
+        if threshold is None:
+            statement = _joined([trust.conformal.statement() for trust in trusts])
+        out: dict[str, Any] = {
+            "score": f"P({SENSITIVE})",
+            "calls": "threshold" if threshold is not None else "conformal",
+            "error_level": float(max(trust.conformal.alpha for trust in trusts)),
+            "statement": statement,
+            "calibrated": self.calibrated,
+            "calibration": _joined([_calibration(model) for model in self.models]),
+            "n_cells": len(fused.prob),
+            "n_without_embedding": int((~fused.usable).sum()),
+            "n_out_of_distribution": int(fused.ood.sum()),
+            "out_of_distribution": fused.reasons(),
+            "models": {
+                str(i): _describe(model, part) for i, (model, part) in enumerate(zip(self.models, self.parts))
+            },
+        }
+        if threshold is not None:
+            out["threshold"] = float(threshold)
+        return out | self._spread() | self._bags()
+
+    def disagreement(self) -> np.ndarray | None:
+        """Standard deviation of P(sensitive) between members; `None` for a single model."""
+        return disagreement(self.parts) if len(self.parts) > 1 else None
+
+    def _spread(self) -> dict[str, Any]:
+        """How much samples differ: that of the member whose samples differ most, which cannot be too small."""
+        known = [model.trust.spread for model in self.models]
+        usable = [spread for spread in known if spread is not None and np.isfinite(spread.between_sd)]
+        if len(usable) < len(known):
+            return {}
+        widest = max(usable, key=lambda spread: spread.between_sd)
+        between = {"between_sd": widest.between_sd, "df": int(widest.df), "n_samples": int(widest.n_samples)}
+        return {"spread": between}
+
+    def _bags(self) -> dict[str, Any]:
+        bags = self.models[0].trust.bags
+        if len(self.models) > 1 or bags is None or not bags.available:
+            return {}
+        return {"bags": bags.to_dict() | bags.arrays()}
+
+
+def open_models(given: ModelLike | Sequence[ModelLike]) -> list[ResponseModel]:
+    """Models as they are, or read from their folders.
+
+    Raises
+    ------
+    ValueError
+        The list is empty.
+    TypeError
+        Something is neither a model nor a path.
+    """
+    items = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not items:
+        msg = "`model` is an empty list; give at least one ResponseModel or the folder of a saved one."
+        raise ValueError(msg)
+    wrong = [item for item in items if not isinstance(item, ResponseModel | str | PathLike)]
+    if wrong:
+        msg = f"`model` must be a ResponseModel or the folder of a saved one, found {type(wrong[0]).__name__}."
+        raise TypeError(msg)
+    return [item if isinstance(item, ResponseModel) else ResponseModel.load(item) for item in items]
+
+
+def shift_prevalence(columns: dict[str, Any], found: PriorShift, assumed: float) -> dict[str, Any]:
+    """Columns with the probabilities, and their limits, moved to another prevalence."""
+    shift = logit(found.prevalence) - logit(assumed)
+    limits = {name: expit(log_odds(columns[name]) + shift) for name in ("low", "high")}
+    prob = columns["prob"].copy()
+    prob[np.isfinite(prob)] = found.prob
+    return columns | limits | {"prob": prob}
+
+
+def _calibration(model: ResponseModel) -> str:
+    calibration = model.trust.calibration
+    return calibration.reason or f"{calibration.method} on {calibration.n_samples} held-out samples"
+
+
+def _joined(texts: list[str]) -> str:
+    """One text where all members say the same, else one after another."""
+    distinct = list(dict.fromkeys(texts))
+    return distinct[0] if len(distinct) == 1 else " ".join(f"Model {i}: {text}" for i, text in enumerate(texts))
+
+
+def _describe(model: ResponseModel, part: Prediction) -> dict[str, Any]:
+    info, trust = model.info, model.trust
+    return {
+        "use_rep": model.representation["use_rep"],
+        "name": model.representation["model"],
+        "head": model.head.kind,
+        **{name: info[name] for name in ("mode", "label_key", "group_key", "n_cells", "n_groups", "n_held_out_groups")},
+        "data_hash": info["data_hash"],
+        "metrics": {name: value for name, value in info["metrics"].items() if value is not None},
+        "statement": trust.conformal.statement(),
+        "calibration": _calibration(model),
+        "prevalence": float(trust.calibration.prevalence),
+        "out_of_distribution": part.reasons(),
+    }

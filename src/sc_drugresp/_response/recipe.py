@@ -1,0 +1,112 @@
+"""How a model turns cells into vectors: its name, checkpoint and options, and whether it is tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from .. import models
+from .._core.calls import dataclass_text
+from ..models._load import check_options
+from ..models._registry import find
+from .tune.options import FineTuning
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+Mode = Literal["frozen", "lora", "full"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model with its settings, checked when it is made; no file is opened.
+
+    :func:`~sc_drugresp.tl.evaluate` takes recipes beside plain names, so that one call can compare a model with its tuned
+    self or with another checkpoint.
+
+    Parameters
+    ----------
+    model
+        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
+    mode
+        `'frozen'` leaves the network as published; `'lora'` and `'full'` tune it.
+    checkpoint
+        Folder with the published files. `None` uses the cache and downloads what is missing.
+    tuning
+        Settings of `'lora'` and `'full'`.
+    options
+        Options of the model, as in :func:`~sc_drugresp.tl.embed`.
+
+    Raises
+    ------
+    ValueError
+        There is no such model or mode, or the model cannot be tuned.
+    TypeError
+        The model has no such option, or `tuning` is given for a frozen model.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> sdr.tl.Recipe("pca", options={"n_comps": 20}).name
+    'pca'
+    """
+
+    model: str
+    mode: Mode = "frozen"
+    checkpoint: str | PathLike[str] | None = None
+    tuning: FineTuning | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            msg = f"`mode` must be one of {get_args(Mode)}, found {self.mode!r}."
+            raise ValueError(msg)
+        spec, _ = find(self.model)
+        if self.tuned and spec.kind != "encoder":
+            msg = (
+                f"mode={self.mode!r} tunes a foundation model: name one with `model=`, found {self.model!r}. "
+                f"Available: {models.available('encoder')}."
+            )
+            raise ValueError(msg)
+        if self.tuning is not None and not self.tuned:
+            msg = "`tuning` holds settings of mode='lora' and mode='full', but the mode is 'frozen'."
+            raise TypeError(msg)
+        if self.tuning is not None and not isinstance(self.tuning, FineTuning):
+            msg = f"`tuning` must be a sc_drugresp.tl.FineTuning, found {type(self.tuning).__name__}."
+            raise TypeError(msg)
+        self._check_options()
+
+    def _check_options(self) -> None:
+        try:
+            check_options(self.model, self.options)
+        except TypeError as error:
+            misplaced = sorted(self.options.keys() & {item.name for item in fields(FineTuning)})
+            if not misplaced:
+                raise
+            hint = f"{misplaced[0]!r} is a setting of fine-tuning: pass tuning=sc_drugresp.tl.FineTuning({misplaced[0]}=...)."
+            msg = f"{error} {hint}"
+            raise TypeError(msg) from None
+
+    def __repr__(self) -> str:
+        return dataclass_text("sdr.tl.Recipe", self)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the network itself is trained."""
+        return self.mode != "frozen"
+
+    @property
+    def name(self) -> str:
+        """Row of a table: the model, with the mode of a tuned one."""
+        return f"{self.model}.{self.mode}" if self.tuned else self.model
+
+    @property
+    def settings(self) -> FineTuning:
+        """Settings of tuning, the defaults if none were given."""
+        return self.tuning or FineTuning()
+
+    def load(self) -> Any:
+        """The model, ready to embed or to be fitted."""
+        return models.load(self.model, checkpoint=self.checkpoint, **self.options)
+

@@ -1,0 +1,136 @@
+"""Response models on disk: a folder of JSON and safetensors files, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._core.json import jsonable
+from .._core.keys import RESISTANT, SENSITIVE
+from ..models._load import model_class
+from ..models._registry import find
+from .heads import head_arrays, head_from_arrays
+from .model import ResponseModel
+from .trust import Trust
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+FORMAT = 2
+MODEL, HEAD, EMBEDDER, WEIGHTS = "model.json", "head.safetensors", "embedder.safetensors", "encoder.safetensors"
+ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
+
+
+def write_model(model: ResponseModel, path: str | PathLike[str], *, overwrite: bool) -> None:
+    """Write the folder of a model; it appears complete or not at all.
+
+    Raises
+    ------
+    FileExistsError
+        The path exists and `overwrite` is false, or it is not a saved model.
+    """
+    path = Path(path)
+    if path.exists() and not (overwrite and (path / MODEL).is_file()):
+        msg = f"{path} exists. Choose another path" + ("." if overwrite else ", or pass overwrite=True.")
+        raise FileExistsError(msg)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        _fill(draft, model)
+        if path.exists():
+            shutil.rmtree(path)
+        draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _fill(folder: Path, model: ResponseModel) -> None:
+    from safetensors.numpy import save_file
+
+    def save(arrays: Mapping[str, np.ndarray], name: str) -> None:
+        save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / name)
+
+    parts = model.trust.parts()
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "head": model.head.kind,
+        "score": f"P({SENSITIVE})",
+        "classes": [RESISTANT, SENSITIVE],
+        "representation": model.representation,
+        "info": model.info,
+        "history": model.history,
+        "trust": {name: values for name, (values, _) in parts.items()},
+    }
+    save(head_arrays(model.head), HEAD)
+    for name, (_, arrays) in parts.items():
+        if arrays:
+            save(arrays, f"{name}.safetensors")
+    if model.embedder is not None:
+        meta["embedder"], arrays = model.embedder.state()
+        save(arrays, EMBEDDER)
+    if model.tuned:
+        from safetensors.torch import save_file as save_tensors
+
+        if model.adapter is not None:
+            (folder / ADAPTER_CONFIG).write_text(json.dumps(model.adapter["config"], indent=2), encoding="utf-8")
+            save_tensors(model.adapter["tensors"], folder / ADAPTER, metadata={"format": "pt"})
+        if model.weights is not None:
+            save_tensors(model.weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / MODEL).write_text(json.dumps(jsonable(meta), indent=2, allow_nan=False), encoding="utf-8")
+
+
+def read_model(path: str | PathLike[str]) -> ResponseModel:
+    """Read the folder of a model; nothing in it is executed.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder is not a saved model or is incomplete.
+    ValueError
+        A file is damaged or was written by another version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = Path(path)
+    if not (path / MODEL).is_file():
+        msg = f"{path} holds no saved response model ({MODEL} is missing)."
+        raise FileNotFoundError(msg)
+    try:
+        meta = json.loads((path / MODEL).read_text(encoding="utf-8"))
+        if meta["format"] != FORMAT:
+            what = "Update sc-drugresp" if meta["format"] > FORMAT else "Train it again"
+            msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
+            raise ValueError(msg)
+        head = head_from_arrays(meta["head"], load_file(path / HEAD))
+        files = {name: path / f"{name}.safetensors" for name in meta["trust"]}
+        arrays = {name: load_file(file) if file.is_file() else {} for name, file in files.items()}
+        trust = Trust.from_parts({name: (values, arrays[name]) for name, values in meta["trust"].items()})
+        model = ResponseModel(head, meta["representation"], meta["info"], trust, history=meta["history"])
+        if "embedder" in meta:
+            cls = model_class(find(meta["representation"]["model"])[0])
+            model.embedder = cls.from_state(meta["embedder"], load_file(path / EMBEDDER))
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        msg = f"The model in {path} is damaged or incomplete ({type(error).__name__}: {error})."
+        raise ValueError(msg) from error
+    _read_tensors(path, model)
+    return model
+
+
+def _read_tensors(path: Path, model: ResponseModel) -> None:
+    """The adapter and the weights of a tuned encoder; torch is loaded only where there are some."""
+    if not ((path / ADAPTER).is_file() or (path / WEIGHTS).is_file()):
+        return
+    from safetensors.torch import load_file
+
+    if (path / ADAPTER).is_file():
+        config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        model.adapter = {"config": config, "tensors": load_file(path / ADAPTER)}
+    if (path / WEIGHTS).is_file():
+        model.weights = load_file(path / WEIGHTS)

@@ -1,0 +1,100 @@
+"""Train a head on features that are there: cross-validate over samples, fit, calibrate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._core.keys import SENSITIVE
+from .._core.log import logger, warn
+from .._core.progress import progress_bar
+from .._stats.folds import leave_group_out
+from .crossfit import cross_validate
+from .features import FittedFeatures
+from .fit import fit_head
+from .model import ResponseModel
+from .trust import Trust, describe_training
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from .._stats.folds import Fold
+    from .features import FixedFeatures
+    from .fit import HeadKind
+
+
+def strict_folds(y: np.ndarray, groups: np.ndarray, *, rng: int) -> list[Fold]:
+    """Folds that hold out whole samples, as `tl.evaluate` does; those that leave one class to learn from are left out."""
+    if len(np.unique(groups)) < 2:
+        return []
+    return [fold for fold in leave_group_out(y, groups, rng=rng) if len(np.unique(y[fold.train])) == 2]
+
+
+def train_frozen(
+    features: FixedFeatures | FittedFeatures,
+    y: np.ndarray,
+    groups: np.ndarray,
+    *,
+    head: HeadKind,
+    error_level: float,
+    rng: int,
+    keys: dict[str, str],
+    depth: np.ndarray | None = None,
+) -> tuple[ResponseModel, np.ndarray]:
+    """Train on the labeled cells; also returns their held-out logits.
+
+    Parameters
+    ----------
+    features
+        What the head learns from.
+    y, groups
+        Label (1 sensitive, 0 resistant) and sample of each labeled cell.
+    head, error_level, rng
+        As in :func:`~sc_drugresp.tl.train_response`.
+    keys
+        Names of the columns that were read, for the record.
+    depth
+        Counts of each labeled cell, where known.
+    """
+    folds = strict_folds(y, groups, rng=rng)
+    with progress_bar(total=len(folds), desc="cross-validating", unit="folds") as bar:
+        out = cross_validate(features, y, groups, folds, head=head, rng=rng, advance=bar.update)
+    values = features.labeled()
+    fitted = fit_head(head, values, y, groups, rng=rng)
+    embed = features.split if isinstance(features, FittedFeatures) else None
+    trust = Trust.fit(out.logit, y, groups, values, error_level=error_level, rng=rng, embed=embed, depth=depth)
+    info = describe_training(out.logit, y, groups, values) | keys
+    info |= {"mode": "frozen", "error_level": error_level, "rng": rng}
+    if not info["n_held_out_groups"]:
+        warn(
+            "No sample could be left out with both classes still in training, so there is no held-out score and "
+            "probabilities are not calibrated. More samples of each class are needed."
+        )
+    return ResponseModel(fitted, features.description, info, trust, features.embedder), out.logit
+
+
+def training_record(model: ResponseModel) -> dict[str, Any]:
+    """Parameters, held-out metrics and history, as `.uns` keeps them."""
+    import pandas as pd
+
+    info = model.info
+    out: dict[str, Any] = {
+        "params": {name: info[name] for name in ("label_key", "group_key", "mode", "error_level", "rng")}
+        | {"head": model.head.kind, "use_rep": model.representation["use_rep"]},
+        "metrics": {name: value for name, value in info["metrics"].items() if value is not None},
+        "n_cells": info["n_cells"],
+        "n_groups": info["n_groups"],
+        "score": f"P({SENSITIVE})",
+    }
+    if info.get("comparison"):
+        out["comparison"] = pd.DataFrame(info["comparison"])
+    if model.history:
+        out["history"] = pd.DataFrame(model.history)
+    return out
+
+
+def record(adata: AnnData, model: ResponseModel, key: str) -> None:
+    """Write the record of a training."""
+    adata.uns[key] = training_record(model)
+    logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", key)
