@@ -110,7 +110,6 @@ def test_zero_and_few_shot_scores_of_a_tuned_model(lines):
         ({"mode": "loar"}, ValueError, "`mode` must be one of"),
         ({"model": "pca"}, ValueError, "tunes a foundation model"),
         ({"model": None}, ValueError, "tunes a foundation model"),
-        ({"head": "hist_gradient_boosting"}, ValueError, "gradients"),
         ({"epoch": 3}, TypeError, "Unknown option 'epoch'"),
         ({"protocol": "scdrugmap_pooled"}, ValueError, "another protocol"),
         ({"n_refits": 5}, ValueError, "n_refits=0"),

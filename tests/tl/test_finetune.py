@@ -124,7 +124,6 @@ def test_model_of_another_checkpoint_is_refused(lines):
     [
         ({"mode": "loar"}, ValueError, "`mode` must be one of"),
         ({"head": "svm"}, ValueError, "`head` must be one of"),
-        ({"head": "hist_gradient_boosting"}, ValueError, "gradients"),
         ({"model": None}, ValueError, "tunes a foundation model"),
         ({"model": "pca"}, ValueError, "tunes a foundation model"),
         ({"use_rep": "X_other"}, ValueError, "not `use_rep`"),

@@ -153,7 +153,7 @@ def cross_validate(
     folds
         The split.
     head
-        `'logistic'`, `'mlp'`, `'hist_gradient_boosting'`, or a fitter.
+        `'logistic'`, `'mlp'`, or a fitter.
     grid
         Options to choose among by cross-validation over the training groups of each fold (nested).
     rng

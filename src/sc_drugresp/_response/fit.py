@@ -6,19 +6,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .heads import Head, LinearHead, TreeHead
+from .heads import Head, LinearHead
 from .mlp import fit_mlp
 
-HeadKind = Literal["logistic", "mlp", "hist_gradient_boosting"]
+HeadKind = Literal["logistic", "mlp"]
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0)
 DEFAULT_C = 0.1
 FEW_GROUPS, MAX_DIMS = 50, 128
-MAX_BINS = 255
 
 
 def balanced_weights(y: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
@@ -48,7 +46,7 @@ def fit_head(
     ----------
     kind
         `'logistic'`: L2 logistic regression on the standardized embedding, penalty chosen by cross-validation over
-        groups. `'mlp'`: scDrugMap's head. `'hist_gradient_boosting'`: scikit-learn's.
+        groups. `'mlp'`: scDrugMap's head.
     x
         Embedding, shape `(n_cells, dim)`; rows with NaN are ignored.
     y
@@ -79,8 +77,6 @@ def fit_head(
         raise ValueError(msg)
     if kind == "mlp":
         return fit_mlp(x, y, rng=rng, **options)
-    if kind == "hist_gradient_boosting":
-        return _fit_trees(x, y, groups, rng=rng, **options)
     return _fit_logistic(x, y, groups, tune=tune, **options)
 
 
@@ -129,39 +125,3 @@ def _choose_c(z: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
             p = model.predict_proba(z[test])[:, 1]
             losses[i] += log_loss(y[test], p, labels=[0, 1], sample_weight=balanced_weights(y[test], groups[test]))
     return C_GRID[int(np.argmin(losses))]
-
-
-def _fit_trees(x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, rng: int, **options: Any) -> TreeHead:
-    """Boosting on features that are cut into bins first: scikit-learn's own cuts with weights take most of its time."""
-    options = {"max_iter": 100, "learning_rate": 0.1, "early_stopping": False, **options}
-    edges = [_edges(column) for column in x.T]
-    binned = np.column_stack([np.searchsorted(cuts, column) for cuts, column in zip(edges, x.T)])
-    model = HistGradientBoostingClassifier(random_state=rng, **options)
-    model.fit(binned, y, sample_weight=balanced_weights(y, groups))
-    nodes = [predictor[0].nodes for predictor in model._predictors]
-    roots = np.cumsum([0, *(len(tree) for tree in nodes)])
-    shift = np.repeat(roots[:-1], [len(tree) for tree in nodes])
-    flat = np.concatenate(nodes)
-    feature = flat["feature_idx"].astype(np.int64)
-    threshold = np.full(len(flat), np.inf)  # code <= k + 0.5 is value <= edge k
-    for node in np.flatnonzero((flat["is_leaf"] == 0) & np.isfinite(flat["num_threshold"])):
-        threshold[node] = edges[feature[node]][int(flat["num_threshold"][node])]
-    return TreeHead(
-        baseline=np.asarray(np.ravel(model._baseline_prediction)[0], dtype=np.float64),
-        roots=roots[:-1],
-        feature=feature,
-        threshold=threshold,
-        left=flat["left"].astype(np.int64) + shift,
-        right=flat["right"].astype(np.int64) + shift,
-        leaf=flat["is_leaf"].astype(np.uint8),
-        missing_left=flat["missing_go_to_left"].astype(np.uint8),
-        value=flat["value"].astype(np.float64),
-    )
-
-
-def _edges(column: np.ndarray) -> np.ndarray:
-    """Cuts between the values of a feature, at most 254: midpoints, or quantiles where there are more values."""
-    values = np.unique(column)
-    if len(values) <= MAX_BINS:
-        return (values[:-1] + values[1:]) / 2
-    return np.unique(np.quantile(column, np.linspace(0, 1, MAX_BINS + 1)[1:-1], method="midpoint"))

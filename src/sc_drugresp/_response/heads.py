@@ -49,41 +49,8 @@ class MLPHead:
         return out[:, 1] - out[:, 0]
 
 
-@dataclass(frozen=True)
-class TreeHead:
-    """Histogram gradient boosting: the nodes of all trees, one after another."""
-
-    baseline: np.ndarray
-    roots: np.ndarray
-    feature: np.ndarray
-    threshold: np.ndarray
-    left: np.ndarray
-    right: np.ndarray
-    leaf: np.ndarray
-    missing_left: np.ndarray
-    value: np.ndarray
-    kind: ClassVar[str] = "hist_gradient_boosting"
-
-    def logit(self, x: np.ndarray) -> np.ndarray:
-        """Log-odds of `sensitive`, shape `(n,)`, float64."""
-        x = np.asarray(x, dtype=np.float64)
-        total = np.full(len(x), np.ravel(self.baseline)[0])
-        for root in self.roots.tolist():
-            node = np.full(len(x), root)
-            active = np.flatnonzero(self.leaf[node] == 0)
-            while len(active):
-                at = node[active]
-                value = x[active, self.feature[at]]
-                go_left = np.where(np.isnan(value), self.missing_left[at] == 1, value <= self.threshold[at])
-                node[active] = np.where(go_left, self.left[at], self.right[at])
-                active = active[self.leaf[node[active]] == 0]
-            total += self.value[node]
-        total[np.isnan(x).all(axis=1)] = np.nan  # nothing was embedded, so nothing is predicted
-        return total
-
-
-Head = LinearHead | MLPHead | TreeHead
-HEADS: dict[str, type[LinearHead | MLPHead | TreeHead]] = {head.kind: head for head in (LinearHead, MLPHead, TreeHead)}
+Head = LinearHead | MLPHead
+HEADS: dict[str, type[LinearHead | MLPHead]] = {head.kind: head for head in (LinearHead, MLPHead)}
 
 
 def head_arrays(head: Head) -> dict[str, np.ndarray]:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 Protocol = Literal["leave_group_out", "pooled", "cross_dataset", "scdrugmap_pooled", "scdrugmap_cross"]
 HoldOut = Literal["pairs", "one"]
-HeadName = Literal["logistic", "mlp", "hist_gradient_boosting"]
+HeadName = Literal["logistic", "mlp"]
 Mode = Literal["frozen", "lora", "full"]
 
 
@@ -121,8 +121,8 @@ def evaluate(
         samples, both are ten class-stratified folds.
     head
         `'logistic'` (class- and sample-balanced; the penalty is tuned over the training samples of each fold, and is 1 as
-        in scikit-learn under a random split of cells, where nobody looks at samples), `'mlp'`
-        (scDrugMap's; always used in its protocols) or `'hist_gradient_boosting'`.
+        in scikit-learn under a random split of cells, where nobody looks at samples) or
+        `'mlp'` (scDrugMap's; always used in its protocols).
     mode
         `'lora'` and `'full'` tune every foundation model of `model` anew in every fold, on its training samples alone
         (row `<model>.lora`), and evaluate it as it is on the same folds beside it (row `<model>`).

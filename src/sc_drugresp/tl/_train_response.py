@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .._response.model import ResponseModel
 
 Mode = Literal["frozen", "lora", "full"]
-HeadName = Literal["logistic", "mlp", "hist_gradient_boosting"]
+HeadName = Literal["logistic", "mlp"]
 
 
 @doc_params(data=doc_data, label_key=doc_label_key, group_key=doc_group_key, layer=doc_layer, modality=doc_modality)
@@ -62,7 +62,7 @@ def train_response(
     mode
         `'frozen'` trains a head on the embedding; `'lora'` and `'full'` also tune the encoder.
     head
-        `'logistic'` (L2, standardized embedding), `'mlp'` (scDrugMap's) or `'hist_gradient_boosting'`.
+        `'logistic'` (L2, standardized embedding) or `'mlp'` (scDrugMap's).
     checkpoint
         Folder with the files of a foundation model.
     {layer}

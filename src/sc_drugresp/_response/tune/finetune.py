@@ -77,11 +77,10 @@ def finetune(
     Raises
     ------
     ValueError
-        Too few samples, samples on both sides, or a head that has no gradient.
+        Too few samples, or samples on both sides.
     RuntimeError
         The loss is no finite number.
     """
-    check_head(head)
     if train is None or held_out is None:
         train, held_out = split_samples(y, groups, validation=options.validation, seed=seed, force=options.force)
     check_overlap(groups[train], groups[held_out])
@@ -127,19 +126,6 @@ def finetune(
     tuned = module.head.to_head()
     logits = tuned.logit(embed_by_sample(encoder, tokens.take(held_out), groups[held_out]))
     return Tuned(tuned, adapter, weights, module.history, held_out, logits, references, trainable, total, adapted)
-
-
-def check_head(head: str) -> None:
-    """Refuse a head without gradient.
-
-    Raises
-    ------
-    ValueError
-        The head is `'hist_gradient_boosting'`.
-    """
-    if head == "hist_gradient_boosting":
-        msg = "Tuning needs a head with gradients: 'logistic' or 'mlp', found 'hist_gradient_boosting'."
-        raise ValueError(msg)
 
 
 def _prepare(

@@ -30,11 +30,10 @@ def tuning_options(
     Raises
     ------
     ValueError
-        No foundation model is named, the head has no gradient, or a setting is out of its range.
+        No foundation model is named, or a setting is out of its range.
     TypeError
         There is no such option.
     """
-    from .finetune import check_head
     from .options import FineTuning
 
     if model is None or find(model)[0].kind != "encoder":
@@ -43,7 +42,6 @@ def tuning_options(
             f"Available: {models.available('encoder')}."
         )
         raise ValueError(msg)
-    check_head(head)
     tuning, encoder_options = FineTuning.take(options)
     known = {field.name for field in fields(model_class(find(model)[0]).Config)}
     unknown = sorted(encoder_options.keys() - known)
