@@ -21,7 +21,8 @@ from scipy.special import expit
 from scipy.stats import kstest, norm
 
 from sc_drugresp._evaluate.design import choose_split
-from sc_drugresp._response.crossfit import cross_fit, fixed
+from sc_drugresp._response.crossfit import cross_validate
+from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fit import fit_head
 from sc_drugresp._response.trust import strict_folds
 from sc_drugresp._stats.calibration import fit_calibration
@@ -96,7 +97,7 @@ def conformal_pipeline(n: int, *, tune: bool) -> Table:
         for rng in seeds(n, 100 + n_samples + tune):
             X, y, groups = embeddings(n_samples, rng)
             X_new, y_new, _ = embeddings(100, rng, cells=20)
-            logits = cross_fit("logistic", fixed(X), y, groups, strict_folds(y, groups, rng=0), tune=tune)
+            logits = cross_validate(FixedFeatures("x", X), y, groups, strict_folds(y, groups, rng=0), tune=tune).logit
             held = np.isfinite(logits)
             final = fit_head("logistic", X, y, groups, tune=tune)
             fits = {

@@ -33,7 +33,9 @@ def main() -> None:
         start, cpu = time.perf_counter(), time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            sdr.tl.evaluate(adata, use_rep=[f"X_{name}" for name in DIMS], n_boot=1000)
+            sdr.tl.evaluate(
+                adata, use_rep=[f"X_{name}" for name in DIMS], options=sdr.tl.EvaluationOptions(n_boot=1000)
+            )
         seconds, used = time.perf_counter() - start, time.process_time() - cpu
         total, process = total + seconds, process + used
         print(

@@ -53,7 +53,7 @@ def main() -> None:
         adata = ad.read_h5ad(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the verdict stands in the table
-            sdr.tl.evaluate(adata, model="pca", n_boot=arguments.n_boot)
+            sdr.tl.evaluate(adata, model="pca", options=sdr.tl.EvaluationOptions(n_boot=arguments.n_boot))
         result = adata.uns["evaluation"]
         rows += [row(file.stem, result, model) for model in ("pca", *NAIVE)]
         save_card(adata, arguments.out / "cards" / f"{file.stem}.json")

@@ -43,7 +43,7 @@ def done():
     sdr.tl.embed(adata, "pca", n_comps=5)
     sdr.tl.predict_response(adata, group_key="sample")
     sdr.tl.aggregate(adata, "sample", clone_key="cell_type")
-    sdr.tl.evaluate(adata, use_rep="X_sdr_pca", n_boot=20, n_permutations=20)
+    sdr.tl.evaluate(adata, use_rep="X_sdr_pca", options=sdr.tl.EvaluationOptions(n_boot=20, n_permutations=20))
     return adata
 
 

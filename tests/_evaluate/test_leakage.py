@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sc_drugresp._evaluate.card import data_hash, jsonable
+from sc_drugresp._core.hashing import data_hash
+from sc_drugresp._core.json import jsonable
 from sc_drugresp._evaluate.leakage import fitted_elsewhere, label_derived, sets_cross_folds
 from sc_drugresp._stats.folds import Fold
 

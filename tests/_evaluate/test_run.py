@@ -21,7 +21,9 @@ from sc_drugresp._evaluate.naive import (
     qc_features,
     refit_p_value,
 )
-from sc_drugresp._evaluate.run import FittedFeatures, FixedFeatures, choose_options, cross_validate, score_rows
+from sc_drugresp._evaluate.scores import score_rows
+from sc_drugresp._response.crossfit import cross_validate
+from sc_drugresp._response.features import FittedFeatures, FixedFeatures
 from sc_drugresp._stats.folds import Fold, leave_group_out, pooled
 
 
@@ -41,12 +43,12 @@ class Recorder:
     def __init__(self, x, seen):
         self.x, self.seen = x, seen
 
-    def fit(self, source, *, rng, mask_obs):
-        self.seen.append(np.flatnonzero(mask_obs))
-        return self
+    def refits(self, source, *, rng):
+        def embed(train):
+            self.seen.append(train)
+            return self.x
 
-    def transform(self, source):
-        return self.x
+        return embed
 
 
 def fit_means(x, y, groups, *, rng):
@@ -69,7 +71,7 @@ def source(n=30, genes=40):
 def test_what_is_fitted_never_sees_the_test_cells():
     x, y, groups = cohort(k=3, cells=5)
     seen: list[np.ndarray] = []
-    features = FittedFeatures("pca", lambda: Recorder(x, seen), source(len(y)))
+    features = FittedFeatures("pca", Recorder(x, seen), source(len(y)))
     folds = leave_group_out(y, groups)
     cross_validate(features, y, groups, folds, tune=False)
     cross_validate(features, y, groups, folds, tune=False)
@@ -133,32 +135,6 @@ def test_folds_are_checked():
     assert "one class in training" in out.notes[0]
     assert set(out.prob[y == 0]) == {0.5}
     assert np.isnan(out.prob[y == 1]).all()
-
-
-def test_tuning_is_nested_and_grouped():
-    x, y, groups = cohort(k=5)
-    asked = []
-
-    class Head:
-        def __init__(self, strength):
-            self.strength = strength
-
-        def logit(self, z):
-            return self.strength * np.ones(len(z))
-
-    def fit(x_, y_, groups_, *, rng, strength=0.0):
-        asked.append(set(groups_))
-        return Head(strength)
-
-    fold = leave_group_out(y, groups)[0]
-    out = cross_validate(
-        FixedFeatures("x", x), y, groups, [fold], head=fit, grid=[{"strength": 5.0}, {"strength": 0.0}]
-    )
-    held_out = set(groups[fold.test])
-    assert all(not (names & held_out) for names in asked)
-    assert len(asked) > 2
-    assert set(out.prob[fold.test]) == {0.5}  # the constant logit 5 loses
-    assert choose_options(fit, x[:15], y[:15], groups[:15], [{"strength": 5.0}]) == {"strength": 5.0}
 
 
 def test_scores_are_averaged_over_data_sets():

@@ -10,9 +10,12 @@ import pytest
 import sc_drugresp as sdr
 from sc_drugresp._evaluate.card import evaluation_card
 from sc_drugresp._evaluate.naive import NAIVE
-from sc_drugresp._stats.folds import LeakError, scdrugmap_pooled
+from sc_drugresp._stats.folds import LeakError
 
-QUICK = {"baselines": False, "n_boot": 0, "n_permutations": 0}
+
+def quick(**changes):
+    """No naive baselines, intervals or p-values."""
+    return sdr.tl.EvaluationOptions(**{"baselines": False, "n_boot": 0, "n_permutations": 0} | changes)
 
 
 def toy(n_samples=6, cells=12, n_genes=80, **options):
@@ -47,7 +50,9 @@ def evaluated():
     adata.obs.loc[adata.obs["sample"] == "S01", "response"] = np.nan  # its cells are neither learned from nor scored
     before = adata.copy()
     with sdr.settings.override(progress=False):
-        sdr.tl.evaluate(adata, model="pca", group_key="sample", n_boot=50, n_permutations=100)
+        sdr.tl.evaluate(
+            adata, model="pca", group_key="sample", options=sdr.tl.EvaluationOptions(n_boot=50, n_permutations=100)
+        )
     return before, adata
 
 
@@ -113,13 +118,13 @@ def test_round_trip_and_card(evaluated, tmp_path):
         assert card["verdict"]["code"] == adata.uns["evaluation"]["verdict"]["code"]
         assert {row["name"] for row in card["floors"]} == set(NAIVE)
         assert len(card["data"]["hash"]) == 64
-        assert card["command"].startswith("sc_drugresp.tl.evaluate(adata, model=['pca']")
+        assert card["command"].startswith("sdr.tl.evaluate(adata, model='pca'")
         assert "numpy" in card["versions"]
 
 
 def test_copy_and_key_added():
     adata = toy()
-    out = sdr.tl.evaluate(adata, model="pca", copy=True, key_added="mine", **QUICK)
+    out = sdr.tl.evaluate(adata, model="pca", copy=True, key_added="mine", options=quick())
     assert set(out.uns) - set(adata.uns) == {"mine"}
     assert {"mine_prob", "mine_fold"} <= set(out.obs)
     assert "mine_prob" not in adata.obs
@@ -127,7 +132,7 @@ def test_copy_and_key_added():
 
 def test_noise_per_sample_is_chance_but_looks_predictable_when_cells_are_split():
     adata = toy(n_samples=10, cells=40, n_genes=200, noise_labels="sample", sample_effect=1.2)
-    sdr.tl.evaluate(adata, model="pca", **QUICK)
+    sdr.tl.evaluate(adata, model="pca", options=quick())
     strict, loose = auroc(adata, "pca", "leave_group_out"), auroc(adata, "pca", "pooled")
     assert strict["low"] <= 0.5 <= strict["high"]
     assert loose["value"] > 0.7
@@ -136,7 +141,7 @@ def test_noise_per_sample_is_chance_but_looks_predictable_when_cells_are_split()
 def test_aliased_data_get_no_strict_score():
     adata = toy(n_samples=6, aliased=True)
     with pytest.warns(UserWarning, match="ALIASED.*batch"):
-        sdr.tl.evaluate(adata, model="pca", n_boot=0)
+        sdr.tl.evaluate(adata, model="pca", options=sdr.tl.EvaluationOptions(n_boot=0))
     result = adata.uns["evaluation"]
     assert result["verdict"]["code"] == "ALIASED"
     assert set(result["metrics"]["protocol"]) == {"pooled"}
@@ -150,13 +155,13 @@ def test_replicates_of_a_patient_stay_together():
     adata.obs["patient"] = adata.obs["sample"].astype(str).str[-1].astype(int).map(lambda i: f"P{(i + 1) // 2}")
     adata.obs["response"] = pd.Categorical(np.where(adata.obs["patient"].isin(["P1", "P2"]), "sensitive", "resistant"))
     adata.obs["batch"] = "b"
-    sdr.tl.evaluate(adata, model="pca", group_key="sample", **QUICK)
+    sdr.tl.evaluate(adata, model="pca", group_key="sample", options=quick())
     assert adata.uns["evaluation"]["params"]["level_key"] == "patient"
     for fold, part in adata.obs.groupby("evaluation_fold", observed=True):
         assert set(part["patient"]) <= set(str(fold).split(" + "))
     with pytest.raises(LeakError, match="levels of 'patient'"):
-        sdr.tl.evaluate(adata, model="pca", group_key="sample", split="group", **QUICK)
-    sdr.tl.evaluate(adata, model="pca", group_key="sample", split="group", allow_leaks=True, **QUICK)
+        sdr.tl.evaluate(adata, model="pca", group_key="sample", split="group", options=quick())
+    sdr.tl.evaluate(adata, model="pca", group_key="sample", split="group", options=quick(allow_leaks=True))
     assert any("patient" in text for text in adata.uns["evaluation"]["verdict"]["cautions"])
 
 
@@ -166,47 +171,52 @@ def test_given_folds_are_used_and_checked():
     adata.obs.loc[adata.obs["sample"].isin(["S05", "S06"]), "mine"] = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sdr.tl.evaluate(adata, model="pca", split="mine", allow_leaks=True, **QUICK)
+        sdr.tl.evaluate(adata, model="pca", split="mine", options=quick(allow_leaks=True))
     assert set(adata.obs["evaluation_fold"].dropna()) <= {"a", "b"}
     assert adata.obs.loc[adata.obs["sample"] == "S05", "evaluation_prob"].isna().all()
     adata.obs["bad"] = np.where(np.arange(adata.n_obs) % 2, "a", "b")
     with pytest.raises(LeakError, match=r"levels of '(sample|patient)'"):
-        sdr.tl.evaluate(adata, model="pca", split="bad", **QUICK)
+        sdr.tl.evaluate(adata, model="pca", split="bad", options=quick())
 
 
-def test_pca_and_variable_genes_are_fitted_inside_the_folds(monkeypatch):
+@pytest.mark.parametrize("name", ["pca", "hvg"])
+def test_pca_and_variable_genes_are_fitted_inside_the_folds(monkeypatch, name):
     """An embedding that `tl.embed` fitted to all cells is not used as it is: its recipe is fitted again, fold by fold."""
-    from sc_drugresp.models.baselines import HVG, PCA
+    from sc_drugresp.models.baselines import FittedEmbedder
 
-    for name, cls in (("pca", PCA), ("hvg", HVG)):
-        adata = toy()
-        sdr.tl.embed(adata, name)
-        slot = f"X_sdr_{name}"
-        adata.obsm[slot][:] = 0  # what was written must not matter
-        masks, fit = [], cls.fit
+    adata = toy()
+    sdr.tl.embed(adata, name)
+    slot = f"X_sdr_{name}"
+    adata.obsm[slot][:] = 0  # what was written must not matter
+    fitted, refits = [], FittedEmbedder.refits
 
-        def spy(self, source, *, rng=0, mask_obs=None, fit=fit, masks=masks):
-            masks.append(mask_obs.copy())
-            return fit(self, source, rng=rng, mask_obs=mask_obs)
+    def spy(self, source, *, rng=0):
+        embed = refits(self, source, rng=rng)
 
-        monkeypatch.setattr(cls, "fit", spy)
-        sdr.tl.evaluate(adata, use_rep=slot, hold_out="one", **QUICK)
-        samples = adata.obs["sample"].to_numpy()
-        for mask, held_out in zip(masks[:6], sorted(set(samples)), strict=True):
-            assert not mask[samples == held_out].any()
-            assert mask.sum() == 60
-        assert auroc(adata, slot, "pooled")["value"] != 0.5  # a slot of zeros would score exactly that
+        def recorded(train):
+            fitted.append(train)
+            return embed(train)
+
+        return recorded
+
+    monkeypatch.setattr(FittedEmbedder, "refits", spy)
+    sdr.tl.evaluate(adata, use_rep=slot, options=quick(hold_out="one"))
+    samples = adata.obs["sample"].to_numpy()
+    for train, held_out in zip(fitted[:6], sorted(set(samples)), strict=True):
+        assert held_out not in set(samples[train])
+        assert len(train) == 60
+    assert auroc(adata, slot, "pooled")["value"] != 0.5  # a slot of zeros would score exactly that
 
 
 def test_embeddings_from_elsewhere_carry_a_caution():
     adata = toy()
     adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(adata.n_obs, 4))
     adata.obsm["X_mine"] = adata.obsm["X_pca"].copy()
-    sdr.tl.evaluate(adata, use_rep=["X_pca", "X_mine"], **QUICK)
+    sdr.tl.evaluate(adata, use_rep=["X_pca", "X_mine"], options=quick())
     assert auroc(adata, "X_pca", "leave_group_out")["caution"].startswith("transductive")
     assert "made elsewhere" in auroc(adata, "X_mine", "leave_group_out")["caution"]
     adata.var["highly_variable"] = True
-    sdr.tl.evaluate(adata, model="pca", **QUICK)
+    sdr.tl.evaluate(adata, model="pca", options=quick())
     assert any("chosen on all cells" in text for text in adata.uns["evaluation"]["verdict"]["cautions"])
 
 
@@ -217,7 +227,7 @@ def test_copies_of_test_cells_are_not_learned_from():
         half.obs["sample"].astype(str).map({"S01": "S11", "S02": "S12"}).to_numpy()
     )
     both = ad.concat([adata, half], index_unique="-")
-    sdr.tl.evaluate(both, model="pca", hold_out="one", **QUICK)
+    sdr.tl.evaluate(both, model="pca", options=quick(hold_out="one"))
     removed = both.uns["evaluation"]["data"]["duplicates_removed"]
     assert removed == 4 * 12  # in each of the four folds of P01, P02, S11, S12, the 12 copies
     folds = both.uns["evaluation"]["folds"].query("protocol == 'leave_group_out'").set_index("fold")
@@ -228,11 +238,11 @@ def test_copies_of_test_cells_are_not_learned_from():
 def test_set_based_embeddings_must_not_mix_training_and_test():
     mixed = embedded(toy(), set_based=True)
     with pytest.raises(LeakError, match="set-based"):
-        sdr.tl.evaluate(mixed, use_rep="X_fake", **QUICK)
-    sdr.tl.evaluate(mixed, use_rep="X_fake", allow_leaks=True, **QUICK)
+        sdr.tl.evaluate(mixed, use_rep="X_fake", options=quick())
+    sdr.tl.evaluate(mixed, use_rep="X_fake", options=quick(allow_leaks=True))
     assert "set-based" in auroc(mixed, "X_fake", "leave_group_out")["caution"]
     apart = embedded(toy(), set_based=True, group_key="sample")
-    sdr.tl.evaluate(apart, use_rep="X_fake", **QUICK)
+    sdr.tl.evaluate(apart, use_rep="X_fake", options=quick())
     assert auroc(apart, "X_fake", "leave_group_out")["caution"] == ""
 
 
@@ -244,10 +254,10 @@ def test_columns_that_know_the_label_are_refused():
     adata.obs["age"] = rng.integers(30, 80, adata.n_obs).astype(float)
     for column in ("leaky", "arm", "response"):
         with pytest.raises(LeakError, match=column):
-            sdr.tl.evaluate(adata, obs_features=[column, "age"], **QUICK)
-    sdr.tl.evaluate(adata, obs_features=["age", "cell_type"], **QUICK)
+            sdr.tl.evaluate(adata, options=quick(obs_features=[column, "age"]))
+    sdr.tl.evaluate(adata, options=quick(obs_features=["age", "cell_type"]))
     assert auroc(adata, "obs_features", "leave_group_out")["caution"] == ""
-    sdr.tl.evaluate(adata, obs_features=["leaky"], allow_leaks=True, **QUICK)
+    sdr.tl.evaluate(adata, options=quick(obs_features=["leaky"], allow_leaks=True))
     row = auroc(adata, "obs_features", "leave_group_out")
     assert row["value"] > 0.99
     assert "label away" in row["caution"]
@@ -261,7 +271,7 @@ def two_data_sets(n_samples=8):
 
 def test_cross_dataset_and_few_shots():
     adata = two_data_sets()
-    sdr.tl.evaluate(adata, model=["pca", "hvg"], protocol="cross_dataset", few_shot=(2, 50), **QUICK)
+    sdr.tl.evaluate(adata, model=["pca", "hvg"], protocol="cross_dataset", options=quick(few_shot=(2, 50)))
     m = adata.uns["evaluation"]["metrics"]
     assert set(m["protocol"]) == {"cross_dataset", "few_shot", "leave_group_out", "pooled"}
     assert set(m.loc[m["protocol"] == "few_shot", "n_labeled"]) == {0, 2}
@@ -276,32 +286,19 @@ def test_cross_dataset_and_few_shots():
     assert adata.uns["evaluation"]["params"]["group_key"] == "patient"
 
 
-def test_scdrugmap_protocol():
-    adata = toy(n_samples=4, cells=8)
-    sdr.tl.evaluate(adata, model="pca", protocol="scdrugmap_pooled", n_boot=0, n_permutations=0)
-    (fold,) = scdrugmap_pooled(adata.n_obs)
-    assert np.flatnonzero(adata.obs["evaluation_prob"].notna()).tolist() == fold.test.tolist()
-    result = adata.uns["evaluation"]
-    assert result["params"]["head"] == "mlp"
-    assert {"scdrugmap_pooled", "leave_group_out"} <= set(result["metrics"]["protocol"])
-    assert {"accuracy", "auroc", "precision", "recall", "f1"} <= set(result["metrics"]["metric"])
-    beside = result["metrics"].query("protocol == 'scdrugmap_pooled' and model == 'constant' and metric == 'f1'")
-    assert len(beside)
-
-
 def test_refitted_p_values():
     adata = toy(n_samples=8, signal=3.0, sample_effect=0.1)
-    sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=0, n_refits=4)
+    sdr.tl.evaluate(adata, model="pca", options=sdr.tl.EvaluationOptions(baselines=False, n_boot=0, n_refits=4))
     assert auroc(adata, "pca", "leave_group_out")["p_value"] == pytest.approx(1 / 5)
     assert auroc(adata, "pca", "pooled")["p_value"] <= 1
 
 
 def test_every_embedding_that_was_written_is_evaluated():
     adata = embedded(toy())
-    sdr.tl.evaluate(adata, **QUICK)
+    sdr.tl.evaluate(adata, options=quick())
     assert list(adata.uns["evaluation"]["params"]["models"]) == ["X_fake"]
     plain = toy()
-    sdr.tl.evaluate(plain, **QUICK)
+    sdr.tl.evaluate(plain, options=quick())
     assert list(plain.uns["evaluation"]["params"]["models"]) == ["pca"]
 
 
@@ -310,7 +307,6 @@ def test_every_embedding_that_was_written_is_evaluated():
     [
         ({"protocol": "magic"}, ValueError, "leave_group_out"),
         ({"head": "magic"}, ValueError, "logistic"),
-        ({"n_boot": -1}, ValueError, "negative"),
         ({"label_key": "nothing"}, KeyError, "Available columns"),
         ({"group_key": "nothing"}, KeyError, "Available columns"),
         ({"use_rep": "X_nothing"}, KeyError, "X_nothing"),
@@ -328,6 +324,46 @@ def test_wrong_arguments_leave_the_object_alone(arguments, error, text):
     assert (list(adata.obs), list(adata.uns), list(adata.obsm)) == slots
 
 
+@pytest.mark.parametrize("changes", [{"n_boot": -1}, {"n_refits": 1.5}, {"few_shot": (-1,)}, {"hold_out": "some"}])
+def test_wrong_options_are_refused_when_they_are_made(changes):
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        sdr.tl.EvaluationOptions(**changes)
+
+
+def test_the_recorded_command_repeats_the_evaluation():
+    adata = toy()
+    adata.layers["mine"] = adata.X.copy()
+    adata.obs["unit"] = adata.obs["sample"].astype(str)
+    model = ["hvg", sdr.tl.Recipe("pca", options={"n_comps": 5})]
+    options = quick(hold_out="one", obs_features=["cell_type"])
+    sdr.tl.evaluate(
+        adata, model=model, group_key="unit", split="group", head="mlp", layer="mine", options=options, rng=3
+    )
+    first = adata.uns["evaluation"]
+    again = adata.copy()
+    eval(first["command"], {"sdr": sdr, "adata": again})
+    pd.testing.assert_frame_equal(again.uns["evaluation"]["metrics"], first["metrics"])
+    assert again.uns["evaluation"]["command"] == first["command"]
+
+
+def test_a_generator_is_taken_as_a_seed():
+    one, two = toy(), toy()
+    for adata in (one, two):
+        sdr.tl.evaluate(adata, model="pca", options=quick(), rng=np.random.default_rng(5))
+    pd.testing.assert_series_equal(one.obs["evaluation_prob"], two.obs["evaluation_prob"])
+    with pytest.raises(TypeError, match="`rng` must be"):
+        sdr.tl.evaluate(one, model="pca", options=quick(), rng=None)
+
+
+def test_a_leaking_embedding_loses_its_own_row_only():
+    mixed = embedded(toy(), set_based=True)
+    mixed.obsm["X_mine"] = np.random.default_rng(0).normal(size=(mixed.n_obs, 4))
+    with pytest.warns(UserWarning, match="'X_fake' is left out"):
+        sdr.tl.evaluate(mixed, use_rep=["X_fake", "X_mine"], options=quick())
+    assert set(mixed.uns["evaluation"]["metrics"]["model"]) == {"X_mine"}
+    assert any("X_fake" in text for text in mixed.uns["evaluation"]["verdict"]["cautions"])
+
+
 def test_one_class_is_an_error():
     adata = toy()
     adata.obs["response"] = "sensitive"
@@ -338,7 +374,7 @@ def test_one_class_is_an_error():
 def test_melanoma_leaks_between_patients(shared):
     """Real data: leaving patients out gives 0.59 by cell, a random split of cells 0.83."""
     adata = ad.read_h5ad(shared / "data" / "GSE120575_melanoma_ICB_partA.h5ad")
-    sdr.tl.evaluate(adata, model="pca", hold_out="one", **QUICK)
+    sdr.tl.evaluate(adata, model="pca", options=quick(hold_out="one"))
     assert auroc(adata, "pca", "leave_group_out")["value"] == pytest.approx(0.590, abs=0.06)
     assert auroc(adata, "pca", "pooled")["value"] == pytest.approx(0.833, abs=0.03)
     assert adata.uns["evaluation"]["verdict"]["code"] == "OK"
@@ -348,5 +384,5 @@ def test_melanoma_leaks_between_patients(shared):
 def test_real_aliased_sets_are_recognized(shared, name):
     adata = ad.read_h5ad(shared / "data" / f"{name}.h5ad")
     with pytest.warns(UserWarning, match="ALIASED: each class comes from one sample"):
-        sdr.tl.evaluate(adata, model="pca", **QUICK)
+        sdr.tl.evaluate(adata, model="pca", options=quick())
     assert auroc(adata, "pca", "pooled")["value"] > 0.9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import anndata as ad
@@ -16,6 +16,7 @@ import sc_drugresp as sdr
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODELS = ["celllm", "cellplm", "geneformer", "scbert", "scfoundation", "scgpt", "tgpt", "uce"]
 TUNING = {"epochs": 1, "rank": 2, "batch_size": 8}
+FINE_TUNING = {field.name for field in fields(sdr.tl.FineTuning)}
 
 pytestmark = [
     pytest.mark.usefixtures("shared"),
@@ -38,8 +39,9 @@ def lines() -> ad.AnnData:
 
 
 def train(adata: ad.AnnData, name: str = "tgpt", **options):
-    options = {"mode": "lora", "group_key": "cell_line", "checkpoint": weights(name), **TUNING, **options}
-    return sdr.tl.train_response(adata, model=name, **options)
+    tuning = {key: options.pop(key) for key in list(options) if key in FINE_TUNING}
+    options = {"mode": "lora", "group_key": "cell_line", "checkpoint": weights(name), **options}
+    return sdr.tl.train_response(adata, model=name, tuning=sdr.tl.FineTuning(**TUNING | tuning), **options)
 
 
 def predicted(adata: ad.AnnData, model, name: str = "tgpt") -> np.ndarray:
@@ -127,10 +129,10 @@ def test_model_of_another_checkpoint_is_refused(lines):
         ({"model": None}, ValueError, "tunes a foundation model"),
         ({"model": "pca"}, ValueError, "tunes a foundation model"),
         ({"use_rep": "X_other"}, ValueError, "not `use_rep`"),
-        ({"epoch": 3}, TypeError, "Unknown option 'epoch'.*Options of tuning"),
-        ({"epochs": 0}, ValueError, "`epochs` must be at least 1"),
-        ({"precision": "half"}, ValueError, "`precision` must be one of"),
-        ({"learning_rate": 0.0}, ValueError, "`learning_rate` must be positive"),
+        ({"epoch": 3}, TypeError, "Unknown option 'epoch'"),
+        ({"epochs": 3}, TypeError, r"tuning=sc_drugresp\.tl\.FineTuning\(epochs=\.\.\.\)"),
+        ({"tuning": {"epochs": 3}}, TypeError, "FineTuning, found dict"),
+        ({"mode": "frozen", "tuning": sdr.tl.FineTuning()}, TypeError, "the mode is 'frozen'"),
         ({"label_key": "response_left"}, KeyError, "not found"),
         ({"label_key": "only"}, ValueError, "no 'resistant' cell"),
         ({"label_key": "other"}, ValueError, "harmonize_labels"),
@@ -152,6 +154,19 @@ def test_wrong_use_is_told_before_anything_is_loaded(lines, monkeypatch, changes
     with pytest.raises(error, match=words):
         sdr.tl.train_response(adata, **options)
     assert "train_response" not in adata.uns
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"precision": "half"}, "`precision` must be one of"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be positive"),
+    ],
+)
+def test_wrong_settings_of_tuning_are_refused_when_they_are_made(settings, words):
+    with pytest.raises(ValueError, match=words):
+        sdr.tl.FineTuning(**settings)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def call_text(name: str, arguments: Mapping[str, Any], defaults: Mapping[str, Any], *, first: tuple[str, ...] = ()) -> str:
+def call_text(
+    name: str, arguments: Mapping[str, Any], defaults: Mapping[str, Any], *, first: tuple[str, ...] = ()
+) -> str:
     """A call as Python source, without the arguments that are at their default."""
-    given = [f"{key}={_source(value)}" for key, value in arguments.items() if not _same(value, defaults.get(key, MISSING))]
+    given = [
+        f"{key}={_source(value)}" for key, value in arguments.items() if not _same(value, defaults.get(key, MISSING))
+    ]
     return f"{name}({', '.join([*first, *given])})"
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SENSITIVE, RESISTANT, UNCERTAIN = "sensitive", "resistant", "uncertain"
 RESPONSE_CLASSES = (SENSITIVE, RESISTANT)
 CALL_CLASSES = (SENSITIVE, RESISTANT, UNCERTAIN)
 """Order of the categories, the colors and the legend."""
+# Okabe & Ito (2008), "Color universal design".
+COLORS = {SENSITIVE: "#0072B2", RESISTANT: "#D55E00", UNCERTAIN: "#BBBBBB", "missing": "#EEEEEE"}
 
 RESPONSE = "response"
 """Default label column, written by `pp.harmonize_labels`."""
@@ -102,3 +108,16 @@ class EvaluationKeys:
 
 STATE_CONTROL = "state_control"
 """`.uns` key of `tl.state_control`."""
+
+
+def color_key(column: str) -> str:
+    """`.uns` key under which scanpy looks for the colors of a column of `.obs`."""
+    return f"{column}_colors"
+
+
+def colors_of(obs: pd.DataFrame, column: str) -> list[str] | None:
+    """Our colors for the categories of a column, in their order; `None` unless all of them are classes of ours."""
+    categories = getattr(getattr(obs.get(column), "cat", None), "categories", None)
+    if categories is None or not set(categories) <= COLORS.keys():
+        return None
+    return [COLORS[name] for name in categories]

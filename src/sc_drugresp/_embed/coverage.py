@@ -1,4 +1,4 @@
-"""Whether a model knows the genes of a data set, judged before the expensive part."""
+"""Whether a model knows the genes of a data set, judged before the expensive part, and what came out of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.log import warn
+from .._stats.distances import mean_cosine
 
 if TYPE_CHECKING:
     from .._data.counts import CountSource
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 LOW_COVERAGE = 0.5
 NO_COVERAGE = 0.01
-_CELLS = 256
+COLLAPSED_COSINE = 0.98
+_CELLS, _FEWEST_CELLS = 256, 10
 
 
 def check_coverage(source: CountSource, embedder: Any, genes: GeneMode = "auto") -> None:
@@ -44,3 +46,23 @@ def check_coverage(source: CountSource, embedder: Any, genes: GeneMode = "auto")
     if aligned.coverage < NO_COVERAGE and aligned.counts_seen:
         raise ValueError(told)
     warn(told)
+
+
+def check_values(values: np.ndarray, empty: int, model: str) -> None:
+    """Tell about NaN rows and collapsed embeddings.
+
+    Raises
+    ------
+    ValueError
+        No cell has an embedding.
+    """
+    if empty == len(values):
+        msg = f"{model!r} could embed none of the {len(values)} cells: no known gene is expressed."
+        raise ValueError(msg)
+    if empty:
+        warn(f"{empty} of {len(values)} cells have no gene that {model!r} can embed; their rows are NaN.")
+    usable = values[~np.isnan(values).any(axis=1)]
+    if len(usable) >= _FEWEST_CELLS:
+        cosine = mean_cosine(usable[np.linspace(0, len(usable) - 1, min(len(usable), 500)).astype(int)])
+        if cosine > COLLAPSED_COSINE:
+            warn(f"Embeddings of {model!r} are nearly parallel (mean cosine {cosine:.3f}); check species and counts.")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from .._core.json import jsonable
 from .._stats.intervals import MACRO
 
 if TYPE_CHECKING:
@@ -16,27 +13,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CARD_VERSION = 1
-PACKAGES = ("sc-drugresp", "numpy", "scipy", "scikit-learn", "pandas", "anndata", "scanpy", "torch")
-
-
-def package_versions() -> dict[str, str]:
-    """Installed versions of what the scores depend on."""
-    out = {}
-    for name in PACKAGES:
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return out
-
-
-def data_hash(hashes: np.ndarray, y: np.ndarray, groups: np.ndarray) -> str:
-    """SHA-256 of profiles, labels and samples of the labeled cells, in their order."""
-    digest = hashlib.sha256()
-    digest.update(np.ascontiguousarray(hashes, dtype="<u8").tobytes())
-    digest.update(np.ascontiguousarray(y, dtype=np.int8).tobytes())
-    digest.update("\n".join(np.asarray(groups).astype(str)).encode())
-    return digest.hexdigest()
 
 
 def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,16 +63,3 @@ def _summary(rows: pd.DataFrame) -> dict[str, Any]:
         elif row["metric"] == "samples_right":
             out["samples_right"] = f"{int(row['value'])} of {int(row['n_groups'])}"
     return out
-
-
-def jsonable(value: Any) -> Any:
-    """Plain Python values; NaN and infinity become `None`, which JSON has a word for."""
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [jsonable(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

@@ -9,9 +9,12 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anndata import AnnData
+
     from .._stats.folds import Fold
 
 _FITTED_SLOTS = ("X_pca", "X_umap", "X_tsne", "X_scvi", "X_scanvi", "X_harmony", "X_diffmap", "X_draw_graph", "X_lsi")
+_TUNED = ("_lora", "_full")
 _NEARLY = 0.999
 
 
@@ -53,8 +56,20 @@ def sets_cross_folds(sets: np.ndarray, folds: Sequence[Fold]) -> list[str]:
 
 def fitted_elsewhere(use_rep: str) -> str:
     """What is known of an embedding that this package did not make, in words."""
+    if use_rep.endswith(_TUNED):
+        return "tuned: the encoder was trained on labels, perhaps those of the test cells; tune it in every fold with tl.Recipe"
     if use_rep.lower().startswith(tuple(slot.lower() for slot in _FITTED_SLOTS)):
         return (
             "transductive: fitted to all cells, test cells included; use model='pca' or 'scvi', refitted in every fold"
         )
     return "made elsewhere: whether it was fitted to the test cells is not known"
+
+
+def genes_chosen_before(adata: AnnData) -> list[str]:
+    """A caution, in words, when the object holds only genes that were chosen on all of its cells."""
+    chosen = "highly_variable" in adata.var and bool(np.asarray(adata.var["highly_variable"]).all())
+    told = (
+        "the object holds highly variable genes only, chosen on all cells; start from all genes, they are chosen again in "
+        "every fold"
+    )
+    return [told] if chosen and adata.n_vars > 1 else []

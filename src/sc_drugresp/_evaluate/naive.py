@@ -1,4 +1,4 @@
-"""The floor: what answers that know nothing about drug response score on the same folds.
+"""Naive baselines on the same folds: what no model of drug response should score below.
 
 `constant`
     The better of the two constant answers, metric by metric (F1 of always answering `sensitive`, and so on).
@@ -20,53 +20,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._response.crossfit import OutOfFold, cross_validate
+from .._response.features import FittedFeatures, FixedFeatures
 from .._stats.intervals import MACRO, point_metrics
 from .._stats.metrics import METRICS, macro_average, sample_scores
-from .run import Features, FittedFeatures, FixedFeatures, OutOfFold, cross_validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .._data import CountSource
+    from .._response.crossfit import HeadFitter
+    from .._response.features import Features
     from .._stats.folds import Fold
-    from .run import HeadFitter
 
-NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels")
-FITTED_NAIVE = ("qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting")
+PERMUTED = "permuted_labels"
+NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", PERMUTED)
 BOOSTING = {"max_iter": 50, "max_features": 0.2, "max_leaf_nodes": 15, "early_stopping": False}
-"""A floor, not a contest: fifty small trees that see a fifth of the genes each."""
+"""A baseline, not a contest: fifty small trees that see a fifth of the genes each."""
 BOOSTING_GENES = 500
 _LOWER_IS_BETTER = ("brier", "ece", "log_loss")
 _MITO = ("MT-", "MT:")
 _RIDGE_ALPHAS = tuple(np.logspace(0, 6, 7).tolist())
 
 
-def naive_features(source: CountSource, groups: np.ndarray, *, rng: int = 0) -> dict[str, Features]:
-    """Features of :data:`FITTED_NAIVE` and of the permuted row, for the labeled cells that `source` reads."""
+@dataclass(frozen=True)
+class NaiveBaseline:
+    """Features that need no model, the head on them, and its options."""
+
+    features: Features
+    head: Any = "logistic"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def naive_baselines(source: CountSource, groups: np.ndarray, *, rng: int = 0) -> dict[str, NaiveBaseline]:
+    """The baselines that learn, for the labeled cells that `source` reads."""
     from ..models.baselines import HVG, PCA
 
-    hvg = FittedFeatures("hvg", HVG, source, rng=rng)
+    hvg = FittedFeatures("hvg", HVG(), source, rng=rng)
+    fixed = FixedFeatures(PERMUTED, PCA().fit(source, rng=rng).transform(source))
     return {
-        "qc": FixedFeatures("qc", qc_features(source)),
-        "pseudobulk_ridge": PseudobulkFeatures(hvg, groups),
-        "pca_logistic": FittedFeatures("pca_logistic", PCA, source, rng=rng),
-        "hvg_boosting": MostVariable(hvg, BOOSTING_GENES),
-        "permuted_labels": FixedFeatures("permuted_labels", PCA().fit(source, rng=rng).transform(source)),
+        "qc": NaiveBaseline(FixedFeatures("qc", qc_features(source)), options={"C": 1.0}),
+        "pseudobulk_ridge": NaiveBaseline(PseudobulkFeatures(hvg, groups), fit_ridge),
+        "pca_logistic": NaiveBaseline(FittedFeatures("pca_logistic", PCA(), source, rng=rng)),
+        "hvg_boosting": NaiveBaseline(MostVariable(hvg, BOOSTING_GENES), fit_boosting),
+        PERMUTED: NaiveBaseline(fixed, options={"tune": False}),
     }
-
-
-def naive_head(name: str) -> tuple[Any, Mapping[str, Any]]:
-    """Head of a naive row, and its options."""
-    if name == "pseudobulk_ridge":
-        return fit_ridge, {}
-    if name == "hvg_boosting":
-        return fit_boosting, {}
-    return "logistic", {"C": 1.0} if name == "qc" else {}
 
 
 def qc_features(source: CountSource) -> np.ndarray:

@@ -10,118 +10,93 @@ from .._stats.comparison import compare_models, further_samples
 from .._stats.intervals import MACRO
 from .._stats.metrics import sample_scores
 from .design import aliasing, design_table
+from .naive import PERMUTED
+from .protocols import POOLED, STRICT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from .inputs import Design
-    from .run import OutOfFold
-    from .table import Run
+    from .._response.crossfit import OutOfFold
+    from .cohort import Cohort
+    from .protocols import Run
 
 WANTED_HALF_WIDTH = 0.1
+COLUMNS = [
+    "model", "kind", "protocol", "n_labeled", "dataset", "level", "metric", "value", "low", "high", "n_groups", "p_value",
+    "caution",
+]  # fmt: skip
 
 
 def collect(
-    design: Design,
+    cohort: Cohort,
     rows: list[dict[str, Any]],
     predictions: Mapping[tuple[str, str], OutOfFold],
     runs: Mapping[str, Run],
     *,
     params: dict[str, Any],
-    notes: dict[str, Any],
+    cautions: Sequence[str],
     digest: str,
 ) -> dict[str, Any]:
-    """Everything but versions, as `.uns['evaluation']` holds it."""
+    """The tables of an evaluation, as `.uns` holds them."""
     import pandas as pd
 
-    metrics = pd.DataFrame(rows)
-    verdict = design.plan.verdict
+    metrics = pd.DataFrame(rows, columns=COLUMNS)
+    verdict = cohort.plan.verdict
     result: dict[str, Any] = {
         "metrics": metrics,
         "leakage_gap": leakage_gap(metrics),
-        "folds": _fold_table(design, runs),
-        "samples": _sample_table(design, predictions),
-        "design": design_table(design.y, design.columns),
-        "aliasing": _aliasing_table(design),
+        "folds": _fold_table(cohort, runs),
+        "samples": _sample_table(cohort, predictions),
+        "design": design_table(cohort.y, cohort.columns),
+        "aliasing": _aliasing_table(cohort),
         "verdict": {
             "code": verdict.code,
             "reason": verdict.reason,
             "suggestions": np.array(verdict.suggestions, dtype=str),
-            "cautions": np.array(
-                [*design.plan.cautions, *(text for text in (notes["genes"],) if text), *notes["leaks"]], dtype=str
-            ),
+            "cautions": np.array([*cohort.plan.cautions, *cautions, *cohort.leaks], dtype=str),
         },
-        "power": power(metrics, design),
+        "power": power(metrics, cohort),
         "params": params,
         "data": {
             "hash": digest,
-            "n_cells": len(design.y),
-            "n_sensitive": int(design.y.sum()),
-            "n_units": len(np.unique(design.units)),
-            "n_datasets": len(np.unique(design.datasets)),
-            "duplicates_removed": int(notes["duplicates_removed"]),
+            "n_cells": len(cohort.y),
+            "n_sensitive": int(cohort.y.sum()),
+            "n_units": len(np.unique(cohort.units)),
+            "n_datasets": len(np.unique(cohort.datasets)),
+            "duplicates_removed": sum(run.removed for run in runs.values()),
         },
-        "command": command(params),
     }
     compared = comparison(metrics)
-    if compared:
-        result["comparison"] = compared
-    return result
+    return result | ({"comparison": compared} if compared else {})
 
 
-def command(params: Mapping[str, Any]) -> str:
-    """The call that repeats the evaluation."""
-    lists = {name: [str(value) for value in params[name]] for name in ("use_rep", "model", "obs_features")}
-    shown = {name: value for name, value in lists.items() if value}
-    same = (
-        "label_key",
-        "group_key",
-        "protocol",
-        "split",
-        "head",
-        "mode",
-        "n_boot",
-        "n_permutations",
-        "n_refits",
-        "allow_leaks",
-        "rng",
-    )
-    shown |= {name: params[name] for name in same if params[name] != ""}
-    arguments = [f"{name}={value!r}" for name, value in shown.items()]
-    return f"sc_drugresp.tl.evaluate(adata, {', '.join([*arguments, *params['options']])})"
+def _auroc_by_cell(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The rows of AUROC by cell without labeled samples of the target."""
+    return metrics[(metrics["metric"] == "auroc") & (metrics["level"] == "cell") & (metrics["n_labeled"] == 0)]
 
 
 def leakage_gap(metrics: pd.DataFrame) -> pd.DataFrame:
     """Random-cell minus strict AUROC by cell, for every row of the table that has both."""
-    shown = metrics[
-        (metrics["metric"] == "auroc")
-        & (metrics["level"] == "cell")
-        & (metrics["dataset"] == MACRO)
-        & (metrics["n_labeled"] == 0)
-    ]
+    shown = _auroc_by_cell(metrics)
+    shown = shown[shown["dataset"] == MACRO]
     wide = shown.pivot_table(index=["model", "kind"], columns="protocol", values="value", sort=False, dropna=False)
-    wide = wide.dropna(how="all").reindex(columns=["pooled", "leave_group_out"]).reset_index()
+    wide = wide.dropna(how="all").reindex(columns=[POOLED, STRICT]).reset_index()
     wide.columns.name = None
-    wide["gap"] = wide["pooled"] - wide["leave_group_out"]
+    wide["gap"] = wide[POOLED] - wide[STRICT]
     return wide
 
 
-def power(metrics: pd.DataFrame, design: Design) -> dict[str, Any]:
+def power(metrics: pd.DataFrame, cohort: Cohort) -> dict[str, Any]:
     """How firmly the strict AUROC of the first model is known, and how many samples would make it +- 0.1."""
-    rows = metrics[
-        (metrics["kind"] == "model")
-        & (metrics["protocol"] == "leave_group_out")
-        & (metrics["metric"] == "auroc")
-        & (metrics["level"] == "cell")
-        & (metrics["dataset"] == MACRO)
-    ]
+    shown = _auroc_by_cell(metrics)
+    rows = shown[(shown["kind"] == "model") & (shown["protocol"] == STRICT) & (shown["dataset"] == MACRO)]
     if not len(rows) or not np.isfinite(rows.iloc[0]["low"]):
         return {}
     first = rows.iloc[0]
     half = float(first["high"] - first["low"]) / 2
-    kind = aliasing(design.y, design.units)
+    kind = aliasing(cohort.y, cohort.units)
     n_s, n_r = kind.n_sensitive + kind.n_mixed, kind.n_resistant + kind.n_mixed
     return {
         "auroc": float(first["value"]),
@@ -133,16 +108,11 @@ def power(metrics: pd.DataFrame, design: Design) -> dict[str, Any]:
     }
 
 
-def comparison(metrics: pd.DataFrame, protocol: str = "leave_group_out") -> dict[str, Any]:
-    """Ranks over data sets of models and naive rows; empty with fewer than two of either."""
-    rows = metrics[
-        (metrics["protocol"] == protocol)
-        & (metrics["metric"] == "auroc")
-        & (metrics["level"] == "cell")
-        & (metrics["dataset"] != MACRO)
-        & ~metrics["model"].isin(["constant", "prevalence", "permuted_labels"])
-        & (metrics["n_labeled"] == 0)
-    ]
+def comparison(metrics: pd.DataFrame) -> dict[str, Any]:
+    """Ranks over data sets of models and naive baselines; empty with fewer than two of either."""
+    shown = _auroc_by_cell(metrics)
+    learned = ~shown["model"].isin(["constant", "prevalence", PERMUTED])
+    rows = shown[learned & (shown["protocol"] == STRICT) & (shown["dataset"] != MACRO)]
     wide = rows.pivot_table(index="dataset", columns="model", values="value", sort=False)
     if min(wide.shape) < 2 or not len(wide.dropna()):
         return {}
@@ -157,10 +127,10 @@ def comparison(metrics: pd.DataFrame, protocol: str = "leave_group_out") -> dict
     }
 
 
-def _fold_table(design: Design, runs: Mapping[str, Run]) -> pd.DataFrame:
+def _fold_table(cohort: Cohort, runs: Mapping[str, Run]) -> pd.DataFrame:
     import pandas as pd
 
-    y, units = design.y, design.units
+    y, units = cohort.y, cohort.units
     rows = [
         {
             "protocol": protocol,
@@ -180,17 +150,17 @@ def _fold_table(design: Design, runs: Mapping[str, Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _sample_table(design: Design, predictions: Mapping[tuple[str, str], OutOfFold]) -> pd.DataFrame:
+def _sample_table(cohort: Cohort, predictions: Mapping[tuple[str, str], OutOfFold]) -> pd.DataFrame:
     """Mean out-of-fold score of each sample, by model and protocol."""
     import pandas as pd
 
     parts = []
     for (model, protocol), out in predictions.items():
-        for dataset in np.unique(design.datasets):
-            keep = out.scored & (design.datasets == dataset)
+        for dataset in np.unique(cohort.datasets):
+            keep = out.scored & (cohort.datasets == dataset)
             if not keep.any():
                 continue
-            scores = sample_scores(design.y[keep], out.prob[keep], design.units[keep])
+            scores = sample_scores(cohort.y[keep], out.prob[keep], cohort.units[keep])
             parts.append(
                 pd.DataFrame(
                     {
@@ -207,10 +177,10 @@ def _sample_table(design: Design, predictions: Mapping[tuple[str, str], OutOfFol
     return pd.concat(parts, ignore_index=True)
 
 
-def _aliasing_table(design: Design) -> pd.DataFrame:
+def _aliasing_table(cohort: Cohort) -> pd.DataFrame:
     import pandas as pd
 
-    found = [(role, design.keys[role], aliasing(design.y, values, role)) for role, values in design.columns.items()]
+    found = [(role, cohort.keys[role], aliasing(cohort.y, values, role)) for role, values in cohort.columns.items()]
     return pd.DataFrame(
         [
             {

@@ -8,141 +8,118 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.log import logger
+from .._response.crossfit import OutOfFold, cross_validate
 from .._stats.intervals import MACRO
-from .naive import (
-    FITTED_NAIVE,
-    constant_scores,
-    naive_head,
-    permuted_scores,
-    prevalence_prediction,
-    refit_p_value,
-)
-from .run import OutOfFold, cross_validate, score_rows
+from .naive import PERMUTED, constant_scores, permuted_scores, prevalence_prediction, refit_p_value
+from .protocols import FEW_SHOT, POOLED
+from .scores import score_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .._stats.folds import Fold
-    from .inputs import Design
-    from .run import Features
+    from .candidates import Candidate
+    from .cohort import Cohort
+    from .naive import NaiveBaseline
+    from .options import EvaluationOptions
+    from .protocols import Run
 
-STRICT, POOLED, FEW_SHOT = "leave_group_out", "pooled", "few_shot"
-RANDOM_CELLS = (POOLED, "scdrugmap_pooled")
-N_REFITS = 10
+N_PERMUTED = 10
+"""Models learned from labels dealt out at random, behind the row `permuted_labels`."""
 PLAIN: dict[str, Any] = {"C": 1.0}
 """The penalty of a random split of cells: scikit-learn's, as the field uses it, not tuned over samples."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """The folds of one protocol; `removed` copies of test cells were taken out of training.
-
-    `remake` makes them again for other labels, where they depend on labels.
-    """
-
-    folds: list[Fold]
-    removed: int = 0
-    remake: Callable[[np.ndarray], list[Fold]] | None = None
-
-    def for_labels(self, y: np.ndarray) -> list[Fold]:
-        """The folds that other labels would have had."""
-        return self.remake(y) if self.remake else self.folds
-
-
-def runs_removed(runs: dict[str, Run]) -> int:
-    """Copies of test cells taken out of training, over all protocols."""
-    return sum(run.removed for run in runs.values())
 
 
 @dataclass
 class Table:
     """Rows of the metrics table as they are made, and out-of-fold predictions by (model, protocol)."""
 
-    design: Design
-    n_boot: int
-    n_permutations: int
-    n_refits: int
+    cohort: Cohort
+    options: EvaluationOptions
     rng: int
+    advance: Callable[[int], Any] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     predictions: dict[tuple[str, str], OutOfFold] = field(default_factory=dict)
 
-    def add_model(self, features: Features, protocol: str, run: Run, *, head: str, caution: str) -> None:
-        head = getattr(features, "head", head)  # an encoder tuned in the folds brings its own
+    def add_model(self, candidate: Candidate, protocol: str, run: Run, *, head: str) -> None:
+        """Score a model under a protocol, for each number of labeled samples of the target."""
+        features = candidate.features
+        wanted: Any = getattr(features, "head", head)  # an encoder tuned in the folds brings its own
+        options: dict[str, Any] = PLAIN if protocol == POOLED and wanted == "logistic" else {}
         for shots in sorted({fold.n_labeled for fold in run.folds}):
             folds = [fold for fold in run.folds if fold.n_labeled == shots]
-            options: dict[str, Any] = PLAIN if protocol in RANDOM_CELLS and head == "logistic" else {}
-            out = cross_validate(features, self.design.y, self.design.units, folds, head=head, rng=self.rng, **options)
+            out = self._cross_validate(features, folds, wanted, options)
             for note in out.notes:
-                logger.warning("%s, %s: %s", features.name, protocol, note)
-            added = self._score(features.name, protocol, out.prob, n_labeled=shots, caution=caution)
-            self.predictions[features.name, protocol] = out
-            if self.n_refits and protocol != FEW_SHOT:
-                null = permuted_scores(
-                    features,
-                    self.design.y,
-                    self.design.units,
-                    self.design.datasets,
-                    run.for_labels,
-                    head=head,
-                    n=self.n_refits,
-                    rng=self.rng,
-                    **options,
-                )
-                for row in added:
-                    if row["metric"] == "auroc":
-                        of = null["auroc" if row["level"] == "cell" else "auroc_sample"]
-                        macro = row["dataset"] == MACRO
-                        row["p_value"] = refit_p_value(row["value"], of) if macro else np.nan
+                logger.warning("%s, %s: %s", candidate.name, protocol, note)
+            added = self._score(candidate.name, protocol, out.prob, n_labeled=shots, caution=candidate.caution)
+            self.predictions[candidate.name, protocol] = out
+            if self.options.n_refits and protocol != FEW_SHOT:
+                self._refit(features, run, wanted, options, added)
 
-    def add_naive(self, naive: dict[str, Features], protocol: str, run: Run) -> None:
-        design = self.design
+    def add_naive(self, baselines: dict[str, NaiveBaseline], protocol: str, run: Run) -> None:
+        """Score every naive baseline under a protocol."""
+        cohort = self.cohort
         tested = np.unique(np.concatenate([fold.test for fold in run.folds]))
-        y, datasets = design.y[tested], design.datasets[tested]
+        y, datasets = cohort.y[tested], cohort.datasets[tested]
+        n_groups = len(np.unique(cohort.units[tested]))
         for name, metrics in constant_scores(y, datasets).items():
             for metric, value in metrics.items():
-                self._row("constant", protocol, name, metric, value, n_groups=len(np.unique(design.units[tested])))
-        prob = np.full(len(design.y), np.nan)
+                self._row("constant", protocol, name, metric, value, n_groups=n_groups)
+        prob = np.full(len(cohort.y), np.nan)
         prob[tested] = prevalence_prediction(y, datasets)
         self._score("prevalence", protocol, prob, kind="naive")
-        for name in FITTED_NAIVE:
-            head, options = naive_head(name)
-            options = PLAIN if protocol in RANDOM_CELLS and head == "logistic" else options
-            out = cross_validate(naive[name], design.y, design.units, run.folds, head=head, rng=self.rng, **options)
+        for name, row in baselines.items():
+            options = PLAIN if protocol == POOLED and row.head == "logistic" else dict(row.options)
+            if name == PERMUTED:
+                self._permuted(row, protocol, run, options, n_groups)
+                continue
+            out = self._cross_validate(row.features, run.folds, row.head, options)
             self._score(name, protocol, out.prob, kind="naive")
-        scores = permuted_scores(
-            naive["permuted_labels"],
-            design.y,
-            design.units,
-            design.datasets,
-            run.for_labels,
-            n=N_REFITS,
-            rng=self.rng,
-            **(PLAIN if protocol in RANDOM_CELLS else {"tune": False}),
+
+    def _cross_validate(self, features: Any, folds: Any, head: Any, options: dict[str, Any]) -> OutOfFold:
+        cohort = self.cohort
+        return cross_validate(
+            features, cohort.y, cohort.units, folds, head=head, rng=self.rng, advance=self.advance, **options
         )
-        for metric, values in scores.items():
+
+    def _null(self, features: Any, run: Run, head: Any, n: int, options: dict[str, Any]) -> dict[str, np.ndarray]:
+        """Scores of models learned from labels dealt out at random."""
+        cohort = self.cohort
+        return permuted_scores(
+            features, cohort.y, cohort.units, cohort.datasets, run.for_labels, head=head, n=n, rng=self.rng, **options
+        )
+
+    def _refit(self, features: Any, run: Run, head: Any, options: dict[str, Any], added: list[dict[str, Any]]) -> None:
+        """Replace the p-values of AUROC by those from refits."""
+        null = self._null(features, run, head, self.options.n_refits, options)
+        for row in added:
+            if row["metric"] == "auroc":
+                of = null["auroc" if row["level"] == "cell" else "auroc_sample"]
+                row["p_value"] = refit_p_value(row["value"], of) if row["dataset"] == MACRO else np.nan
+
+    def _permuted(self, row: NaiveBaseline, protocol: str, run: Run, options: dict[str, Any], n_groups: int) -> None:
+        for metric, values in self._null(row.features, run, row.head, N_PERMUTED, options).items():
             if metric == "auroc_sample":
                 continue
             known = values[np.isfinite(values)]
             spread = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
             value = float(known.mean()) if len(known) else np.nan
-            n_groups = len(np.unique(design.units[tested]))
-            self._row("permuted_labels", protocol, MACRO, metric, value, *map(float, spread), n_groups=n_groups)
+            self._row(PERMUTED, protocol, MACRO, metric, value, *map(float, spread), n_groups=n_groups)
 
     def _score(
         self, model: str, protocol: str, prob: np.ndarray, *, kind: str = "model", n_labeled: int = 0, caution: str = ""
     ) -> list[dict[str, Any]]:
-        design = self.design
+        cohort, options = self.cohort, self.options
         rows = score_rows(
             model,
             protocol,
-            design.y,
+            cohort.y,
             prob,
-            design.units,
-            design.datasets,
+            cohort.units,
+            cohort.datasets,
             kind=kind,
             n_labeled=n_labeled,
-            n_boot=self.n_boot,
-            n_permutations=0 if protocol in RANDOM_CELLS else self.n_permutations,
+            n_boot=options.n_boot,
+            n_permutations=0 if protocol == POOLED else options.n_permutations,
             rng=self.rng,
         )
         added = [{**row, "caution": caution} for row in rows]
@@ -161,20 +138,6 @@ class Table:
         *,
         n_groups: int,
     ) -> None:
-        self.rows.append(
-            {
-                "model": model,
-                "kind": "naive",
-                "protocol": protocol,
-                "n_labeled": 0,
-                "dataset": dataset,
-                "level": "cell",
-                "metric": metric,
-                "value": value,
-                "low": low,
-                "high": high,
-                "n_groups": n_groups,
-                "p_value": np.nan,
-                "caution": "",
-            }
-        )
+        fixed = {"kind": "naive", "n_labeled": 0, "level": "cell", "p_value": np.nan, "caution": ""}
+        named = {"model": model, "protocol": protocol, "dataset": dataset, "metric": metric}
+        self.rows.append({**named, **fixed, "value": value, "low": low, "high": high, "n_groups": n_groups})

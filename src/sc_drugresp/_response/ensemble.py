@@ -90,9 +90,7 @@ class Ensemble:
             "n_without_embedding": int((~fused.usable).sum()),
             "n_out_of_distribution": int(fused.ood.sum()),
             "out_of_distribution": fused.reasons(),
-            "models": {
-                str(i): _describe(model, part) for i, (model, part) in enumerate(zip(self.models, self.parts))
-            },
+            "models": {str(i): _describe(model, part) for i, (model, part) in enumerate(zip(self.models, self.parts))},
         }
         if threshold is not None:
             out["threshold"] = float(threshold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -10,10 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .heads import Head, LinearHead
-from .mlp import fit_mlp
+from .._core.checks import check_choice
+from .heads import Head, HeadKind, LinearHead
 
-HeadKind = Literal["logistic", "mlp"]
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0)
 DEFAULT_C = 0.1
 FEW_GROUPS, MAX_DIMS = 50, 128
@@ -65,9 +64,7 @@ def fit_head(
     ValueError
         Unknown head, or only one class.
     """
-    if kind not in get_args(HeadKind):
-        msg = f"`head` must be one of {get_args(HeadKind)}, found {kind!r}."
-        raise ValueError(msg)
+    check_choice("head", kind, HeadKind)
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y)
     usable = ~np.isnan(x).any(axis=1)
     x, y = x[usable], y[usable].astype(np.int64)
@@ -76,6 +73,8 @@ def fit_head(
         msg = "Both sensitive and resistant cells are needed to fit a head, found one class only."
         raise ValueError(msg)
     if kind == "mlp":
+        from .mlp import fit_mlp
+
         return fit_mlp(x, y, rng=rng, **options)
     return _fit_logistic(x, y, groups, tune=tune, **options)
 

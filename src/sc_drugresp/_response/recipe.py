@@ -109,4 +109,3 @@ class Recipe:
     def load(self) -> Any:
         """The model, ready to embed or to be fitted."""
         return models.load(self.model, checkpoint=self.checkpoint, **self.options)
-

@@ -54,6 +54,7 @@ class CellEncoder(nn.Module):
     lora_targets: ClassVar[str] = r".*\.(attn\.[qkvo]|up|down)"
     set_based: ClassVar[bool] = False
     needs_fit: ClassVar[bool] = False
+    aligns_genes: ClassVar[bool] = True
     max_waste: ClassVar[float] = 0.05
 
     def __init__(self, config: Any, vocab: GeneVocab) -> None:

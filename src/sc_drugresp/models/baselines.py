@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anndata as ad
@@ -13,7 +14,7 @@ from .._core.log import logger
 from .._data import CountSource, GeneVocab, read_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anndata import AnnData
 
@@ -33,6 +34,7 @@ class FittedEmbedder:
 
     name: ClassVar[str]
     needs_fit: ClassVar[bool] = True
+    aligns_genes: ClassVar[bool] = False
     set_based: ClassVar[bool] = False
     expects: ClassVar[str] = "any"
 
@@ -113,6 +115,16 @@ class FittedEmbedder:
         for start, counts, totals in _matrices(source, self.genes, exact=bool(known), rows=rows):
             out[start : start + len(totals)] = self._project(counts, totals)
         return out
+
+    def refits(self, source: CountSource, *, rng: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+        """A function from training rows to the embedding of all rows of `source` by a fit to the training rows."""
+
+        def embed(train: np.ndarray) -> np.ndarray:
+            mask = np.zeros(source.n_obs, dtype=bool)
+            mask[train] = True
+            return copy(self).fit(source, rng=rng, mask_obs=mask).transform(source)
+
+        return embed
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `from_state` needs: JSON values and arrays."""

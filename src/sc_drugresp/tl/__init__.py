@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from .._core.lazy import attach
 
 if TYPE_CHECKING:
+    from .._evaluate.options import EvaluationOptions as EvaluationOptions
+    from .._response.recipe import Recipe as Recipe
     from .._response.tune.options import FineTuning as FineTuning
     from ._aggregate import aggregate as aggregate
     from ._embed import embed as embed
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "EvaluationOptions": ".._evaluate.options",
         "FineTuning": ".._response.tune.options",
+        "Recipe": ".._response.recipe",
         "aggregate": "._aggregate",
         "embed": "._embed",
         "evaluate": "._evaluate",

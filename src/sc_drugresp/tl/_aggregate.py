@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._core.docs import doc_copy, doc_data, doc_key_added, doc_modality, doc_params
+from .._core.checks import check_choice
+from .._core.docs import doc_copy, doc_data, doc_key_added, doc_modality, doc_params, doc_rng
 from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
 from .._core.log import logger
-from .._data.modalities import as_adata
+from .._core.rng import Rng, seed_of
+from .._data.modalities import Target, as_adata, observations
 from .._data.obs import read_column, read_groups
-from .._response.trust import log_odds
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from mudata import MuData
 
-Score = Literal["mean", "worst_clone"]
+Score = Literal["mean", "worst"]
 
 
-@doc_params(data=doc_data, modality=doc_modality, key_added=doc_key_added, copy=doc_copy)
+@doc_params(data=doc_data, modality=doc_modality, key_added=doc_key_added, rng=doc_rng, copy=doc_copy)
 def aggregate(
     data: AnnData | MuData,
     group_key: str | None = None,
@@ -31,7 +33,7 @@ def aggregate(
     mask_obs: str | None = None,
     key_added: str | None = None,
     modality: str = "rna",
-    rng: int = 0,
+    rng: Rng = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Score samples by the mean of their cells and by their worst clone, with intervals.
@@ -47,15 +49,14 @@ def aggregate(
     group_key
         Column of `.obs` that names the sample or patient. `None` looks for the usual names.
     score
-        Which score decides the call.
+        Which score decides the call: the mean of the cells, or that of the worst clone.
     clone_key
         Column of `.obs` with the clone or cluster of each cell.
     mask_obs
         Boolean column of `.obs`: which cells count, for example the malignant ones.
     {key_added}
     {modality}
-    rng
-        Seed of the bootstrap.
+    {rng}
     {copy}
 
     Returns
@@ -83,61 +84,56 @@ def aggregate(
     >>> len(adata.uns["predicted_response"]["samples"])
     12
     """
-    if score not in get_args(Score):
-        msg = f"`score` must be one of {get_args(Score)}, found {score!r}."
-        raise ValueError(msg)
-    target = data.copy() if copy else data
-    adata = as_adata(target, modality=modality)
+    check_choice("score", score, Score)
+    target, seed = Target(data, modality, copy), seed_of(rng)
+    obs = observations(data, modality=modality)
     keys = PredictionKeys.of(key_added)
-    if keys.prob not in adata.obs or keys.uns not in adata.uns:
+    stored = as_adata(data, modality=modality).uns.get(keys.uns)
+    if keys.prob not in obs or not isinstance(stored, Mapping):
         msg = f"No predictions {keys.prob!r} in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
         raise KeyError(msg)
-    group_key, groups = read_groups(adata.obs, group_key)
-    clones = None if clone_key is None else read_column(adata.obs, clone_key, "clone_key").astype(str).to_numpy()
-    keep = np.ones(adata.n_obs, dtype=bool)
+    group_key, groups = read_groups(obs, group_key)
+    clones = None if clone_key is None else read_column(obs, clone_key, "clone_key").astype(str).to_numpy()
+    keep = np.ones(len(obs), dtype=bool)
     if mask_obs is not None:
-        keep = read_column(adata.obs, mask_obs, "mask_obs").to_numpy(dtype=bool)
+        keep = read_column(obs, mask_obs, "mask_obs").to_numpy(dtype=bool)
         if not keep.any():
             msg = f"Column {mask_obs!r} (`mask_obs`) keeps no cell."
             raise ValueError(msg)
-    table = _table(adata, keys, groups, clones, keep, score, rng)
+    prob = obs[keys.prob].to_numpy(dtype=np.float64)[keep]
+    ood = obs[keys.ood].to_numpy(dtype=bool)[keep]
+    table = _table(stored, prob, ood, groups[keep], None if clones is None else clones[keep], score, seed)
+    data, adata = target.open()
     adata.uns[keys.uns] = {**adata.uns[keys.uns], keys.samples: table, "group_key": group_key}
     logger.info("added\n    %r, %d samples of %r (adata.uns[%r])", keys.samples, len(table), group_key, keys.uns)
-    return target if copy else None
+    return data if copy else None
 
 
 def _table(
-    adata: AnnData,
-    keys: PredictionKeys,
+    stored: Mapping[str, Any],
+    prob: np.ndarray,
+    ood: np.ndarray,
     groups: np.ndarray,
     clones: np.ndarray | None,
-    keep: np.ndarray,
     score: Score,
     rng: int,
 ) -> pd.DataFrame:
+    """One row per sample; `stored` is what prediction noted about the spread between samples."""
     import pandas as pd
 
+    from .._response.trust import log_odds
     from .._stats.bags import BagModel
     from .._stats.patients import SampleSpread, aggregate_samples
 
-    saved = adata.uns[keys.uns].get("spread", {})
-    spread = None
-    if saved:
-        between = saved["between_sd"]
-        spread = SampleSpread(float(between), int(saved["df"]), int(saved["n_samples"]))
-    prob = adata.obs[keys.prob].to_numpy(dtype=np.float64)[keep]
-    names = groups[keep]
-    table = aggregate_samples(prob, names, clones=None if clones is None else clones[keep], spread=spread, rng=rng)
-    bags = adata.uns[keys.uns].get("bags")
+    saved, bags = stored.get("spread"), stored.get("bags")
+    spread = SampleSpread(float(saved["between_sd"]), int(saved["df"]), int(saved["n_samples"])) if saved else None
+    table = aggregate_samples(prob, groups, clones=clones, spread=spread, rng=rng)
     if bags:
-        coef = {"coef": np.asarray(bags["coef"])}
         rows = np.isfinite(prob)
-        fitted = BagModel.from_dict(dict(bags), coef)
-        table["bag"] = fitted.probability(names[rows], logits=log_odds(prob[rows])).reindex(table.index)
-    ood = adata.obs[keys.ood].to_numpy(dtype=bool)[keep]
-    table["fraction_ood"] = pd.Series(ood).groupby(names).mean().reindex(table.index).to_numpy()
-    base = "mean" if score == "mean" else "worst"
-    low, high = table[f"{base}_low"].to_numpy(), table[f"{base}_high"].to_numpy()
+        fitted = BagModel.from_dict(dict(bags), {"coef": np.asarray(bags["coef"])})
+        table["bag"] = fitted.probability(groups[rows], logits=log_odds(prob[rows])).reindex(table.index)
+    table["fraction_ood"] = pd.Series(ood).groupby(groups).mean().reindex(table.index).to_numpy()
+    low, high = table[f"{score}_low"].to_numpy(), table[f"{score}_high"].to_numpy()
     known = table["interval"].to_numpy() == "cells and samples"
     call = np.select([known & (low > 0.5), known & (high < 0.5)], [SENSITIVE, RESISTANT], UNCERTAIN)
     table.insert(0, "call", pd.Series(pd.Categorical(call, categories=list(CALL_CLASSES)), index=table.index))

@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .. import models
-from .._core.docs import doc_copy, doc_data, doc_key_added, doc_layer, doc_modality, doc_params
+from .._core.docs import doc_copy, doc_data, doc_key_added, doc_layer, doc_modality, doc_params, doc_rng
 from .._core.keys import EmbeddingKeys
 from .._core.log import logger, warn
+from .._core.rng import Rng, seed_of
 from .._data.counts import read_counts
-from .._data.modalities import as_adata
+from .._data.modalities import Target, as_adata, observations
 from .._data.obs import set_codes
+from .._embed.coverage import check_coverage, check_values
 from .._embed.slots import last_sequence
-from .._response.features import warn_low_coverage
+from .._response.recipe import Recipe
 from ..models._registry import find
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
 
     from .._data.counts import CountSource
 
-COLLAPSED_COSINE = 0.98
 
-
-@doc_params(data=doc_data, layer=doc_layer, modality=doc_modality, key_added=doc_key_added, copy=doc_copy)
+@doc_params(data=doc_data, layer=doc_layer, modality=doc_modality, key_added=doc_key_added, rng=doc_rng, copy=doc_copy)
 def embed(
     data: AnnData | MuData,
     model: str,
@@ -40,7 +39,7 @@ def embed(
     batch_tokens: int | None = None,
     key_added: str | None = None,
     modality: str = "rna",
-    rng: int = 0,
+    rng: Rng = 0,
     copy: bool = False,
     **options: Any,
 ) -> AnnData | MuData | None:
@@ -67,8 +66,7 @@ def embed(
         Most padded tokens in a batch. Lower it when memory runs out; the result stays the same.
     {key_added}
     {modality}
-    rng
-        Seed of the per-cell random streams, and of the fit of baselines.
+    {rng}
     {copy}
     options
         Options of the model (pooling, length limit, number of components ...), see its page.
@@ -86,7 +84,9 @@ def embed(
     Raises
     ------
     ValueError
-        Unknown model, no raw counts where the model needs them, or no known gene.
+        Unknown model, no raw counts where the model needs them, or less than 1 % of the counts in genes that it knows.
+    TypeError
+        The model has no such option.
     FileNotFoundError
         Files of the checkpoint are missing and cannot be downloaded.
     KeyError
@@ -100,38 +100,39 @@ def embed(
     >>> adata.obsm["X_sdr_pca"].shape
     (80, 10)
     """
+    recipe = Recipe(model, checkpoint=checkpoint, options=options)
     spec, row = find(model)
+    seed, target = seed_of(rng), Target(data, modality, copy)
     adata = as_adata(data, modality=modality)
-    groups = set_codes(adata.obs, group_key)
+    groups = set_codes(observations(data, modality=modality), group_key)
     source = _early_source(adata, layer, spec.expects, lenient=bool(options))
-    embedder = models.load(model, checkpoint=checkpoint, **options)
+    embedder = recipe.load()
     source = source if source is not None else embedder.read(adata, layer)
-    if spec.kind == "encoder":
+    if embedder.aligns_genes:
         if spec.set_based and groups is None and adata.n_obs > 1:
             warn(f"{spec.title} embeds cells as a set; without `group_key` all {adata.n_obs} cells form one set.")
+        check_coverage(source, embedder, genes)
         aligned = source.align(embedder.vocab, genes)
-        warn_low_coverage(source, embedder, genes)
-        values = embedder.embed(aligned, rng=rng, groups=groups, batch_tokens=batch_tokens, genes=genes)
+        values = embedder.embed(aligned, rng=seed, groups=groups, batch_tokens=batch_tokens, genes=genes)
         report = {**aligned.alignment.summary(), "counts_covered": float(aligned.coverage)}
     else:
-        values = embedder.embed(source, rng=rng)
+        values = embedder.embed(source, rng=seed)
         report = {"mode": "all", "n_genes": int(source.n_vars)}
     empty = int(np.isnan(values).any(axis=1).sum())
-    _check_values(values, empty, model)
+    check_values(values, empty, model)
 
     keys = EmbeddingKeys.of(model if row is not None else spec.slot, key_added)
-    target = data.copy() if copy else data
-    slots = as_adata(target, modality=modality)
-    slots.obsm[keys.obsm] = values
     params = {
         "model": model,
         "genes": genes,
-        "rng": int(rng),
+        "rng": seed,
         "layer": source.origin,
         "group_key": group_key or "",
         **options,
     }
-    slots.uns[keys.uns] = {
+    data, adata = target.open()
+    adata.obsm[keys.obsm] = values
+    adata.uns[keys.uns] = {
         "params": {name: value for name, value in params.items() if value is not None},
         "model": spec.name,
         "checkpoint": dict(getattr(embedder, "checkpoint", {})),
@@ -141,7 +142,7 @@ def embed(
         "set_based": bool(spec.set_based),
         "obsm": keys.obsm,
         "kind": "embedding",
-        "sequence": 1 + last_sequence(slots),
+        "sequence": 1 + last_sequence(adata),
     }
     logger.info(
         "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)",
@@ -149,7 +150,7 @@ def embed(
         spec.title,
         keys.uns,
     )
-    return target if copy else None
+    return data if copy else None
 
 
 def _early_source(
@@ -162,21 +163,3 @@ def _early_source(
         if not lenient:
             raise
         return None
-
-
-def _check_values(values: np.ndarray, empty: int, model: str) -> None:
-    """NaN rows and collapsed embeddings are told, not hidden."""
-    if empty == len(values):
-        msg = f"{model!r} could embed none of the {len(values)} cells: no known gene is expressed."
-        raise ValueError(msg)
-    if empty:
-        warn(f"{empty} of {len(values)} cells have no gene that {model!r} can embed; their rows are NaN.")
-    usable = values[~np.isnan(values).any(axis=1)]
-    if len(usable) >= 10:
-        sample = usable[np.linspace(0, len(usable) - 1, min(len(usable), 500)).astype(int)].astype(np.float64)
-        norms = np.linalg.norm(sample, axis=1, keepdims=True)
-        unit = sample / np.maximum(norms, 1e-12)
-        n = len(unit)
-        cosine = (np.square(unit.sum(axis=0)).sum() - n) / (n * (n - 1))
-        if cosine > COLLAPSED_COSINE:
-            warn(f"Embeddings of {model!r} are nearly parallel (mean cosine {cosine:.3f}); check species and counts.")

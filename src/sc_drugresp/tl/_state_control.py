@@ -6,17 +6,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.docs import doc_copy, doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
+from .._core.docs import (
+    doc_copy,
+    doc_data,
+    doc_group_key,
+    doc_key_added,
+    doc_label_key,
+    doc_layer,
+    doc_modality,
+    doc_params,
+    doc_rng,
+)  # fmt: skip
 from .._core.keys import STATE_CONTROL
 from .._core.log import logger, warn
-from .._data.modalities import as_adata
+from .._core.rng import Rng, seed_of
+from .._data.modalities import Target, as_adata, observations
 from .._data.obs import read_column, read_groups, read_labels, require_both_classes
-from .._response.features import representation
-from .._response.trust import strict_folds
+from .._response.recipe import Recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
 
@@ -26,7 +37,9 @@ if TYPE_CHECKING:
     label_key=doc_label_key,
     group_key=doc_group_key,
     layer=doc_layer,
+    key_added=doc_key_added,
     modality=doc_modality,
+    rng=doc_rng,
     copy=doc_copy,
 )
 def state_control(
@@ -39,8 +52,9 @@ def state_control(
     label_key: str = "response",
     group_key: str | None = None,
     layer: str | None = None,
+    key_added: str | None = None,
     modality: str = "rna",
-    rng: int = 0,
+    rng: Rng = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Tell recognition of the treated state from prediction of sensitivity.
@@ -64,16 +78,16 @@ def state_control(
     {label_key}
     {group_key}
     {layer}
+    {key_added}
     {modality}
-    rng
-        Seed.
+    {rng}
     {copy}
 
     Returns
     -------
     `None`, or the changed copy if `copy=True`. Sets the following field:
 
-    `.uns['state_control']` : :class:`dict`
+    `.uns['state_control' | key_added]` : :class:`dict`
         `verdict` (`state`, `mixed`, `pre-treatment signal` or `unknown`), `reason` in words, and `table` with the AUROCs
         and their 95 % intervals over samples.
 
@@ -92,42 +106,59 @@ def state_control(
     >>> sorted(adata.uns["state_control"]["table"].index)
     ['auroc', 'erased', 'pretreatment', 'treated', 'treated_erased']
     """
-    from .._stats.erasure import state_control as control
+    from .._evaluate.state import state_control as control
+    from .._response.features import Matrices, choose_features
+    from .._response.train import strict_folds
 
-    target = data.copy() if copy else data
-    adata = as_adata(target, modality=modality)
-    y = read_labels(adata.obs, label_key)
-    require_both_classes(y, label_key)
-    column = read_column(adata.obs, treatment_key, "treatment_key")
-    names = [untreated] if isinstance(untreated, str) else [str(name) for name in untreated]
-    text = column.astype(str).to_numpy()
-    if not np.isin(text, names).any():
-        msg = f"`untreated` = {names} is no value of column {treatment_key!r}, which holds {sorted(set(text))[:8]}."
+    recipe = None if model is None else Recipe(model)
+    if use_rep is not None and model is not None:
+        msg = f"Give either `use_rep` or `model`, not both (found {use_rep!r} and {model!r})."
         raise ValueError(msg)
-    group_key, groups = read_groups(adata.obs, group_key)
-    treated = np.where(column.isna().to_numpy(), np.nan, (~np.isin(text, names)).astype(float))
+    seed, target, key = seed_of(rng), Target(data, modality, copy), key_added or STATE_CONTROL
+    adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
+    y = read_labels(obs, label_key)
+    require_both_classes(y, label_key)
+    treated, names = _treated(read_column(obs, treatment_key, "treatment_key"), untreated, treatment_key)
+    group_key, groups = read_groups(obs, group_key)
     rows = np.flatnonzero(y >= 0)
-    rep = representation(adata, use_rep=use_rep, model=model, layer=layer, rng=rng)
-    folds = strict_folds(y[rows], groups[rows], rng=rng)
+    labels, samples = y[rows].astype(np.int64), groups[rows]
+    features = choose_features(adata, Matrices(adata, rows, layer), use_rep=use_rep, recipe=recipe, rng=seed)
+    folds = strict_folds(labels, samples, rng=seed)
     if not folds:
         warn("No sample can be held out with both classes still in training; the control cannot conclude anything.")
-    found = control(rep.split(rows), y[rows].astype(np.int64), treated[rows], groups[rows], folds)
-    values = found.to_dict()
-    adata.uns[STATE_CONTROL] = {
+    found = control(features, labels, treated[rows], samples, folds)
+    data, adata = target.open()
+    adata.uns[key] = {
         "verdict": str(found.verdict),
         "reason": str(found.reason),
         "table": found.table(),
         "label_treatment_correlation": float(found.label_treatment_correlation),
-        "n_cells": values["n_cells"],
-        "n_unknown": values["n_unknown"],
+        "n_cells": found.n_cells,
+        "n_unknown": found.n_unknown,
         "params": {
             "treatment_key": treatment_key,
             "untreated": np.array(names, dtype=str),
             "label_key": label_key,
             "group_key": group_key,
-            "use_rep": rep.description["use_rep"],
-            "rng": int(rng),
+            "use_rep": features.description["use_rep"],
+            "rng": seed,
         },
     }
-    logger.info("added\n    %r, verdict %r (adata.uns)", STATE_CONTROL, str(found.verdict))
-    return target if copy else None
+    logger.info("added\n    %r, verdict %r (adata.uns)", key, str(found.verdict))
+    return data if copy else None
+
+
+def _treated(column: pd.Series, untreated: str | Sequence[str], treatment_key: str) -> tuple[np.ndarray, list[str]]:
+    """1 for treated cells, 0 for untreated ones, NaN where unknown; and the values that mean untreated.
+
+    Raises
+    ------
+    ValueError
+        No cell is untreated.
+    """
+    names = [untreated] if isinstance(untreated, str) else [str(name) for name in untreated]
+    text = column.astype(str).to_numpy()
+    if not np.isin(text, names).any():
+        msg = f"`untreated` = {names} is no value of column {treatment_key!r}, which holds {sorted(set(text))[:8]}."
+        raise ValueError(msg)
+    return np.where(column.isna().to_numpy(), np.nan, (~np.isin(text, names)).astype(float)), names

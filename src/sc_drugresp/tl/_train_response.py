@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.docs import doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
+from .._core.checks import check_choice, check_share
+from .._core.docs import (
+    doc_data,
+    doc_group_key,
+    doc_key_added,
+    doc_label_key,
+    doc_layer,
+    doc_modality,
+    doc_params,
+    doc_rng,
+)
 from .._core.keys import TRAIN_RESPONSE
-from .._core.log import logger, warn
-from .._data.modalities import as_adata
+from .._core.rng import Rng, seed_of
+from .._data.modalities import Target, as_adata, observations
 from .._data.obs import read_groups, read_labels, require_both_classes
-from .._response.features import Representation, representation
+from .._response.heads import HeadKind
+from .._response.recipe import Mode, Recipe
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -20,12 +31,18 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from .._response.model import ResponseModel
-
-Mode = Literal["frozen", "lora", "full"]
-HeadName = Literal["logistic", "mlp"]
+    from .._response.tune.options import FineTuning
 
 
-@doc_params(data=doc_data, label_key=doc_label_key, group_key=doc_group_key, layer=doc_layer, modality=doc_modality)
+@doc_params(
+    data=doc_data,
+    label_key=doc_label_key,
+    group_key=doc_group_key,
+    layer=doc_layer,
+    modality=doc_modality,
+    key_added=doc_key_added,
+    rng=doc_rng,
+)
 def train_response(
     data: AnnData | MuData,
     *,
@@ -34,13 +51,15 @@ def train_response(
     label_key: str = "response",
     group_key: str | None = None,
     mode: Mode = "frozen",
-    head: HeadName = "logistic",
+    head: HeadKind = "logistic",
+    error_level: float = 0.1,
     checkpoint: str | PathLike[str] | None = None,
-    layer: str | None = None,
+    tuning: FineTuning | None = None,
     start: ResponseModel | None = None,
-    alpha: float = 0.1,
+    layer: str | None = None,
+    key_added: str | None = None,
     modality: str = "rna",
-    rng: int = 0,
+    rng: Rng = 0,
     **options: Any,
 ) -> ResponseModel:
     """Learn drug response from labeled cells.
@@ -63,26 +82,27 @@ def train_response(
         `'frozen'` trains a head on the embedding; `'lora'` and `'full'` also tune the encoder.
     head
         `'logistic'` (L2, standardized embedding) or `'mlp'` (scDrugMap's).
+    error_level
+        Error level of the conformal calls: at most this share of a class should get a wrong call.
     checkpoint
         Folder with the files of a foundation model.
-    {layer}
+    tuning
+        Settings of `'lora'` and `'full'`, see :class:`~sc_drugresp.tl.FineTuning`.
     start
         A model trained elsewhere to continue from (few-shot transfer): its tuned weights, its adapter (with the rank it
         has) and its head are the beginning. Only for `'lora'` and `'full'`.
-    alpha
-        Error level of the calls: at most this share of samples of a class should get a wrong call.
+    {layer}
+    {key_added}
     {modality}
-    rng
-        Seed.
+    {rng}
     options
-        For `'frozen'`: options of the model. For `'lora'` and `'full'`: see
-        :class:`~sc_drugresp.tl.FineTuning`; what is left are options of the model.
+        Options of the model named with `model`, as in :func:`~sc_drugresp.tl.embed`.
 
     Returns
     -------
     A :class:`~sc_drugresp.models.ResponseModel`. Its score is P(sensitive). Sets the following field:
 
-    `.uns['train_response']` : :class:`dict`
+    `.uns['train_response' | key_added]` : :class:`dict`
         Parameters, held-out metrics and, for tuned encoders, the history of epochs.
 
     Raises
@@ -93,7 +113,7 @@ def train_response(
     KeyError
         A column or embedding does not exist.
     TypeError
-        There is no such option.
+        There is no such option, or options are given without a model that takes them.
     FileNotFoundError
         The files of the foundation model are not there.
     RuntimeError
@@ -107,109 +127,68 @@ def train_response(
     >>> model.info["n_groups"]
     8
     """
-    for name, value, allowed in (("mode", mode, get_args(Mode)), ("head", head, get_args(HeadName))):
-        if value not in allowed:
-            msg = f"`{name}` must be one of {allowed}, found {value!r}."
-            raise ValueError(msg)
-    if mode != "frozen" and use_rep is not None:
-        msg = f"mode={mode!r} tunes a model on counts: give `model`, not `use_rep` (found {use_rep!r})."
-        raise ValueError(msg)
+    check_choice("mode", mode, Mode)
+    check_choice("head", head, HeadKind)
+    check_share("error_level", error_level, below=0.5)
+    recipe = _recipe(use_rep, model, mode, checkpoint, tuning, options)
     if start is not None and mode == "frozen":
         msg = "`start` continues a tuned model; use mode='lora' or 'full', or train on both data sets together."
         raise ValueError(msg)
-    if not 0 < alpha < 0.5:
-        msg = f"`alpha` must lie between 0 and 0.5, found {alpha!r}."
-        raise ValueError(msg)
-    adata = as_adata(data, modality=modality)
-    y = read_labels(adata.obs, label_key)
+    seed, key = seed_of(rng), key_added or TRAIN_RESPONSE
+    target = Target(data, modality, copy=False)
+    adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
+    y = read_labels(obs, label_key)
     require_both_classes(y, label_key)
-    group_key, groups = read_groups(adata.obs, group_key)
+    group_key, groups = read_groups(obs, group_key)
     rows = np.flatnonzero(y >= 0)
-    if mode != "frozen":
-        from .._response.tune.response import finetune_response
+    labels, names = y[rows].astype(np.int64), groups[rows]
+    common: dict[str, Any] = {
+        "head": head,
+        "error_level": error_level,
+        "rng": seed,
+        "keys": {"label_key": label_key, "group_key": group_key},
+    }
+    if recipe is not None and recipe.tuned:
+        from .._response.tune.train import train_tuned
 
-        tuned = finetune_response(
-            adata,
-            model,
-            y,
-            groups,
-            mode=mode,
-            head=head,
-            checkpoint=checkpoint,
-            layer=layer,
-            alpha=alpha,
-            rng=rng,
-            keys={"label_key": label_key, "group_key": group_key},
-            start=start,
-            options=options,
-        )
-        record(adata, tuned)
-        return tuned
-    codes = np.unique(groups, return_inverse=True)[1]
-    rep = representation(
-        adata, use_rep=use_rep, model=model, checkpoint=checkpoint, layer=layer, groups=codes, rng=rng, options=options
-    )
-    trained, _ = fit_frozen(
-        rep,
-        y[rows].astype(np.int64),
-        groups[rows],
-        rows,
-        head=head,
-        alpha=alpha,
-        rng=rng,
-        keys={"label_key": label_key, "group_key": group_key},
-    )
-    record(adata, trained)
+        trained = train_tuned(recipe, adata, rows, labels, names, layer=layer, start=start, **common)
+    else:
+        from .._response.features import Matrices, choose_features
+        from .._response.train import train_frozen
+
+        matrices = Matrices(adata, rows, layer)
+        sets = np.unique(groups, return_inverse=True)[1]
+        features = choose_features(adata, matrices, use_rep=use_rep, recipe=recipe, sets=sets, rng=seed)
+        depth = matrices.depth()
+        trained, _ = train_frozen(features, labels, names, depth=None if depth is None else depth[rows], **common)
+    from .._response.train import record
+
+    record(target.open()[1], trained, key)
     return trained
 
 
-def fit_frozen(
-    rep: Representation,
-    y: np.ndarray,
-    groups: np.ndarray,
-    rows: np.ndarray,
-    *,
-    head: HeadName,
-    alpha: float,
-    rng: int,
-    keys: dict[str, str],
-) -> tuple[ResponseModel, np.ndarray]:
-    """Cross-fit, fit, calibrate; `rows` are the labeled cells. Also returns their held-out logits."""
-    from .._response.crossfit import cross_fit
-    from .._response.fit import fit_head
-    from .._response.model import ResponseModel
-    from .._response.trust import describe_training, fit_states, strict_folds
+def _recipe(
+    use_rep: str | None, model: str | None, mode: Mode, checkpoint: Any, tuning: Any, options: dict[str, Any]
+) -> Recipe | None:
+    """The model that was asked for; `None` for a slot or the latest embedding.
 
-    embed = rep.split(rows)
-    logits = cross_fit(head, embed, y, groups, strict_folds(y, groups, rng=rng), rng=rng)
-    values = rep.all(rows)[rows]
-    fitted = fit_head(head, values, y, groups, rng=rng)
-    refit = embed if rep.values is None else None
-    states = fit_states(logits, y, groups, values, alpha=alpha, rng=rng, embed=refit, depth=rep.depth(rows))
-    info = describe_training(logits, y, groups, values) | keys | {"mode": "frozen", "alpha": alpha, "rng": rng}
-    if not info["n_held_out_groups"]:
-        warn(
-            "No sample could be left out with both classes still in training, so there is no held-out score and "
-            "probabilities are not calibrated. More samples of each class are needed."
-        )
-    embedder = rep.embedder if rep.description["kind"] == "baseline" else None
-    return ResponseModel(fitted, rep.description, info, states, embedder), logits
-
-
-def record(adata: AnnData, model: ResponseModel) -> None:
-    """Note parameters, metrics and history in `.uns`."""
-    import pandas as pd
-
-    adata.uns[TRAIN_RESPONSE] = {
-        "params": {name: model.info[name] for name in ("label_key", "group_key", "mode", "alpha", "rng")}
-        | {"head": model.head.kind, "use_rep": model.representation["use_rep"]},
-        "metrics": {name: value for name, value in model.info["metrics"].items() if value is not None},
-        "n_cells": model.info["n_cells"],
-        "n_groups": model.info["n_groups"],
-        "score": "P(sensitive)",
-    }
-    if model.info.get("comparison"):
-        adata.uns[TRAIN_RESPONSE]["comparison"] = pd.DataFrame(model.info["comparison"])
-    if model.history:
-        adata.uns[TRAIN_RESPONSE]["history"] = pd.DataFrame(model.history)
-    logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", TRAIN_RESPONSE)
+    Raises
+    ------
+    ValueError
+        Both a slot and a model are named, or tuning is asked for without a model.
+    TypeError
+        Options are given for a slot.
+    """
+    if mode != "frozen" and use_rep is not None:
+        msg = f"mode={mode!r} tunes a model on counts: give `model`, not `use_rep` (found {use_rep!r})."
+        raise ValueError(msg)
+    if use_rep is not None and model is not None:
+        msg = f"Give either `use_rep` or `model`, not both (found {use_rep!r} and {model!r})."
+        raise ValueError(msg)
+    given = [*options, *(name for name, value in (("checkpoint", checkpoint), ("tuning", tuning)) if value is not None)]
+    if use_rep is not None and given:
+        msg = f"{given[0]!r} is an option of a model, but `use_rep` takes the embedding {use_rep!r} as it is."
+        raise TypeError(msg)
+    if model is None and mode == "frozen" and not given:
+        return None
+    return Recipe(model or "pca", mode, checkpoint, tuning, options)

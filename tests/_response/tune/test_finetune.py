@@ -111,7 +111,7 @@ def digest(encoder: CellEncoder) -> dict[str, str]:
 
 
 def saved(tuned: Tuned, case: Case) -> ResponseModel:
-    return ResponseModel(tuned.head, {}, {"dim": 0}, adapter=tuned.adapter, weights=tuned.weights)
+    return ResponseModel(tuned.head, {}, {"dim": 0}, trust=None, adapter=tuned.adapter, weights=tuned.weights)
 
 
 def close(actual: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import roc_auc_score
 
 import sc_drugresp as sdr
-from sc_drugresp._evaluate.run import FixedFeatures, cross_validate
-from sc_drugresp._response.tune.folds import TunedFeatures
+from sc_drugresp._response.crossfit import cross_validate
+from sc_drugresp._response.features import FixedFeatures
+from sc_drugresp._response.tune.features import TunedFeatures
 from sc_drugresp._response.tune.options import FineTuning
 from sc_drugresp._stats.folds import Fold
 from sc_drugresp.models.scgpt import ScGPT, ScGPTConfig, make_vocab
@@ -68,17 +70,9 @@ def aurocs(*, noise: bool) -> np.ndarray:
             genes = list(adata.var_names)
             tokens = encoder(genes, seed).tokenize(adata)
             frozen = FixedFeatures("frozen", encoder(genes, seed).embed_tokens(tokens))
-            tuned = TunedFeatures(
-                "tuned",
-                lambda genes=genes, seed=seed: encoder(genes, seed),
-                tokens,
-                y,
-                groups,
-                mode="lora",
-                kind="logistic",
-                options=OPTIONS,
-                seed=0,
-            )
+            load = partial(encoder, genes, seed)
+            recipe = SimpleNamespace(name="tuned", mode="lora", settings=OPTIONS, load=load)
+            tuned = TunedFeatures(recipe, tokens, y, groups, kind="logistic", seed=0)
             folds = halves(y, groups, seed)
             probs = [
                 cross_validate(features, y, groups, folds, head=head).prob

@@ -11,12 +11,11 @@ from .finetune import embed_by_sample, finetune
 from .held_out import check_enough_samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from ..._data import Tokens
-    from ...models._encoder import CellEncoder
     from ..fit import HeadKind
-    from .options import FineTuning, Mode
+    from ..recipe import Recipe
 
 
 class TunedFeatures:
@@ -24,31 +23,19 @@ class TunedFeatures:
 
     Parameters
     ----------
-    name
-        Name of the row in the table.
-    make
-        Loads the encoder as published.
+    recipe
+        The encoder and how it is tuned.
     tokens, y, groups
         Tokens, label (1 sensitive, 0 resistant) and sample of each labeled cell, in the order of the folds' rows.
-    mode, kind, options, seed
-        As in :func:`~sc_drugresp._response.tune.finetune.finetune`; `kind` is its head.
+    kind, seed
+        Head and seed, as in :func:`~sc_drugresp._response.tune.finetune.finetune`.
     """
 
     def __init__(
-        self,
-        name: str,
-        make: Callable[[], CellEncoder],
-        tokens: Tokens,
-        y: np.ndarray,
-        groups: np.ndarray,
-        *,
-        mode: Mode,
-        kind: HeadKind,
-        options: FineTuning,
-        seed: int,
+        self, recipe: Recipe, tokens: Tokens, y: np.ndarray, groups: np.ndarray, *, kind: HeadKind, seed: int
     ) -> None:
-        self.name, self.make, self.tokens, self.y, self.groups = name, make, tokens, y, groups
-        self.mode, self.kind, self.options, self.seed = mode, kind, options, seed
+        self.recipe, self.tokens, self.y, self.groups = recipe, tokens, y, groups
+        self.kind, self.seed, self.name = kind, seed, recipe.name
 
     def check(self, folds: Iterable[Any]) -> None:
         """Refuse folds that cannot be tuned on before the first one is.
@@ -62,19 +49,20 @@ class TunedFeatures:
             y = self.y[fold.train]
             if len(np.unique(y)) == 2:  # otherwise the evaluation gives 0.5 without asking for features
                 where = f" to learn from in fold {fold.name!r}"
-                check_enough_samples(y, self.groups[fold.train], force=self.options.force, where=where)
+                force = self.recipe.settings.force
+                check_enough_samples(y, self.groups[fold.train], force=force, where=where)
 
     def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Tune on the training cells; logits of the test cells, and zeros for the training cells, which nobody reads."""
-        encoder = self.make()
+        encoder = self.recipe.load()
         tuned = finetune(
             encoder,
             self.tokens.take(train),
             self.y[train],
             self.groups[train],
-            mode=self.mode,
+            mode=self.recipe.mode,
             head=self.kind,
-            options=self.options,
+            options=self.recipe.settings,
             seed=self.seed,
         )
         logits = tuned.head.logit(embed_by_sample(encoder, self.tokens.take(test), self.groups[test]))

@@ -1,0 +1,189 @@
+"""The rows of a comparison: features of each, and what is to be said against them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._core.log import logger, warn
+from .._data.obs import read_column
+from .._embed.coverage import check_coverage
+from .._embed.slots import embedding_info, embeddings
+from .._response.features import FixedFeatures, model_features, slot_features
+from .._response.recipe import Recipe
+from .._stats.folds import LeakError
+from .leakage import fitted_elsewhere, label_derived, sets_cross_folds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+
+    from .._response.features import Features, Matrices
+    from .._stats.folds import Fold
+    from .cohort import Cohort
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the comparison.
+
+    Parameters
+    ----------
+    features
+        What its head learns from.
+    caution
+        What is to be said against its score, in words; empty if nothing is.
+    """
+
+    features: Features
+    caution: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the row."""
+        return self.features.name
+
+
+def make_candidates(
+    adata: AnnData,
+    obs: pd.DataFrame,
+    cohort: Cohort,
+    matrices: Matrices,
+    *,
+    use_rep: Sequence[str],
+    recipes: Sequence[Recipe],
+    obs_features: Sequence[str],
+    label_key: str,
+    head: Any,
+    allow_leaks: bool,
+    rng: int,
+) -> tuple[list[Candidate], list[str]]:
+    """Features of every row, and in words which rows were left out because they leak.
+
+    Without anything named, these are the embeddings that `tl.embed` wrote, else PCA.
+
+    Raises
+    ------
+    ValueError
+        A row is named twice.
+    LeakError
+        Nothing is left: what was named is known to have seen the test cells or the labels.
+    """
+    if not use_rep and not recipes and not obs_features:
+        use_rep = [str(note["obsm"]) for note in embeddings(adata)]
+        recipes = [] if use_rep else [Recipe("pca")]
+        logger.info("evaluating %s", use_rep or "pca")
+    names = [*use_rep, *(recipe.name for recipe in recipes)]
+    double = sorted({name for name in names if names.count(name) > 1})
+    if double:
+        msg = f"Each embedding can be evaluated once, found {double} more than once."
+        raise ValueError(msg)
+    out: list[Candidate] = []
+    left_out: list[str] = []
+    for key in use_rep:
+        try:
+            out.append(_slot(adata, obs, cohort, matrices, key, allow_leaks=allow_leaks, rng=rng))
+        except LeakError as error:
+            if len(names) + bool(obs_features) == 1:
+                raise
+            left_out.append(str(error))
+            warn(f"{key!r} is left out of the comparison: {error}")
+    sets = np.zeros(adata.n_obs, dtype=np.int64)
+    # Unlabeled cells form a set of their own: what they are is not known.
+    sets[cohort.rows] = 1 + np.unique(cohort.units, return_inverse=True)[1]
+    for recipe in recipes:
+        if recipe.tuned:
+            out.append(Candidate(_tuned(adata, cohort, matrices, recipe, head=head, rng=rng)))
+            recipe = Recipe(recipe.model, checkpoint=recipe.checkpoint, options=recipe.options)
+            if recipe.name in names:
+                continue
+        out.append(Candidate(model_features(recipe, matrices, sets=sets, rng=rng)))
+    if obs_features:
+        out.append(_columns(obs, cohort, obs_features, label_key=label_key, allow_leaks=allow_leaks))
+    return out, left_out
+
+
+def _slot(
+    adata: AnnData, obs: pd.DataFrame, cohort: Cohort, matrices: Matrices, key: str, *, allow_leaks: bool, rng: int
+) -> Candidate:
+    """What `tl.embed` fitted to all cells has seen the test cells; its recipe is fitted again inside every fold."""
+    features, info = slot_features(adata, key, matrices, rng=rng), embedding_info(adata, key)
+    if not info:
+        return Candidate(features, fitted_elsewhere(key))
+    if not info.get("set_based"):
+        return Candidate(features)
+    column = str(info["params"].get("group_key", ""))
+    sets = obs[column].astype(str).to_numpy()[cohort.rows] if column else np.zeros(len(cohort.y), dtype=int)
+    crossing = sets_cross_folds(sets, cohort.folds)
+    if crossing and not allow_leaks:
+        msg = (
+            f"{key!r} was embedded by a set-based model over sets that stand in training and test (folds "
+            f"{crossing[:3]}), so that training cells have seen test cells. Embed again with "
+            f"tl.embed(..., group_key={cohort.keys.get(cohort.plan.level, 'sample')!r}), or pass allow_leaks=True."
+        )
+        raise LeakError(msg)
+    return Candidate(features, "set-based: training cells were embedded together with test cells" if crossing else "")
+
+
+def _tuned(adata: AnnData, cohort: Cohort, matrices: Matrices, recipe: Recipe, *, head: Any, rng: int) -> Features:
+    """An encoder to be tuned in every fold; samples are the units of the design."""
+    from .._response.tune.features import TunedFeatures
+
+    encoder = recipe.load()
+    source = encoder.read(adata, matrices.layer)
+    check_coverage(source, encoder)
+    tokens = encoder.tokenize(source, rows=cohort.rows, rng=rng)
+    return TunedFeatures(recipe, tokens, cohort.y, np.asarray(cohort.units), kind=head, seed=rng)
+
+
+def _columns(
+    obs: pd.DataFrame, cohort: Cohort, names: Sequence[str], *, label_key: str, allow_leaks: bool
+) -> Candidate:
+    """Columns of `.obs` as a row of their own, unless they give the label away."""
+    parts, found = [], []
+    for name in names:
+        column = _plain(read_column(obs, name, "obs_features").iloc[cohort.rows])
+        reason = "it is the label" if name == label_key else label_derived(column, cohort.y)
+        if reason:
+            found.append(f"{name!r}: {reason}")
+        parts.append(_as_numbers(column))
+    if found and not allow_leaks:
+        msg = (
+            f"These columns of `.obs` give the label away: {'; '.join(found)}. Leave them out of `obs_features`, or pass "
+            "allow_leaks=True to see what they score."
+        )
+        raise LeakError(msg)
+    caution = f"gives the label away ({'; '.join(found)})" if found else ""
+    return Candidate(FixedFeatures("obs_features", np.concatenate(parts, axis=1)), caution)
+
+
+def _plain(column: pd.Series) -> np.ndarray:
+    """Numbers as they are, anything else as text; missing names are `''`."""
+    if column.dtype.kind in "fiub":
+        return column.to_numpy(dtype=float)
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=str)
+
+
+def _as_numbers(values: np.ndarray) -> np.ndarray:
+    """Numbers as they are (missing: the mean), names as one column each."""
+    if values.dtype.kind == "f":
+        known = np.isfinite(values)
+        return np.where(known, values, values[known].mean() if known.any() else 0.0)[:, None]
+    return (values[:, None] == np.unique(values)[None, :]).astype(float)
+
+
+def check_folds(candidates: Iterable[Candidate], folds: Sequence[Fold]) -> None:
+    """Refuse folds that an encoder cannot be tuned on, before the first one is.
+
+    Raises
+    ------
+    ValueError
+        A fold has a single sample of a class to learn from.
+    """
+    for row in candidates:
+        if hasattr(row.features, "check"):
+            row.features.check(folds)

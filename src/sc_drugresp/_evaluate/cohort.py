@@ -1,0 +1,169 @@
+"""The labeled cells of a study: what is known about each, and how they will be split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._core.keys import ROLE_CANDIDATES
+from .._core.log import logger
+from .._data.obs import read_column, read_groups
+from .._stats.folds import Fold, LeakError, find_leaks, given_folds, leave_group_out
+from .design import CELLS, Plan, choose_split, nested
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The labeled cells: what is known about each, and how they will be split.
+
+    Parameters
+    ----------
+    rows
+        Rows of the labeled cells.
+    y
+        Their labels, 1 sensitive and 0 resistant.
+    columns
+        Role to values, for labeled cells.
+    keys
+        Role to name of the `.obs` column.
+    plan
+        Strictest valid split, with the verdict.
+    folds
+        Its folds; empty where no strict score is possible.
+    remake
+        Makes the folds that other labels would have had.
+    leaks
+        What a split of the user's lets through, in words.
+    """
+
+    rows: np.ndarray
+    y: np.ndarray
+    columns: dict[str, np.ndarray]
+    keys: dict[str, str]
+    plan: Plan
+    folds: list[Fold]
+    remake: Callable[[np.ndarray], list[Fold]]
+    leaks: list[str] = field(default_factory=list)
+
+    @property
+    def datasets(self) -> np.ndarray:
+        """Data set of each labeled cell."""
+        return self.columns.get("dataset", np.full(len(self.y), "all"))
+
+    @property
+    def units(self) -> np.ndarray:
+        """Independent unit of each labeled cell."""
+        return self.plan.units
+
+    @property
+    def unit_key(self) -> str:
+        """Column of `.obs` that names the units; empty where nothing does."""
+        for role in ("patient", "sample", "batch", *self.columns):
+            if role in self.columns and np.array_equal(self.columns[role], self.units):
+                return self.keys[role]
+        return ""
+
+
+def role_columns(
+    obs: pd.DataFrame, group_key: str | None, dataset_key: str | None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Columns of the design table by role, among labeled cells; what is missing for some of them is left out."""
+    columns: dict[str, np.ndarray] = {}
+    keys: dict[str, str] = {}
+    for role, candidates in ROLE_CANDIDATES.items():
+        usable = [key for key in candidates if key in obs and not obs[key].isna().any()]
+        varying = [key for key in usable if obs[key].nunique() > 1]
+        if usable:
+            keys[role] = (varying or usable)[0]
+    if dataset_key is not None:
+        if read_column(obs, dataset_key, "dataset_key").isna().any():
+            msg = f"Column {dataset_key!r} (`dataset_key`) is missing for some labeled cells."
+            raise ValueError(msg)
+        keys["dataset"] = dataset_key
+    if group_key is not None:
+        role = next((r for r, names in ROLE_CANDIDATES.items() if group_key in names and r != "dataset"), "sample")
+        keys[role if role in ("patient", "sample", "batch") else "sample"] = group_key
+    for role, key in keys.items():
+        columns[role] = obs[key].astype(str).to_numpy(dtype=str)
+    group = next((role for role, key in keys.items() if key == group_key), None)
+    if group not in (None, "patient") and "patient" in columns and not nested(columns[group], columns["patient"]):
+        del columns["patient"], keys["patient"]  # it cuts through the user's groups and does not hold them together
+    return columns, keys
+
+
+def read_cohort(
+    obs: pd.DataFrame,
+    y: np.ndarray,
+    *,
+    group_key: str | None,
+    dataset_key: str | None,
+    split: str,
+    allow_leaks: bool,
+    pairs: bool,
+    rng: int,
+) -> Cohort:
+    """Choose or check the split.
+
+    Raises
+    ------
+    ValueError
+        The split that was asked for is not possible.
+    LeakError
+        It lets training see samples or patients of the test cells.
+    """
+    rows = np.flatnonzero(y >= 0)
+    labels, labeled = y[rows].astype(np.int64), obs.iloc[rows]
+    if group_key is not None:
+        group_key, _ = read_groups(labeled, group_key)
+    columns, keys = role_columns(labeled, group_key, dataset_key)
+    leaks: list[str] = []
+    remake: Callable[[np.ndarray], list[Fold]]
+    if split == "group":
+        group_key, groups = read_groups(labeled, group_key)
+        role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
+        given = {r: v for r, v in columns.items() if r in ("timepoint", "drug")} | {role: groups}
+        plan = choose_split(labels, given, levels=(role,), names=keys | {role: group_key})
+        remake = partial(leave_group_out, groups=groups, pairs=pairs, rng=rng)
+        folds = remake(labels) if plan.strict else []
+        leaks = _leaks(folds, columns, keys, allow_leaks=allow_leaks)
+    else:
+        plan = choose_split(labels, columns, names=keys)
+        if split == "auto":
+            remake = partial(leave_group_out, groups=plan.groups, pairs=pairs, rng=rng)
+            folds = remake(labels) if plan.strict else []
+        else:
+            column = read_column(labeled, split, "split")
+            given_names = np.where(column.isna(), "", column.astype(str)).astype(str)
+            folds = given_folds(given_names)
+
+            def remake(labels: np.ndarray) -> list[Fold]:
+                return given_folds(given_names)
+
+            leaks = _leaks(folds, columns, keys, allow_leaks=allow_leaks)
+    if plan.level == CELLS and plan.units[0] == "all cells" and keys:
+        finest = [columns[role] for role in ("sample", "patient", "batch") if role in columns]
+        if finest:
+            plan = Plan(plan.level, plan.groups, finest[0], plan.verdict, plan.cautions)
+    if plan.strict and split == "auto":
+        logger.info("holding out every %s (.obs[%r])", plan.level, keys.get(plan.level, plan.level))
+    return Cohort(rows, labels, columns, keys, plan, folds, remake, leaks)
+
+
+def _leaks(folds: list[Fold], columns: dict[str, np.ndarray], keys: dict[str, str], *, allow_leaks: bool) -> list[str]:
+    checked = {keys[role]: columns[role] for role in ("patient", "sample") if role in columns}
+    found = [str(leak) for leak in find_leaks(folds, checked)]
+    if found and not allow_leaks:
+        msg = (
+            f"The given split leaks: {'; '.join(found[:3])}{' ...' if len(found) > 3 else ''}. Put everything of one patient "
+            "or sample into one fold, use split='auto', or pass allow_leaks=True to score it anyway (it is recorded)."
+        )
+        raise LeakError(msg)
+    return found

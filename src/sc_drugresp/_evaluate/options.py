@@ -1,0 +1,78 @@
+"""The numbers and switches of an evaluation that are rarely changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from .._core.calls import dataclass_text
+from .._core.checks import check_choice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HoldOut = Literal["pairs", "one"]
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How :func:`~sc_drugresp.tl.evaluate` holds out, repeats and reports. The defaults suit most studies.
+
+    Parameters
+    ----------
+    hold_out
+        `'pairs'` holds out a sensitive and a resistant sample at a time, so that every training set has the same balance;
+        `'one'` holds out one at a time (the usual leave-one-out), which pulls scores without signal below 0.5. Beyond 20
+        samples, both are ten class-stratified folds.
+    baselines
+        Add the naive baselines.
+    obs_features
+        Columns of `.obs` to evaluate as a row of their own, for example clinical covariates.
+    few_shot
+        Numbers of labeled samples of the target, for `protocol='cross_dataset'`.
+    n_boot
+        Bootstrap draws over samples; 0 leaves out all intervals but those of AUROC.
+    n_permutations
+        Arrangements of the sample labels for the p-values of AUROC; all of them are tried where they are at most 10,000.
+        Scores are held fixed, which is slightly liberal for cross-validated scores. A random split of cells gets no such
+        p-value, since it rewards recognizing samples.
+    n_refits
+        Take the p-values from so many refits of each model to labels dealt out to the samples at random instead: exact,
+        and slow. 99 or more are needed for a p-value of 0.01.
+    allow_leaks
+        Score splits and features that are known to leak; what leaks is recorded.
+
+    Raises
+    ------
+    ValueError
+        A number is negative, or `hold_out` is unknown.
+
+    Examples
+    --------
+    >>> import sc_drugresp as sdr
+    >>> sdr.tl.EvaluationOptions(n_boot=200)
+    sdr.tl.EvaluationOptions(n_boot=200)
+    """
+
+    hold_out: HoldOut = "pairs"
+    baselines: bool = True
+    obs_features: Sequence[str] = ()
+    few_shot: Sequence[int] = (1, 3, 5, 10)
+    n_boot: int = 1000
+    n_permutations: int = 1000
+    n_refits: int = 0
+    allow_leaks: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("hold_out", self.hold_out, HoldOut)
+        for name in ("n_boot", "n_permutations", "n_refits"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                msg = f"`{name}` must be a number of draws, not negative, found {value!r}."
+                raise ValueError(msg)
+        if any(isinstance(k, bool) or not isinstance(k, int) or k < 0 for k in self.few_shot):
+            msg = f"`few_shot` must hold numbers of samples, not negative, found {self.few_shot!r}."
+            raise ValueError(msg)
+
+    def __repr__(self) -> str:
+        return dataclass_text("sdr.tl.EvaluationOptions", self)

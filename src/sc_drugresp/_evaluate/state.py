@@ -1,0 +1,220 @@
+"""State or sensitivity? Erase the treatment from the features and see what is left of the score.
+
+Many data sets compare cells before and after treatment: a score may then read what the drug did to a cell, not whether
+the cell would have responded. The direction of the treatment is estimated in the training samples of each fold and erased
+in closed form (LEACE: Belrose et al. 2023, arXiv:2306.03819).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from .._response.crossfit import cross_validate
+from .._response.fit import fit_head
+from .._stats.erasure import fit_eraser
+from .._stats.groups import equal_weights, samples_per_class
+from .._stats.intervals import GroupSums, Interval, clustered_auroc
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from .._response.features import Features
+    from .._stats.folds import Fold
+
+StateVerdict = Literal["state", "mixed", "pre-treatment signal", "unknown"]
+KEPT, LOST = 0.75, 0.25
+"""Shares of the AUROC above one half that count as kept and as lost."""
+LEVEL = 0.95
+# Penalized well: embeddings have more dimensions than there are samples.
+_fit = partial(fit_head, "logistic", C=0.01)
+
+
+@dataclass(frozen=True)
+class StateControl:
+    """What is left of a score when the treatment cannot be read from it.
+
+    Parameters
+    ----------
+    verdict, reason
+        The conclusion, and why.
+    auroc
+        Of held-out cells, as is.
+    erased
+        With the treatment erased.
+    pretreatment
+        Trained and tested on pre-treatment cells alone.
+    treated
+        Of the question "was the cell treated?", answered by the response score.
+    treated_erased
+        The same after erasure: close to 0.5 if the erasure holds in held-out samples.
+    label_treatment_correlation
+        Between label and treatment over cells.
+    n_cells, n_unknown
+        Cells whose treatment is known, and unknown.
+    """
+
+    verdict: StateVerdict
+    reason: str
+    auroc: Interval
+    erased: Interval
+    pretreatment: Interval
+    treated: Interval
+    treated_erased: Interval
+    label_treatment_correlation: float
+    n_cells: int
+    n_unknown: int
+
+    def table(self) -> pd.DataFrame:
+        """The five AUROCs with limits and numbers of samples, ready to be plotted."""
+        import pandas as pd
+
+        names = ("auroc", "erased", "pretreatment", "treated", "treated_erased")
+        found = {name: getattr(self, name) for name in names}
+        rows = {k: {"value": v.value, "low": v.low, "high": v.high, "n_samples": v.n_groups} for k, v in found.items()}
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+
+@dataclass(frozen=True)
+class ErasedFeatures:
+    """Features without what tells the concept in the training cells."""
+
+    features: Features
+    concept: np.ndarray
+    groups: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Name of the row."""
+        return f"{self.features.name}, erased"
+
+    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features of both parts, transformed by a map fitted to the first."""
+        x_train, x_test = self.features.split(train, test)
+        codes = np.unique(self.groups[train], return_inverse=True)[1]
+        eraser = fit_eraser(x_train, self.concept[train], equal_weights(codes))
+        return eraser.transform(x_train), eraser.transform(x_test)
+
+
+def state_control(
+    features: Features, y: np.ndarray, treated: np.ndarray, groups: np.ndarray, folds: Sequence[Fold]
+) -> StateControl:
+    """Tell recognition of the treated state from prediction of sensitivity.
+
+    Parameters
+    ----------
+    features
+        What the head learns from.
+    y
+        1 sensitive, 0 resistant, shape `(n,)`.
+    treated
+        Whether the cell was exposed to the drug before it was measured: 1, 0, or NaN where unknown.
+    groups
+        Sample of each cell.
+    folds
+        Folds that keep samples whole.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or a fold has a sample on both sides.
+    """
+    exposure = np.asarray(treated, dtype=np.float64)
+    codes = np.unique(groups, return_inverse=True)[1]
+    if exposure.shape != y.shape or not np.isin(exposure[~np.isnan(exposure)], (0, 1)).all():
+        msg = f"`treated` must be 1, 0 or NaN for each of {len(y)} cells, found shape {exposure.shape}."
+        raise ValueError(msg)
+    for fold in folds:
+        if shared := np.intersect1d(codes[fold.train], codes[fold.test]).size:
+            msg = f"{shared} samples are on both sides of a fold; the control needs folds that keep samples whole."
+            raise ValueError(msg)
+    known = ~np.isnan(exposure)
+
+    def scores(which: Features, use: np.ndarray) -> np.ndarray:
+        """Out-of-fold logits of the cells in `use`."""
+        parts = [replace(f, train=f.train[use[f.train]], test=f.test[use[f.test]]) for f in folds]
+        usable = [part for part in parts if len(part.test) and len(np.unique(y[part.train])) == 2]
+        return cross_validate(which, y, codes, usable, head=_fit).logit
+
+    whole = scores(features, known)
+    erased = scores(ErasedFeatures(features, exposure, codes), known)
+    early = known & (exposure == 0)
+    before = np.full(len(y), np.nan)
+    if min(samples_per_class(y[early], codes[early])) >= 2:
+        before = scores(features, early)
+    correlation = _correlation(y[known], exposure[known])
+    intervals = {
+        "auroc": _auroc(y, whole, codes),
+        "erased": _auroc(y, erased, codes),
+        "pretreatment": _auroc(y, before, codes),
+        "treated": _auroc(exposure, whole, codes),
+        "treated_erased": _auroc(exposure, erased, codes),
+    }
+    verdict, reason = _judge(intervals, exposure[known], y[known], correlation)
+    counts = {"n_cells": int(known.sum()), "n_unknown": int((~known).sum())}
+    return StateControl(verdict, reason, **intervals, label_treatment_correlation=correlation, **counts)
+
+
+def _auroc(y: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> Interval:
+    rows = np.isfinite(scores) & np.isfinite(y)
+    if len(np.unique(y[rows])) < 2:
+        return Interval(np.nan, np.nan, np.nan, len(np.unique(codes[rows])))
+    ranks = rankdata(scores[rows]) / (rows.sum() + 1)
+    return clustered_auroc(GroupSums(y[rows].astype(np.int64), ranks, codes[rows])).interval(LEVEL)
+
+
+def _correlation(y: np.ndarray, treated: np.ndarray) -> float:
+    if len(y) == 0 or y.min() == y.max() or treated.min() == treated.max():
+        return np.nan
+    return float(np.corrcoef(y, treated)[0, 1])
+
+
+def _judge(
+    found: dict[str, Interval], treated: np.ndarray, y: np.ndarray, correlation: float
+) -> tuple[StateVerdict, str]:
+    whole, erased, before = found["auroc"], found["erased"], found["pretreatment"]
+    if len(treated) == 0:
+        return "unknown", "For no cell is it known whether it was measured before or after treatment."
+    if treated.min() == 1:
+        return (
+            "unknown",
+            "All cells were measured after treatment: what the drug did and what was there before look the same.",
+        )
+    if len(np.unique(y)) == 2 and abs(correlation) > 1 - 1e-9:
+        return "state", (
+            "The label is the time point: every sensitive cell was measured on one side of the treatment and every resistant "
+            "cell on the other, so any score reads the treated state."
+        )
+    if not _above(whole):
+        return "unknown", f"There is no signal to explain: AUROC {_text(whole)}."
+    if treated.max() == 0:
+        return "pre-treatment signal", f"All cells were measured before treatment; AUROC {_text(whole)}."
+    kept = (erased.value - 0.5) / (whole.value - 0.5)
+    says = f"AUROC {_text(whole)} as is, {_text(erased)} with the treatment erased"
+    if np.isfinite(before.value):
+        says += f", {_text(before)} on pre-treatment cells alone"
+    if _above(before):
+        if kept >= KEPT or (before.value - 0.5) / (whole.value - 0.5) >= KEPT:
+            return "pre-treatment signal", f"{says}: cells differ before the drug is given."
+        return "mixed", f"{says}: part of the score is there before treatment, part is what the drug did."
+    if kept <= LOST or (kept <= 0.5 and not _above(erased)):
+        return "state", f"{says}: the score reads what the drug did to the cells."
+    if not np.isfinite(before.value):
+        return "unknown", f"{says}; pre-treatment samples of both classes are too few to show that it was there before."
+    return "mixed", f"{says}: the signal is not the treatment alone, but it is not shown before treatment either."
+
+
+def _above(interval: Interval) -> bool:
+    return bool(np.isfinite(interval.low) and interval.low > 0.5)
+
+
+def _text(interval: Interval) -> str:
+    if not np.isfinite(interval.low):
+        return f"{interval.value:.2f} (too few samples for an interval)"
+    return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"

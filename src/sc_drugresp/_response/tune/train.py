@@ -1,0 +1,116 @@
+"""Train an encoder and its head on labeled cells: tokens, tuning, calibration, and the model that results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..._core.keys import EmbeddingKeys
+from ..._core.log import warn
+from ..._embed.coverage import check_coverage
+from ..embedding import check_same_checkpoint
+from ..model import ResponseModel
+from ..trust import Trust, describe_training
+from .finetune import compare, embed_by_sample, finetune
+from .held_out import split_samples
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from ..recipe import Recipe
+
+
+def train_tuned(
+    recipe: Recipe,
+    adata: AnnData,
+    rows: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    *,
+    head: Any,
+    layer: str | None,
+    error_level: float,
+    rng: int,
+    keys: dict[str, str],
+    start: ResponseModel | None,
+) -> ResponseModel:
+    """Tune the encoder of `recipe` on the labeled cells `rows`; `y` and `groups` are theirs.
+
+    Raises
+    ------
+    ValueError
+        There are too few samples, or `start` is another kind of model.
+    """
+    settings = recipe.settings
+    train, held_out = split_samples(y, groups, validation=settings.validation, seed=rng, force=settings.force)
+    if start is not None:
+        _check_start(start, recipe, head)
+    encoder = recipe.load()
+    if start is not None:
+        check_same_checkpoint(encoder.checkpoint, start.representation)
+    source = encoder.read(adata, layer)
+    check_coverage(source, encoder)
+    tokens = encoder.tokenize(source, rows=rows, rng=rng)
+    tuned = finetune(
+        encoder,
+        tokens,
+        y,
+        groups,
+        mode=recipe.mode,
+        head=head,
+        options=settings,
+        seed=rng,
+        train=train,
+        held_out=held_out,
+        start=start,
+    )
+    logits = np.full(len(y), np.nan)
+    logits[tuned.held_out] = tuned.logits
+    values = embed_by_sample(encoder, tokens, groups)
+    trust = Trust.fit(logits, y, groups, values, error_level=error_level, rng=rng)
+    comparison = compare(tuned, y, groups)
+    if comparison:
+        *others, last = (row["held_out_loss"] for row in comparison)
+        if not last < min(others):
+            warn("Tuning did not improve on the frozen model on held-out samples; see .info['comparison'].")
+    description = {
+        "kind": "encoder",
+        "use_rep": EmbeddingKeys.of(recipe.name).obsm,
+        "model": recipe.model,
+        "options": dict(recipe.options),
+        "genes": "auto",
+        "rng": rng,
+        "group_key": keys["group_key"] if encoder.set_based else "",
+        "checkpoint": dict(encoder.checkpoint),
+    }
+    info = describe_training(logits, y, groups, values) | keys
+    info |= {"mode": recipe.mode, "error_level": error_level, "rng": rng, "comparison": comparison}
+    info |= {"trainable": tuned.trainable, "parameters": tuned.total, "adapted": tuned.adapted}
+    return ResponseModel(
+        tuned.head, description, info, trust, adapter=tuned.adapter, weights=tuned.weights, history=tuned.history
+    )
+
+
+def _check_start(start: ResponseModel, recipe: Recipe, head: str) -> None:
+    """Refuse an earlier model that training cannot go on from.
+
+    Raises
+    ------
+    ValueError
+        It reads another embedding, or has another head.
+    """
+    how = start.representation
+    before, now = (
+        {"model": how["model"], "options": how["options"]},
+        {"model": recipe.model, "options": dict(recipe.options)},
+    )
+    if how["kind"] != "encoder" or before != now:
+        msg = (
+            f"`start` reads {how['use_rep']!r} ({before}), training was asked for {now}. Continue with the same model "
+            "and options."
+        )
+        raise ValueError(msg)
+    if start.head.kind != head:
+        msg = f"`start` has a {start.head.kind!r} head, training was asked for head={head!r}. Use the same head."
+        raise ValueError(msg)
