@@ -177,10 +177,19 @@ def test_import_is_light_and_fast():
     assert min(float(w[0]) for w in words) < 0.5
 
 
-def test_listing_models_needs_no_torch():
-    code = "import sc_drugresp as sdr, sys; sdr.models.available(); print('torch' in sys.modules)"
+SLOW = ("torch", "peft", "transformers", "lightning", "sklearn", "scanpy", "scvi")
+
+
+def test_touching_every_public_name_loads_no_slow_library():
+    """All but the base class of networks, which is a torch module."""
+    names = [name for name in NAMES if name != "models.CellEncoder"]
+    code = (
+        f"import sys; from operator import attrgetter; import sc_drugresp as sdr; "
+        f"[attrgetter(name)(sdr) for name in {names}]; sdr.models.available(); sdr.models.table(); "
+        f"print(*[name for name in {SLOW} if name in sys.modules])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "False"
+    assert run.stdout.strip() == ""
 
 
 def test_import_leaves_root_logger_and_warnings_alone():
@@ -237,6 +246,22 @@ def test_imports_go_down(path):
         if parts[0] == "sc_drugresp" and len(parts) > 1 and (other := row(parts[1])) is not None and other > row(own):
             upwards.append(f"line {line}: {name}")
     assert upwards == []
+
+
+@pytest.mark.parametrize("path", sorted((SRC / "tl").glob("_[!_]*.py")), ids=name_of)
+def test_no_verb_imports_a_verb(path):
+    assert [name for _, name in imported(path) if name.startswith("sc_drugresp.tl")] == []
+
+
+@pytest.mark.parametrize("row", range(len(ROWS)))
+def test_packages_of_one_row_do_not_import_each_other(row):
+    crossing = []
+    for path in FILES:
+        own = path.relative_to(SRC).parts[0].removesuffix(".py")
+        others = ROWS[row] - {own}
+        if own in ROWS[row]:
+            crossing += [name for _, name in imported(path) if name.split(".")[1:2] and name.split(".")[1] in others]
+    assert crossing == []
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ def test_copy_leaves_the_input_alone() -> None:
         ({"model": "scgtp"}, ValueError, "scgpt"),
         ({"model": "pca", "layer": "nothing"}, KeyError, "Available layers"),
         ({"model": "pca", "group_key": "nobody"}, KeyError, "Available columns"),
+        ({"model": "pca", "n_comp": 3}, TypeError, "Unknown option 'n_comp'"),
+        ({"model": "pca", "rng": None}, TypeError, "`rng` must be"),
         ({"model": "scgpt", "checkpoint": "/does/not/exist"}, FileNotFoundError, "best_model.pt"),
     ],
 )

@@ -183,3 +183,15 @@ def test_start_that_does_not_fit_is_refused(lines, changes, words):
     options = {"model": "tgpt", "mode": "lora", "group_key": "cell_line", "start": start, **changes}
     with pytest.raises(ValueError, match=words):
         sdr.tl.train_response(lines.copy(), **options)
+
+
+def test_the_embedding_of_a_tuned_model_is_kept(lines):
+    model = train(lines.copy())
+    out = sdr.tl.predict_response(lines, model, checkpoint=weights("tgpt"), copy=True)
+    plain = sdr.models.load("tgpt", checkpoint=weights("tgpt"))
+    assert out.obsm["X_tgpt_lora"].shape == (lines.n_obs, plain.dim)
+    np.testing.assert_allclose(model.logit(out.obsm["X_tgpt_lora"]), model.head.logit(out.obsm["X_tgpt_lora"]))
+    assert not np.allclose(out.obsm["X_tgpt_lora"], plain.embed(lines), atol=1e-6)
+    from sc_drugresp._evaluate.leakage import fitted_elsewhere
+
+    assert fitted_elsewhere("X_tgpt_lora").startswith("tuned")

@@ -230,3 +230,95 @@ def test_real_partly_labeled_data_need_no_argument(shared, tmp_path) -> None:
     adata.write_h5ad(tmp_path / "a.h5ad")
     back = ad.read_h5ad(tmp_path / "a.h5ad")
     pd.testing.assert_series_equal(back.obs["predicted_response_prob"], adata.obs["predicted_response_prob"])
+
+
+def test_labels_and_calls_have_the_same_colors(labeled) -> None:
+    adata = labeled.copy()
+    adata.obs["response"] = adata.obs["response"].cat.set_categories(["resistant", "sensitive"])
+    sdr.tl.predict_response(adata, group_key="sample")
+    painted = [
+        dict(zip(adata.obs[key].cat.categories, adata.uns[f"{key}_colors"]))
+        for key in ("response", "predicted_response")
+    ]
+    assert {name: painted[1][name] for name in painted[0]} == painted[0]
+    adata.uns["response_colors"] = ["#000000", "#FFFFFF"]
+    sdr.tl.predict_response(adata, group_key="sample")
+    assert adata.uns["response_colors"] == ["#000000", "#FFFFFF"]  # a user's choice stays
+
+
+def test_the_embedding_to_train_on_can_be_named(labeled) -> None:
+    adata = labeled.copy()
+    adata.obsm["X_mine"] = np.log1p(adata.X[:, :20].toarray())
+    sdr.tl.embed(adata, "pca", n_comps=5)
+    sdr.tl.predict_response(adata, use_rep="X_mine", group_key="sample")
+    assert adata.uns["predicted_response"]["models"]["0"]["use_rep"] == "X_mine"
+    with pytest.raises(KeyError, match="X_other"):
+        sdr.tl.predict_response(adata, use_rep="X_other", group_key="sample")
+
+
+def test_a_model_and_a_slot_to_train_on_exclude_each_other(labeled, trained) -> None:
+    with pytest.raises(ValueError, match="leave out use_rep"):
+        sdr.tl.predict_response(labeled.copy(), trained[0], use_rep="X_mine")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"use_rep": "X_mine", "bogus_option": 3}, TypeError, "bogus_option"),
+        ({"use_rep": "X_mine", "checkpoint": "folder"}, TypeError, "checkpoint"),
+        ({"model": "pca", "bogus_option": 3}, TypeError, "Unknown option 'bogus_option'.*n_comps"),
+        ({"bogus_option": 3}, TypeError, "Unknown option 'bogus_option'"),
+        ({"model": "pca", "use_rep": "X_mine"}, ValueError, "either"),
+        ({"use_rep": "X_mine", "error_level": 0.7}, ValueError, "error_level"),
+        ({"use_rep": "X_mine", "head": "tree"}, ValueError, "`head` must be one of"),
+    ],
+)
+def test_unknown_options_are_refused_before_any_work(labeled, arguments, error, words) -> None:
+    adata = labeled.copy()
+    adata.obsm["X_mine"] = np.zeros((adata.n_obs, 3))
+    with pytest.raises(error, match=words):
+        sdr.tl.train_response(adata, group_key="sample", **arguments)
+    assert "train_response" not in adata.uns
+
+
+def test_training_is_recorded_under_the_key_that_was_asked_for(labeled) -> None:
+    adata = labeled.copy()
+    sdr.tl.train_response(
+        adata, model="pca", group_key="sample", n_comps=5, key_added="mine", rng=np.random.default_rng(1)
+    )
+    assert "train_response" not in adata.uns
+    assert adata.uns["mine"]["params"]["error_level"] == 0.1
+
+
+def test_every_member_of_an_ensemble_is_described(labeled, trained) -> None:
+    """The reasons, calibration, statement and prevalence are not those of the first member alone."""
+    adata = labeled.copy()
+    few = adata[adata.obs["sample"].isin(["S01", "S02", "S03", "S04", "S05", "S06"])].copy()
+    with pytest.warns(UserWarning, match="All calls are 'uncertain'|No sample could be left out"):
+        second = sdr.tl.train_response(few, model="hvg", group_key="sample", n_top_genes=20)
+        sdr.tl.predict_response(adata, [trained[0], second])
+    stored = adata.uns["predicted_response"]
+    assert {"0", "1"} == set(stored["models"])
+    assert stored["models"]["0"]["statement"] != stored["models"]["1"]["statement"]
+    assert "Model 0: " in stored["statement"]
+    assert stored["models"]["1"]["statement"] in stored["statement"]
+    assert stored["models"]["1"]["calibration"] in stored["calibration"]
+
+
+def test_an_object_that_cannot_be_written_is_refused_before_any_work(labeled, tmp_path, monkeypatch) -> None:
+    labeled.write_h5ad(tmp_path / "a.h5ad")
+    backed = ad.read_h5ad(tmp_path / "a.h5ad", backed="r")
+    monkeypatch.setattr("sc_drugresp._data.rows.Rows.read", lambda *_: pytest.fail("the matrix was read"))
+    for verb in (sdr.tl.embed, sdr.tl.predict_response, sdr.tl.evaluate):
+        arguments = ("pca",) if verb is sdr.tl.embed else ()
+        with pytest.raises(ValueError, match="needs a file of its own"):
+            verb(backed, *arguments, copy=True)
+
+
+def test_worst_clones_decide_by_the_word_that_plots_use(trained) -> None:
+    adata = trained[1].copy()
+    sdr.tl.aggregate(adata, "sample", clone_key="cell_type", score="worst")
+    table = sdr.get.samples_df(adata)
+    assert (table["worst"] <= table["mean"] + 1e-12).all()
+    with pytest.raises(ValueError, match=r"\('mean', 'worst'\)"):
+        sdr.tl.aggregate(adata, "sample", score="worst_clone")

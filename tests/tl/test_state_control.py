@@ -30,6 +30,8 @@ def _cells(*, signal: str, n_patients: int = 12, n: int = 25) -> ad.AnnData:
 def test_verdict(signal, verdicts, tmp_path) -> None:
     adata = _cells(signal=signal)
     sdr.tl.state_control(adata, "time", "day 0", use_rep="X_mine", group_key="patient")
+    sdr.tl.state_control(adata, "time", "day 0", use_rep="X_mine", group_key="patient", key_added="mine")
+    assert adata.uns["mine"]["verdict"] == adata.uns["state_control"]["verdict"]
     assert adata.uns["state_control"]["verdict"] in verdicts
     table = sdr.get.state_control_df(adata)
     assert table.loc["auroc", "value"] > 0.9

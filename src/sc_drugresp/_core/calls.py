@@ -19,10 +19,10 @@ def call_text(
     return f"{name}({', '.join([*first, *given])})"
 
 
-def dataclass_text(name: str, thing: Any) -> str:
-    """The call that makes a dataclass again."""
+def dataclass_text(name: str, thing: Any, *, first: tuple[str, ...] = ()) -> str:
+    """The call whose arguments are the fields of a dataclass, such as the one that makes it again."""
     defaults = {f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(thing)}
-    return call_text(name, {f.name: getattr(thing, f.name) for f in fields(thing)}, defaults)
+    return call_text(name, {f.name: getattr(thing, f.name) for f in fields(thing)}, defaults, first=first)
 
 
 def _same(value: Any, default: Any) -> bool:

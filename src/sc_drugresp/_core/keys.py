@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -115,9 +117,9 @@ def color_key(column: str) -> str:
     return f"{column}_colors"
 
 
-def colors_of(obs: pd.DataFrame, column: str) -> list[str] | None:
+def colors_of(obs: pd.DataFrame, column: str) -> np.ndarray | None:
     """Our colors for the categories of a column, in their order; `None` unless all of them are classes of ours."""
     categories = getattr(getattr(obs.get(column), "cat", None), "categories", None)
     if categories is None or not set(categories) <= COLORS.keys():
         return None
-    return [COLORS[name] for name in categories]
+    return np.array([COLORS[name] for name in categories], dtype=object)

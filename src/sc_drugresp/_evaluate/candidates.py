@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .._response.features import Features, Matrices
     from .._stats.folds import Fold
     from .cohort import Cohort
+    from .request import Request
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,7 @@ class Candidate:
 
 
 def make_candidates(
-    adata: AnnData,
-    obs: pd.DataFrame,
-    cohort: Cohort,
-    matrices: Matrices,
-    *,
-    use_rep: Sequence[str],
-    recipes: Sequence[Recipe],
-    obs_features: Sequence[str],
-    label_key: str,
-    head: Any,
-    allow_leaks: bool,
-    rng: int,
+    adata: AnnData, obs: pd.DataFrame, cohort: Cohort, matrices: Matrices, request: Request
 ) -> tuple[list[Candidate], list[str]]:
     """Features of every row, and in words which rows were left out because they leak.
 
@@ -73,7 +63,8 @@ def make_candidates(
     LeakError
         Nothing is left: what was named is known to have seen the test cells or the labels.
     """
-    if not use_rep and not recipes and not obs_features:
+    use_rep, recipes, columns = request.slots, request.recipes, request.options.obs_features
+    if not use_rep and not recipes and not columns:
         use_rep = [str(note["obsm"]) for note in embeddings(adata)]
         recipes = [] if use_rep else [Recipe("pca")]
         logger.info("evaluating %s", use_rep or "pca")
@@ -86,9 +77,9 @@ def make_candidates(
     left_out: list[str] = []
     for key in use_rep:
         try:
-            out.append(_slot(adata, obs, cohort, matrices, key, allow_leaks=allow_leaks, rng=rng))
+            out.append(_slot(adata, obs, cohort, matrices, key, request))
         except LeakError as error:
-            if len(names) + bool(obs_features) == 1:
+            if len(names) + bool(columns) == 1:
                 raise
             left_out.append(str(error))
             warn(f"{key!r} is left out of the comparison: {error}")
@@ -97,21 +88,21 @@ def make_candidates(
     sets[cohort.rows] = 1 + np.unique(cohort.units, return_inverse=True)[1]
     for recipe in recipes:
         if recipe.tuned:
-            out.append(Candidate(_tuned(adata, cohort, matrices, recipe, head=head, rng=rng)))
+            out.append(Candidate(_tuned(adata, cohort, matrices, recipe, request)))
             recipe = Recipe(recipe.model, checkpoint=recipe.checkpoint, options=recipe.options)
             if recipe.name in names:
                 continue
-        out.append(Candidate(model_features(recipe, matrices, sets=sets, rng=rng)))
-    if obs_features:
-        out.append(_columns(obs, cohort, obs_features, label_key=label_key, allow_leaks=allow_leaks))
+        out.append(Candidate(model_features(recipe, matrices, sets=sets, rng=request.rng)))
+    if columns:
+        out.append(_columns(obs, cohort, columns, request))
     return out, left_out
 
 
 def _slot(
-    adata: AnnData, obs: pd.DataFrame, cohort: Cohort, matrices: Matrices, key: str, *, allow_leaks: bool, rng: int
+    adata: AnnData, obs: pd.DataFrame, cohort: Cohort, matrices: Matrices, key: str, request: Request
 ) -> Candidate:
     """What `tl.embed` fitted to all cells has seen the test cells; its recipe is fitted again inside every fold."""
-    features, info = slot_features(adata, key, matrices, rng=rng), embedding_info(adata, key)
+    features, info = slot_features(adata, key, matrices, rng=request.rng), embedding_info(adata, key)
     if not info:
         return Candidate(features, fitted_elsewhere(key))
     if not info.get("set_based"):
@@ -119,7 +110,7 @@ def _slot(
     column = str(info["params"].get("group_key", ""))
     sets = obs[column].astype(str).to_numpy()[cohort.rows] if column else np.zeros(len(cohort.y), dtype=int)
     crossing = sets_cross_folds(sets, cohort.folds)
-    if crossing and not allow_leaks:
+    if crossing and not request.options.allow_leaks:
         msg = (
             f"{key!r} was embedded by a set-based model over sets that stand in training and test (folds "
             f"{crossing[:3]}), so that training cells have seen test cells. Embed again with "
@@ -129,29 +120,27 @@ def _slot(
     return Candidate(features, "set-based: training cells were embedded together with test cells" if crossing else "")
 
 
-def _tuned(adata: AnnData, cohort: Cohort, matrices: Matrices, recipe: Recipe, *, head: Any, rng: int) -> Features:
+def _tuned(adata: AnnData, cohort: Cohort, matrices: Matrices, recipe: Recipe, request: Request) -> Features:
     """An encoder to be tuned in every fold; samples are the units of the design."""
     from .._response.tune.features import TunedFeatures
 
     encoder = recipe.load()
     source = encoder.read(adata, matrices.layer)
     check_coverage(source, encoder)
-    tokens = encoder.tokenize(source, rows=cohort.rows, rng=rng)
-    return TunedFeatures(recipe, tokens, cohort.y, np.asarray(cohort.units), kind=head, seed=rng)
+    tokens = encoder.tokenize(source, rows=cohort.rows, rng=request.rng)
+    return TunedFeatures(recipe, tokens, cohort.y, cohort.units, kind=request.head, seed=request.rng)
 
 
-def _columns(
-    obs: pd.DataFrame, cohort: Cohort, names: Sequence[str], *, label_key: str, allow_leaks: bool
-) -> Candidate:
+def _columns(obs: pd.DataFrame, cohort: Cohort, names: Sequence[str], request: Request) -> Candidate:
     """Columns of `.obs` as a row of their own, unless they give the label away."""
     parts, found = [], []
     for name in names:
         column = _plain(read_column(obs, name, "obs_features").iloc[cohort.rows])
-        reason = "it is the label" if name == label_key else label_derived(column, cohort.y)
+        reason = "it is the label" if name == request.label_key else label_derived(column, cohort.y)
         if reason:
             found.append(f"{name!r}: {reason}")
         parts.append(_as_numbers(column))
-    if found and not allow_leaks:
+    if found and not request.options.allow_leaks:
         msg = (
             f"These columns of `.obs` give the label away: {'; '.join(found)}. Leave them out of `obs_features`, or pass "
             "allow_leaks=True to see what they score."

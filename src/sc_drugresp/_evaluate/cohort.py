@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,15 @@ from .._core.keys import ROLE_CANDIDATES
 from .._core.log import logger
 from .._data.obs import read_column, read_groups
 from .._stats.folds import Fold, LeakError, find_leaks, given_folds, leave_group_out
-from .design import CELLS, Plan, choose_split, nested
+from .design import CELLS, choose_split, nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
+
+    from .design import Plan
+    from .request import Request
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,8 @@ def role_columns(
     return columns, keys
 
 
-def read_cohort(
-    obs: pd.DataFrame,
-    y: np.ndarray,
-    *,
-    group_key: str | None,
-    dataset_key: str | None,
-    split: str,
-    allow_leaks: bool,
-    pairs: bool,
-    rng: int,
-) -> Cohort:
-    """Choose or check the split.
+def read_cohort(obs: pd.DataFrame, y: np.ndarray, request: Request) -> Cohort:
+    """Choose or check the split of the cells with a label (`y >= 0`).
 
     Raises
     ------
@@ -120,47 +113,43 @@ def read_cohort(
         It lets training see samples or patients of the test cells.
     """
     rows = np.flatnonzero(y >= 0)
-    labels, labeled = y[rows].astype(np.int64), obs.iloc[rows]
+    labels, labeled, group_key = y[rows].astype(np.int64), obs.iloc[rows], request.group_key
+    hold_out = partial(leave_group_out, pairs=request.options.hold_out == "pairs", rng=request.rng)
     if group_key is not None:
-        group_key, _ = read_groups(labeled, group_key)
-    columns, keys = role_columns(labeled, group_key, dataset_key)
-    leaks: list[str] = []
+        read_groups(labeled, group_key)
+    columns, keys = role_columns(labeled, group_key, request.dataset_key)
     remake: Callable[[np.ndarray], list[Fold]]
-    if split == "group":
+    if request.split == "group":
         group_key, groups = read_groups(labeled, group_key)
         role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
         given = {r: v for r, v in columns.items() if r in ("timepoint", "drug")} | {role: groups}
         plan = choose_split(labels, given, levels=(role,), names=keys | {role: group_key})
-        remake = partial(leave_group_out, groups=groups, pairs=pairs, rng=rng)
-        folds = remake(labels) if plan.strict else []
-        leaks = _leaks(folds, columns, keys, allow_leaks=allow_leaks)
+        remake = partial(hold_out, groups=groups)
     else:
         plan = choose_split(labels, columns, names=keys)
-        if split == "auto":
-            remake = partial(leave_group_out, groups=plan.groups, pairs=pairs, rng=rng)
-            folds = remake(labels) if plan.strict else []
-        else:
-            column = read_column(labeled, split, "split")
-            given_names = np.where(column.isna(), "", column.astype(str)).astype(str)
-            folds = given_folds(given_names)
+        remake = partial(hold_out, groups=plan.groups)
+    if request.split in ("auto", "group"):
+        folds = remake(labels) if plan.strict else []
+    else:
+        column = read_column(labeled, request.split, "split")
+        folds = given_folds(np.where(column.isna(), "", column.astype(str)).astype(str))
 
-            def remake(labels: np.ndarray) -> list[Fold]:
-                return given_folds(given_names)
+        def remake(labels: np.ndarray) -> list[Fold]:
+            return folds
 
-            leaks = _leaks(folds, columns, keys, allow_leaks=allow_leaks)
-    if plan.level == CELLS and plan.units[0] == "all cells" and keys:
-        finest = [columns[role] for role in ("sample", "patient", "batch") if role in columns]
-        if finest:
-            plan = Plan(plan.level, plan.groups, finest[0], plan.verdict, plan.cautions)
-    if plan.strict and split == "auto":
+    leaks = [] if request.split == "auto" else _leaks(folds, columns, keys, allowed=request.options.allow_leaks)
+    if plan.level == CELLS and plan.units[0] == "all cells":
+        finest = next((columns[role] for role in ("sample", "patient", "batch") if role in columns), plan.units)
+        plan = replace(plan, units=finest)
+    if plan.strict and request.split == "auto":
         logger.info("holding out every %s (.obs[%r])", plan.level, keys.get(plan.level, plan.level))
     return Cohort(rows, labels, columns, keys, plan, folds, remake, leaks)
 
 
-def _leaks(folds: list[Fold], columns: dict[str, np.ndarray], keys: dict[str, str], *, allow_leaks: bool) -> list[str]:
+def _leaks(folds: list[Fold], columns: dict[str, np.ndarray], keys: dict[str, str], *, allowed: bool) -> list[str]:
     checked = {keys[role]: columns[role] for role in ("patient", "sample") if role in columns}
     found = [str(leak) for leak in find_leaks(folds, checked)]
-    if found and not allow_leaks:
+    if found and not allowed:
         msg = (
             f"The given split leaks: {'; '.join(found[:3])}{' ...' if len(found) > 3 else ''}. Put everything of one patient "
             "or sample into one fold, use split='auto', or pass allow_leaks=True to score it anyway (it is recorded)."

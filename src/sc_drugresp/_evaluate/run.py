@@ -9,8 +9,12 @@ from .._core.hashing import data_hash
 from .._core.log import warn
 from .._core.progress import progress_bar
 from .._core.versions import package_versions
+from .._data.obs import read_labels, require_both_classes
+from .._response.features import Matrices
 from .._stats.folds import profile_hashes
-from .candidates import check_folds
+from .candidates import check_folds, make_candidates
+from .cohort import read_cohort
+from .leakage import genes_chosen_before
 from .naive import naive_baselines
 from .protocols import FEW_SHOT, make_runs
 from .result import collect
@@ -19,13 +23,15 @@ from .table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._data import CountSource
+    import numpy as np
+    import pandas as pd
+    from anndata import AnnData
+
     from .._response.crossfit import OutOfFold
     from .candidates import Candidate
-    from .cohort import Cohort
     from .naive import NaiveBaseline
-    from .options import EvaluationOptions
-    from .protocols import Protocol, Run
+    from .protocols import Run
+    from .request import Request
 
 
 @dataclass(frozen=True)
@@ -34,48 +40,31 @@ class Evaluation:
 
     Parameters
     ----------
+    rows
+        The labeled cells.
     tables
         What goes to `.uns`.
-    shown
+    shown, folds
         Out-of-fold predictions of the first model under the wanted protocol, and the names of its folds.
     """
 
+    rows: np.ndarray
     tables: dict[str, Any]
-    shown: tuple[OutOfFold, list[str]]
+    shown: OutOfFold
+    folds: list[str]
 
 
-def run_evaluation(
-    cohort: Cohort,
-    candidates: Sequence[Candidate],
-    source: CountSource,
-    *,
-    protocol: Protocol,
-    head: str,
-    options: EvaluationOptions,
-    params: dict[str, Any],
-    cautions: Sequence[str],
-    command: str,
-    rng: int,
-) -> Evaluation:
-    """Score all candidates and naive baselines under the wanted protocol and those that stand beside it.
-
-    Parameters
-    ----------
-    cohort
-        The labeled cells and their split.
-    candidates
-        Rows of the comparison.
-    source
-        Reader of the labeled cells, for the naive baselines and to find copies of cells.
-    protocol, head, options, rng
-        As in :func:`~sc_drugresp.tl.evaluate`.
-    params, command
-        What was asked for, for the record.
-    cautions
-        Remarks on the data, in words.
-    """
+def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evaluation:
+    """Score what was asked for and naive baselines, under the wanted protocol and those that stand beside it."""
+    options, rng = request.options, request.rng
+    y = read_labels(obs, request.label_key)
+    require_both_classes(y, request.label_key)
+    cohort = read_cohort(obs, y, request)
+    matrices = Matrices(adata, cohort.rows, request.layer)
+    candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
+    source = matrices.labeled()
     hashes = profile_hashes(source.blocks(), source.n_obs)
-    runs = make_runs(cohort, hashes, protocol, options.few_shot, rng)
+    runs = make_runs(cohort, hashes, request.protocol, options.few_shot, rng)
     if not cohort.plan.strict:
         warn(f"{cohort.plan.verdict} Only the score of a random split of cells is given.")
     check_folds(candidates, [fold for run in runs.values() for fold in run.folds])
@@ -84,21 +73,22 @@ def run_evaluation(
         table = Table(cohort, options, rng, bar.update)
         for name, run in runs.items():
             for candidate in candidates:
-                table.add_model(candidate, name, run, head=head)
+                table.add_model(candidate, name, run, head=request.head)
             if baselines and name != FEW_SHOT:
                 table.add_naive(baselines, name, run)
     first, wanted = candidates[0].name, next(iter(runs))
+    params = request.params(cohort, source.origin, [candidate.name for candidate in candidates])
     tables = collect(
         cohort,
         table.rows,
         table.predictions,
         runs,
         params=params | {"prob_model": first, "prob_protocol": wanted},
-        cautions=cautions,
+        cautions=[*genes_chosen_before(adata), *left_out],
         digest=data_hash(hashes, cohort.y, cohort.units),
     )
-    tables |= {"versions": package_versions(), "command": command}
-    return Evaluation(tables, (table.predictions[first, wanted], [fold.name for fold in runs[wanted].folds]))
+    tables |= {"versions": package_versions(), "command": request.command}
+    return Evaluation(cohort.rows, tables, table.predictions[first, wanted], [fold.name for fold in runs[wanted].folds])
 
 
 def _fits(runs: dict[str, Run], candidates: Sequence[Candidate], baselines: dict[str, NaiveBaseline]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logit
@@ -14,10 +14,6 @@ from .._core.keys import SENSITIVE
 from .._core.log import warn
 from .model import ResponseModel
 from .predict import Prediction, disagreement, fuse, predict
-from .trust import log_odds
-
-if TYPE_CHECKING:
-    from .._stats.prior_shift import PriorShift
 
 ModelLike = ResponseModel | str | PathLike[str]
 
@@ -96,9 +92,10 @@ class Ensemble:
             out["threshold"] = float(threshold)
         return out | self._spread() | self._bags()
 
-    def disagreement(self) -> np.ndarray | None:
-        """Standard deviation of P(sensitive) between members; `None` for a single model."""
-        return disagreement(self.parts) if len(self.parts) > 1 else None
+    def columns(self, threshold: float | None) -> dict[str, Any]:
+        """Values of `.obs` by the field of `PredictionKeys`; with several models, also their disagreement."""
+        out = self.fused.columns(threshold)
+        return out | ({"disagreement": disagreement(self.parts)} if len(self.parts) > 1 else {})
 
     def _spread(self) -> dict[str, Any]:
         """How much samples differ: that of the member whose samples differ most, which cannot be too small."""
@@ -136,15 +133,6 @@ def open_models(given: ModelLike | Sequence[ModelLike]) -> list[ResponseModel]:
         msg = f"`model` must be a ResponseModel or the folder of a saved one, found {type(wrong[0]).__name__}."
         raise TypeError(msg)
     return [item if isinstance(item, ResponseModel) else ResponseModel.load(item) for item in items]
-
-
-def shift_prevalence(columns: dict[str, Any], found: PriorShift, assumed: float) -> dict[str, Any]:
-    """Columns with the probabilities, and their limits, moved to another prevalence."""
-    shift = logit(found.prevalence) - logit(assumed)
-    limits = {name: expit(log_odds(columns[name]) + shift) for name in ("low", "high")}
-    prob = columns["prob"].copy()
-    prob[np.isfinite(prob)] = found.prob
-    return columns | limits | {"prob": prob}
 
 
 def _calibration(model: ResponseModel) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.keys import SENSITIVE
-from .._core.log import logger, warn
+from .._core.log import warn
 from .._core.progress import progress_bar
 from .._stats.folds import leave_group_out
 from .crossfit import cross_validate
@@ -17,8 +17,6 @@ from .model import ResponseModel
 from .trust import Trust, describe_training
 
 if TYPE_CHECKING:
-    from anndata import AnnData
-
     from .._stats.folds import Fold
     from .features import FixedFeatures
     from .fit import HeadKind
@@ -92,9 +90,3 @@ def training_record(model: ResponseModel) -> dict[str, Any]:
     if model.history:
         out["history"] = pd.DataFrame(model.history)
     return out
-
-
-def record(adata: AnnData, model: ResponseModel, key: str) -> None:
-    """Write the record of a training."""
-    adata.uns[key] = training_record(model)
-    logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", key)

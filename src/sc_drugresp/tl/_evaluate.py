@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.calls import call_text
-from .._core.checks import check_choice
 from .._core.docs import (
     doc_copy,
     doc_data,
@@ -24,11 +21,8 @@ from .._core.keys import EvaluationKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
-from .._data.obs import read_labels, require_both_classes
 from .._evaluate.options import EvaluationOptions
-from .._evaluate.protocols import Protocol
-from .._response.heads import HeadKind
-from .._response.recipe import Recipe
+from .._evaluate.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +30,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._evaluate.cohort import Cohort
+    from .._evaluate.protocols import Protocol
     from .._evaluate.run import Evaluation
+    from .._response.heads import HeadKind
+    from .._response.recipe import Recipe
 
 
 @doc_params(
@@ -141,124 +137,39 @@ def evaluate(
     >>> adata.uns["evaluation"]["verdict"]["code"]
     'UNDERPOWERED'
     """
-    check_choice("protocol", protocol, Protocol)
-    check_choice("head", head, HeadKind)
-    options = EvaluationOptions() if options is None else options
-    if not isinstance(options, EvaluationOptions):
-        msg = f"`options` must be a sc_drugresp.tl.EvaluationOptions, found {type(options).__name__}."
-        raise TypeError(msg)
-    slots, named = _listed(use_rep), _listed(model)
-    recipes = [item if isinstance(item, Recipe) else Recipe(item) for item in named]
-    if options.n_refits and any(recipe.tuned for recipe in recipes):
-        msg = "`n_refits` refits heads to permuted labels, not encoders; use n_refits=0 with a tuned model."
-        raise ValueError(msg)
-    seed, target = seed_of(rng), Target(data, modality, copy)
-    asked = {
-        "use_rep": use_rep,
-        "model": model,
-        "label_key": label_key,
-        "group_key": group_key,
-        "dataset_key": dataset_key,
-    }
-    asked |= {
-        "protocol": protocol,
-        "split": split,
-        "head": head,
-        "options": options,
-        "layer": layer,
-        "modality": modality,
-    }
-    asked |= {"rng": seed, "key_added": key_added}
-    defaults = {name: item.default for name, item in inspect.signature(evaluate).parameters.items()}
-    command = call_text("sdr.tl.evaluate", asked, defaults | {"options": EvaluationOptions()}, first=("adata",))
-
-    from .._evaluate.candidates import make_candidates
-    from .._evaluate.cohort import read_cohort
-    from .._evaluate.leakage import genes_chosen_before
-    from .._evaluate.run import run_evaluation
-    from .._response.features import Matrices
-
-    adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
-    y = read_labels(obs, label_key)
-    require_both_classes(y, label_key)
-    cohort = read_cohort(
-        obs,
-        y,
+    target = Target(data, modality, copy)
+    request = Request(
+        use_rep=use_rep,
+        model=model,
+        label_key=label_key,
         group_key=group_key,
         dataset_key=dataset_key,
-        split=split,
-        allow_leaks=options.allow_leaks,
-        pairs=options.hold_out == "pairs",
-        rng=seed,
-    )
-    matrices = Matrices(adata, cohort.rows, layer)
-    candidates, left_out = make_candidates(
-        adata,
-        obs,
-        cohort,
-        matrices,
-        use_rep=slots,
-        recipes=recipes,
-        obs_features=options.obs_features,
-        label_key=label_key,
-        head=head,
-        allow_leaks=options.allow_leaks,
-        rng=seed,
-    )
-    source = matrices.labeled()
-    params = _params(asked, cohort, options, source.origin, [candidate.name for candidate in candidates])
-    found = run_evaluation(
-        cohort,
-        candidates,
-        source,
         protocol=protocol,
+        split=split,
         head=head,
-        options=options,
-        params=params,
-        cautions=[*genes_chosen_before(adata), *left_out],
-        command=command,
-        rng=seed,
+        options=EvaluationOptions() if options is None else options,
+        layer=layer,
+        modality=modality,
+        rng=seed_of(rng),
+        key_added=key_added,
     )
+
+    from .._evaluate.run import run_evaluation
+
+    found = run_evaluation(as_adata(data, modality=modality), observations(data, modality=modality), request)
     data, adata = target.open()
-    _write(adata, cohort, found, EvaluationKeys.of(key_added))
+    _write(adata, found, EvaluationKeys.of(key_added))
     return data if copy else None
 
 
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else [value] if isinstance(value, str | Recipe) else list(value)
-
-
-def _params(
-    asked: dict[str, Any], cohort: Cohort, options: EvaluationOptions, origin: str, models: list[str]
-) -> dict[str, Any]:
-    """What was asked for and what was found for it, in values that survive h5ad."""
-    same = {name: asked[name] for name in ("protocol", "split", "head", "label_key", "rng")}
-    numbers = {
-        name: getattr(options, name) for name in ("hold_out", "n_boot", "n_permutations", "n_refits", "allow_leaks")
-    }
-    return {
-        **same,
-        **numbers,
-        "level": cohort.plan.level,
-        "level_key": cohort.keys.get(cohort.plan.level, asked["group_key"] or ""),
-        "group_key": cohort.unit_key or asked["group_key"] or "",
-        "dataset_key": cohort.keys.get("dataset", ""),
-        "layer": origin,
-        "models": np.array(models, dtype=str),
-        "recipes": np.array([repr(item) for item in _listed(asked["model"]) if isinstance(item, Recipe)], dtype=str),
-        "obs_features": np.array(list(options.obs_features), dtype=str),
-    }
-
-
-def _write(adata: AnnData, cohort: Cohort, found: Evaluation, keys: EvaluationKeys) -> None:
+def _write(adata: AnnData, found: Evaluation, keys: EvaluationKeys) -> None:
     """Write all slots at once, after everything has been computed."""
     import pandas as pd
 
-    out, names = found.shown
     prob, fold = np.full(adata.n_obs, np.nan), np.full(adata.n_obs, -1)
-    prob[cohort.rows], fold[cohort.rows] = out.prob, out.fold
+    prob[found.rows], fold[found.rows] = found.shown.prob, found.shown.fold
     adata.obs[keys.prob] = prob
-    adata.obs[keys.fold] = pd.Categorical.from_codes(fold, categories=pd.Index(names))
+    adata.obs[keys.fold] = pd.Categorical.from_codes(fold, categories=pd.Index(found.folds))
     adata.uns[keys.uns] = found.tables
     logger.info(
         "added\n    %r, P(sensitive) out of fold (adata.obs)\n    %r, the fold (adata.obs)\n    %r, scores and verdict "

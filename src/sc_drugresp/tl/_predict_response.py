@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .._core.checks import check_share
 from .._core.docs import (
@@ -19,23 +17,18 @@ from .._core.docs import (
     doc_rng,
 )  # fmt: skip
 from .._core.keys import TRAIN_RESPONSE, PredictionKeys, color_key, colors_of
-from .._core.log import logger, warn
+from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
-from .._data.obs import read_groups, read_labels, require_both_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
-    import pandas as pd
     from anndata import AnnData
     from mudata import MuData
 
-    from .._response.ensemble import Ensemble
-    from .._response.model import ResponseModel
-
-    ModelLike = ResponseModel | str | PathLike[str]
+    from .._response.ensemble import ModelLike
 
 
 @doc_params(
@@ -141,130 +134,38 @@ def predict_response(
         raise ValueError(msg)
     seed, target = seed_of(rng), Target(data, modality, copy)
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
-    trained, embeddings = None, {}
+
+    from .._response.answers import answer_from_labels, answer_from_models
+    from .._response.answers import correct_prevalence as correct
+    from .._response.train import training_record
+
     if model is None:
-        ensemble, trained = _train_here(adata, obs, use_rep, label_key, group_key, layer, seed)
+        answer = answer_from_labels(
+            adata, obs, use_rep, label_key=label_key, group_key=group_key, layer=layer, rng=seed
+        )
     else:
-        ensemble, embeddings = _apply(adata, obs, model, group_key, checkpoint, layer)
-    fused = ensemble.fused
-    columns = fused.columns(threshold)
-    summary = ensemble.summary(threshold) | {"trained_on_these_cells": trained is not None}
+        answer = answer_from_models(adata, obs, model, group_key=group_key, checkpoint=checkpoint, layer=layer)
+    columns, summary = answer.ensemble.columns(threshold), answer.summary(threshold)
     if correct_prevalence:
-        columns, found = _correct_prevalence(obs, group_key, ensemble, columns)
+        columns, found = correct(columns, obs, group_key, answer.ensemble)
         summary |= found
-    if (spread := ensemble.disagreement()) is not None:
-        columns["disagreement"] = spread
 
     data, adata = target.open()
     keys = PredictionKeys.of(key_added)
     for name, column in columns.items():
         adata.obs[getattr(keys, name)] = column
-    for name, values in embeddings.items():
+    for name, values in answer.embeddings.items():
         adata.obsm[name] = values
     adata.uns[keys.uns] = summary
     for key in (keys.call, label_key):
-        if key == keys.call or color_key(key) not in adata.uns:
-            colors = colors_of(adata.obs, key)
-            if colors is not None:
-                adata.uns[color_key(key)] = np.array(colors, dtype=object)
-    if trained is not None:
-        from .._response.train import record
-
-        record(adata, trained, TRAIN_RESPONSE)
+        colors = colors_of(adata.obs, key)
+        if colors is not None and (key == keys.call or color_key(key) not in adata.uns):
+            adata.uns[color_key(key)] = colors
+    if answer.trained is not None:
+        adata.uns[TRAIN_RESPONSE] = training_record(answer.trained)
     logger.info(
         "added\n    %r, the call (adata.obs)\n    %r, P(sensitive) (adata.obs)\n    %r, %r, its interval (adata.obs)\n"
         "    %r, out of distribution (adata.obs)\n    %r, how it was made (adata.uns)",
         *(keys.call, keys.prob, keys.low, keys.high, keys.ood, keys.uns),
     )
     return data if copy else None
-
-
-def _apply(
-    adata: AnnData, obs: pd.DataFrame, model: Any, group_key: str | None, checkpoint: Any, layer: str | None
-) -> tuple[Ensemble, dict[str, np.ndarray]]:
-    """What the models say of every cell, and the embeddings of tuned encoders by the slot they go to."""
-    from .._response.embedding import embed_like
-    from .._response.ensemble import Ensemble, open_models
-    from .._response.features import Matrices
-
-    models = open_models(model)
-    values = [embed_like(item, adata, obs, checkpoint=checkpoint, layer=layer) for item in models]
-    logits = [item.logit(x) for item, x in zip(models, values)]
-    columns = [group_key or str(item.info["group_key"]) for item in models]
-    groups = [obs[key].astype(str).to_numpy() if key in obs else None for key in columns]
-    depth = Matrices(adata, np.arange(adata.n_obs), layer).depth()
-    kept: dict[str, np.ndarray] = {}
-    for i, (item, x) in enumerate(zip(models, values)):
-        if item.tuned:
-            slot = str(item.representation["use_rep"])
-            kept[slot if slot not in kept else f"{slot}_{i}"] = x
-    return Ensemble.of(models, values, logits, groups=groups, depth=depth), kept
-
-
-def _train_here(
-    adata: AnnData,
-    obs: pd.DataFrame,
-    use_rep: str | None,
-    label_key: str,
-    group_key: str | None,
-    layer: str | None,
-    rng: int,
-) -> tuple[Ensemble, ResponseModel]:
-    """Train on the labeled cells of these data, and judge no sample by its own label."""
-    from .._response.ensemble import Ensemble
-    from .._response.features import Matrices, choose_features
-    from .._response.train import train_frozen
-
-    y = _labels_or_explain(obs, label_key)
-    group_key, groups = read_groups(obs, group_key)
-    rows = np.flatnonzero(y >= 0)
-    matrices = Matrices(adata, rows, layer)
-    features = choose_features(adata, matrices, use_rep=use_rep, recipe=None, rng=rng)
-    depth = matrices.depth()
-    trained, held_out = train_frozen(
-        features,
-        y[rows].astype(np.int64),
-        groups[rows],
-        head="logistic",
-        error_level=0.1,
-        rng=rng,
-        keys={"label_key": label_key, "group_key": group_key},
-        depth=None if depth is None else depth[rows],
-    )
-    values = features.everything()
-    logits = trained.logit(values)
-    logits[rows] = np.where(np.isfinite(held_out), held_out, logits[rows])
-    return Ensemble.of([trained], [values], [logits], groups=[groups], depth=depth), trained
-
-
-def _correct_prevalence(
-    obs: pd.DataFrame, group_key: str | None, ensemble: Ensemble, columns: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Shift probabilities to the prevalence that the cells themselves suggest, and say so."""
-    from .._response.ensemble import shift_prevalence
-    from .._stats.prior_shift import correct_prior
-
-    if not ensemble.calibrated:
-        warn("The prevalence was not corrected: the model is not calibrated.")
-        return columns, {}
-    _, groups = read_groups(obs, group_key)
-    usable = np.isfinite(columns["prob"])
-    found = correct_prior(columns["prob"][usable], groups[usable], train_prevalence=ensemble.prevalence)
-    logger.info("%s", found.statement())
-    told = {key: value for key, value in found.to_dict().items() if value is not None}
-    return shift_prevalence(columns, found, ensemble.prevalence), {"prevalence": told}
-
-
-def _labels_or_explain(obs: pd.DataFrame, label_key: str) -> np.ndarray:
-    y = read_labels(obs, label_key) if label_key in obs else np.full(len(obs), -1)
-    if (y < 0).all():
-        what = f"column {label_key!r} has no labels" if label_key in obs else f"there is no column {label_key!r}"
-        msg = (
-            f"No model was given and {what}. Either pass a trained model (`model=`: a ResponseModel from "
-            "tl.train_response on labeled data, or the folder of a saved one), or label some cells: "
-            "pp.harmonize_labels(adata, key, sensitive=..., resistant=...) writes .obs['response'], and prediction then "
-            "learns from the labeled cells."
-        )
-        raise ValueError(msg)
-    require_both_classes(y, label_key)
-    return y

@@ -18,6 +18,7 @@ from .._core.docs import (
     doc_rng,
 )
 from .._core.keys import TRAIN_RESPONSE
+from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
 from .._data.obs import read_groups, read_labels, require_both_classes
@@ -161,9 +162,10 @@ def train_response(
         features = choose_features(adata, matrices, use_rep=use_rep, recipe=recipe, sets=sets, rng=seed)
         depth = matrices.depth()
         trained, _ = train_frozen(features, labels, names, depth=None if depth is None else depth[rows], **common)
-    from .._response.train import record
+    from .._response.train import training_record
 
-    record(target.open()[1], trained, key)
+    target.open()[1].uns[key] = training_record(trained)
+    logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", key)
     return trained
 
 

@@ -1,0 +1,141 @@
+"""What response models say of the cells of an object: saved ones, or one that is trained on its labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import expit, logit
+
+from .._core.log import logger, warn
+from .._data.obs import read_groups, read_labels, require_both_classes
+from .._stats.prior_shift import correct_prior
+from .embedding import embed_like
+from .ensemble import Ensemble, open_models
+from .features import Matrices, choose_features
+from .train import train_frozen
+from .trust import log_odds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from anndata import AnnData
+
+    from .ensemble import ModelLike
+    from .model import ResponseModel
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Predictions for all cells of an object.
+
+    Parameters
+    ----------
+    ensemble
+        The models and what they say.
+    trained
+        The model that was trained for it, if any.
+    embeddings
+        Embeddings of tuned encoders, by the slot of `.obsm` they go to.
+    """
+
+    ensemble: Ensemble
+    trained: ResponseModel | None = None
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def summary(self, threshold: float | None) -> dict[str, Any]:
+        """What goes to `.uns`."""
+        return self.ensemble.summary(threshold) | {"trained_on_these_cells": self.trained is not None}
+
+
+def answer_from_models(
+    adata: AnnData,
+    obs: pd.DataFrame,
+    given: ModelLike | Sequence[ModelLike],
+    *,
+    group_key: str | None,
+    checkpoint: Any,
+    layer: str | None,
+) -> Answer:
+    """Apply one or several models, each to its own embedding of the cells."""
+    models = open_models(given)
+    values = [embed_like(model, adata, obs, checkpoint=checkpoint, layer=layer) for model in models]
+    logits = [model.logit(x) for model, x in zip(models, values)]
+    columns = [group_key or str(model.info["group_key"]) for model in models]
+    groups = [obs[key].astype(str).to_numpy() if key in obs else None for key in columns]
+    depth = Matrices(adata, np.arange(adata.n_obs), layer).depth()
+    kept: dict[str, np.ndarray] = {}
+    for i, (model, x) in enumerate(zip(models, values)):
+        if model.tuned:
+            slot = str(model.representation["use_rep"])
+            kept[slot if slot not in kept else f"{slot}_{i}"] = x
+    return Answer(Ensemble.of(models, values, logits, groups=groups, depth=depth), embeddings=kept)
+
+
+def answer_from_labels(
+    adata: AnnData,
+    obs: pd.DataFrame,
+    use_rep: str | None,
+    *,
+    label_key: str,
+    group_key: str | None,
+    layer: str | None,
+    rng: int,
+) -> Answer:
+    """Train on the labeled cells of these data; labeled cells are judged by models that never saw their sample."""
+    y = _labels_or_explain(obs, label_key)
+    group_key, groups = read_groups(obs, group_key)
+    rows = np.flatnonzero(y >= 0)
+    matrices = Matrices(adata, rows, layer)
+    features = choose_features(adata, matrices, use_rep=use_rep, recipe=None, rng=rng)
+    depth = matrices.depth()
+    trained, held_out = train_frozen(
+        features,
+        y[rows].astype(np.int64),
+        groups[rows],
+        head="logistic",
+        error_level=0.1,
+        rng=rng,
+        keys={"label_key": label_key, "group_key": group_key},
+        depth=None if depth is None else depth[rows],
+    )
+    values = features.everything()
+    logits = trained.logit(values)
+    logits[rows] = np.where(np.isfinite(held_out), held_out, logits[rows])
+    return Answer(Ensemble.of([trained], [values], [logits], groups=[groups], depth=depth), trained)
+
+
+def correct_prevalence(
+    columns: dict[str, Any], obs: pd.DataFrame, group_key: str | None, ensemble: Ensemble
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Shift probabilities to the prevalence that the cells themselves suggest; the columns, and what `.uns` says of it."""
+    if not ensemble.calibrated:
+        warn("The prevalence was not corrected: the model is not calibrated.")
+        return columns, {}
+    _, groups = read_groups(obs, group_key)
+    usable = np.isfinite(columns["prob"])
+    found = correct_prior(columns["prob"][usable], groups[usable], train_prevalence=ensemble.prevalence)
+    logger.info("%s", found.statement())
+    told = {key: value for key, value in found.to_dict().items() if value is not None}
+    shift = logit(found.prevalence) - logit(ensemble.prevalence)
+    limits = {name: expit(log_odds(columns[name]) + shift) for name in ("low", "high")}
+    prob = columns["prob"].copy()
+    prob[usable] = found.prob
+    return columns | limits | {"prob": prob}, {"prevalence": told}
+
+
+def _labels_or_explain(obs: pd.DataFrame, label_key: str) -> np.ndarray:
+    y = read_labels(obs, label_key) if label_key in obs else np.full(len(obs), -1)
+    if (y < 0).all():
+        what = f"column {label_key!r} has no labels" if label_key in obs else f"there is no column {label_key!r}"
+        msg = (
+            f"No model was given and {what}. Either pass a trained model (`model=`: a ResponseModel from "
+            "tl.train_response on labeled data, or the folder of a saved one), or label some cells: "
+            "pp.harmonize_labels(adata, key, sensitive=..., resistant=...) writes .obs['response'], and prediction then "
+            "learns from the labeled cells."
+        )
+        raise ValueError(msg)
+    require_both_classes(y, label_key)
+    return y
