@@ -81,9 +81,10 @@ def draw() -> str:
         msg = f"Packages without a place in LAYERS: {sorted(unknown)}."
         raise ValueError(msg)
     width, height = LEFT + CELL * len(names) + 20, TOP + CELL * len(names) + 20
+    style = 'font-family="system-ui, sans-serif" font-size="13" role="img"'
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" '
-        f'font-size="13" role="img"><title>Layers of sc_drugresp and the imports between them</title>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {style}>',
+        "<title>Layers of sc_drugresp and the imports between them</title>",
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
     for i, (name, purpose) in enumerate(LAYERS):
@@ -103,12 +104,10 @@ def draw() -> str:
                     f'<circle cx="{left + CELL / 2:g}" cy="{middle:g}" r="13" fill="{color}"/>',
                     f'<text x="{left + CELL / 2:g}" y="{middle + 4:g}" fill="#fff" text-anchor="middle">{n}</text>',
                 ]
-    for i in range(len(names) + 1):
-        at = CELL * i
-        lines += [
-            f'<path d="M{LEFT} {TOP + at}H{LEFT + CELL * len(names)}M{LEFT + at} {TOP}V{TOP + CELL * len(names)}" '
-            f'stroke="#e3e7ec" fill="none"/>'
-        ]
+    right, bottom = LEFT + CELL * len(names), TOP + CELL * len(names)
+    for at in range(0, CELL * len(names) + 1, CELL):
+        grid = f"M{LEFT} {TOP + at}H{right}M{LEFT + at} {TOP}V{bottom}"
+        lines.append(f'<path d="{grid}" stroke="#e3e7ec" fill="none"/>')
     return "\n".join([*lines, "</svg>", ""])
 
 
