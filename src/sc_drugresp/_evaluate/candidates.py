@@ -11,7 +11,8 @@ from .._core.log import logger, warn
 from .._data.obs import read_column
 from .._embed.coverage import check_coverage
 from .._embed.slots import embedding_info, embeddings
-from .._response.features import FixedFeatures, model_features, slot_features
+from .._response.choose import model_features, slot_features
+from .._response.features import FixedFeatures
 from .._response.recipe import Recipe
 from .._stats.folds import LeakError
 from .leakage import fitted_elsewhere, label_derived, sets_cross_folds
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-    from .._response.features import Features, Matrices
+    from .._response.choose import Matrices
+    from .._response.features import Features
     from .._stats.folds import Fold
     from .cohort import Cohort
     from .request import Request

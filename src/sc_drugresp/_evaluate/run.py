@@ -10,7 +10,7 @@ from .._core.log import warn
 from .._core.progress import progress_bar
 from .._core.versions import package_versions
 from .._data.obs import read_labels, require_both_classes
-from .._response.features import Matrices
+from .._response.choose import Matrices
 from .._stats.folds import profile_hashes
 from .candidates import check_folds, make_candidates
 from .cohort import read_cohort

@@ -11,9 +11,9 @@ from scipy.special import expit, logit
 from .._core.log import logger, warn
 from .._data.obs import read_groups, read_labels, require_both_classes
 from .._stats.prior_shift import correct_prior
+from .choose import Matrices, choose_features
 from .embedding import embed_like
 from .ensemble import Ensemble, open_models
-from .features import Matrices, choose_features
 from .train import train_frozen
 from .trust import log_odds
 

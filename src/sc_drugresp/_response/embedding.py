@@ -8,7 +8,7 @@ from .._data.counts import read_counts
 from .._data.obs import set_codes
 from .._embed.slots import embedding_info, read_rep
 from ..models._registry import find
-from .features import describe
+from .choose import describe
 from .recipe import Recipe
 
 if TYPE_CHECKING:

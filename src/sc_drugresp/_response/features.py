@@ -1,4 +1,4 @@
-"""What a head learns from, and the one place that answers which features a call means."""
+"""What a head learns from: values that are there, or an embedder that is fitted anew in every fold."""
 
 from __future__ import annotations
 
@@ -7,26 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .._core.keys import EmbeddingKeys
-from .._core.log import logger
-from .._data.counts import read_counts
-from .._embed.coverage import check_coverage
-from .._embed.slots import embedding_info, latest_embedding, read_rep
-from ..models._registry import find
-from .recipe import Recipe
-
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from anndata import AnnData
 
     from .._data.counts import CountSource
 
 CACHE_BYTES = 2**28
-IN_MEMORY_CELLS = 50_000
-"""Labeled cells that are kept in memory because every fold reads them again; more are read from the object each time."""
-NOT_OPTIONS = frozenset({"model", "genes", "rng", "layer", "group_key"})
-"""What `.uns` notes about an embedding beside the options of its model."""
 
 
 class Features(Protocol):
@@ -142,159 +128,3 @@ class FittedFeatures:
         if not self._fitted:
             self.embedder.fit(self._labeled, rng=self.rng)
             self._fitted = True
-
-
-class Matrices:
-    """Readers of one object: all of its cells, and the labeled ones, each matrix found and loaded once.
-
-    Parameters
-    ----------
-    adata
-        The object.
-    rows
-        Rows of the labeled cells.
-    layer
-        Matrix to read, as the user named it.
-    """
-
-    def __init__(self, adata: AnnData, rows: np.ndarray, layer: str | None = None) -> None:
-        self.adata, self.rows, self.layer = adata, rows, layer
-        self._labeled: dict[str, CountSource] = {}
-
-    def everything(self, expects: Any = "any", layer: str | None = None) -> CountSource:
-        """A reader of all cells."""
-        return read_counts(self.adata, layer=layer or self.layer, expect=expects)
-
-    def labeled(self, expects: Any = "any", layer: str | None = None) -> CountSource:
-        """A reader of the labeled cells."""
-        source = self.everything(expects, layer)
-        if source.origin not in self._labeled:
-            few = len(self.rows) <= IN_MEMORY_CELLS
-            self._labeled[source.origin] = source.to_memory(self.rows) if few else source.take(self.rows)
-        return self._labeled[source.origin]
-
-    def depth(self) -> np.ndarray | None:
-        """Counts of each cell, shape `(n_obs,)`; `None` where no raw counts are found."""
-        try:
-            return self.everything("counts").totals()
-        except ValueError:
-            return None
-
-
-def slot_features(adata: AnnData, use_rep: str, matrices: Matrices, *, rng: int) -> FixedFeatures | FittedFeatures:
-    """Features from a slot of `.obsm`; what `tl.embed` fitted to these cells is fitted anew.
-
-    Raises
-    ------
-    KeyError
-        There is no such slot.
-    ValueError
-        It is no matrix.
-    """
-    info = embedding_info(adata, use_rep)
-    values = read_rep(adata, use_rep)
-    if info.get("fitted_on_these_cells"):
-        params = dict(info["params"])
-        recipe = Recipe(str(params["model"]), options=options_in(params))
-        return model_features(recipe, matrices, rng=rng, name=use_rep, layer=_layer(str(params["layer"])))
-    return FixedFeatures(use_rep, values, matrices.rows, describe("encoder" if info else "slot", use_rep, info))
-
-
-def model_features(
-    recipe: Recipe,
-    matrices: Matrices,
-    *,
-    rng: int,
-    sets: np.ndarray | None = None,
-    name: str | None = None,
-    layer: str | None = None,
-) -> FixedFeatures | FittedFeatures:
-    """Features by a model that was named: fitted inside the folds if it learns from cells, else computed once.
-
-    Parameters
-    ----------
-    recipe
-        The model, not tuned.
-    matrices
-        The cells.
-    rng
-        Seed.
-    sets
-        Set of each cell, for set-based models.
-    name
-        Slot to be recorded, instead of the one that `tl.embed` would write.
-    layer
-        Matrix to read, instead of that of `matrices`.
-    """
-    spec, row = find(recipe.model)
-    embedder = recipe.load()
-    key = name or EmbeddingKeys.of(spec.slot if row is None else recipe.model).obsm
-    if embedder.needs_fit:
-        description = {"kind": "baseline", "use_rep": key, "model": spec.name, "options": dict(recipe.options)}
-        return FittedFeatures(
-            name or recipe.name,
-            embedder,
-            matrices.labeled(spec.expects, layer),
-            source=matrices.everything(spec.expects, layer),
-            description=description,
-            rng=rng,
-        )
-    source = embedder.read(matrices.adata, layer or matrices.layer)
-    check_coverage(source, embedder)
-    values = embedder.embed(source, rng=rng, groups=sets if spec.set_based else None)
-    params = {"model": recipe.model, "genes": "auto", "rng": rng, **recipe.options}
-    description = describe("encoder", key, {"params": params, "checkpoint": embedder.checkpoint})
-    return FixedFeatures(name or recipe.name, values, matrices.rows, description)
-
-
-def choose_features(
-    adata: AnnData,
-    matrices: Matrices,
-    *,
-    use_rep: str | None,
-    recipe: Recipe | None,
-    sets: np.ndarray | None = None,
-    rng: int = 0,
-) -> FixedFeatures | FittedFeatures:
-    """The features of a call: a slot, else a model, else the latest embedding, else PCA."""
-    if use_rep is None and recipe is None:
-        use_rep = latest_embedding(adata)
-        logger.info("using the embedding %r", use_rep or "pca")
-        recipe = Recipe("pca") if use_rep is None else None
-    if use_rep is not None:
-        return slot_features(adata, use_rep, matrices, rng=rng)
-    assert recipe is not None
-    return model_features(recipe, matrices, sets=sets, rng=rng)
-
-
-def describe(kind: str, use_rep: str, info: dict[str, Any]) -> dict[str, Any]:
-    """How cells get the features of a slot, as a saved model keeps it."""
-    if kind == "slot":
-        return {"kind": kind, "use_rep": use_rep, "model": "", "options": {}}
-    params = dict(info.get("params", {}))
-    return {
-        "kind": kind,
-        "use_rep": use_rep,
-        "model": str(params.get("model", "")),
-        "options": options_in(params),
-        "genes": str(params.get("genes", "auto")),
-        "rng": int(params.get("rng", 0)),
-        "group_key": str(params.get("group_key", "")),
-        "checkpoint": {name: _plain(value) for name, value in dict(info.get("checkpoint", {})).items()},
-    }
-
-
-def options_in(params: dict[str, Any]) -> dict[str, Any]:
-    """Options of the model among the parameters that `tl.embed` noted."""
-    return {name: _plain(value) for name, value in params.items() if name not in NOT_OPTIONS}
-
-
-def _plain(value: Any) -> Any:
-    """A value as it was before it went through a file."""
-    return value.item() if isinstance(value, np.generic) else value.tolist() if isinstance(value, np.ndarray) else value
-
-
-def _layer(origin: str) -> str:
-    """Turn `layers['counts']`, as `.uns` records it, back into a `layer` argument."""
-    name = origin.removesuffix(" (counts recovered)")
-    return name[len("layers['") : -len("']")] if name.startswith("layers[") else name

@@ -107,7 +107,7 @@ def state_control(
     ['auroc', 'erased', 'pretreatment', 'treated', 'treated_erased']
     """
     from .._evaluate.state import state_control as control
-    from .._response.features import Matrices, choose_features
+    from .._response.choose import Matrices, choose_features
     from .._response.train import strict_folds
 
     recipe = None if model is None else Recipe(model)

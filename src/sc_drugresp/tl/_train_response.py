@@ -154,7 +154,7 @@ def train_response(
 
         trained = train_tuned(recipe, adata, rows, labels, names, layer=layer, start=start, **common)
     else:
-        from .._response.features import Matrices, choose_features
+        from .._response.choose import Matrices, choose_features
         from .._response.train import train_frozen
 
         matrices = Matrices(adata, rows, layer)
