@@ -44,16 +44,10 @@ class StateControl:
     ----------
     verdict, reason
         The conclusion, and why.
-    auroc
-        Of held-out cells, as is.
-    erased
-        With the treatment erased.
-    pretreatment
-        Trained and tested on pre-treatment cells alone.
-    treated
-        Of the question "was the cell treated?", answered by the response score.
-    treated_erased
-        The same after erasure: close to 0.5 if the erasure holds in held-out samples.
+    aurocs
+        `auroc` of held-out cells as is; `erased` with the treatment erased; `pretreatment` trained and tested on
+        pre-treatment cells alone; `treated` of the question "was the cell treated?", answered by the response score;
+        `treated_erased` the same after erasure, close to 0.5 if the erasure holds in held-out samples.
     label_treatment_correlation
         Between label and treatment over cells.
     n_cells, n_unknown
@@ -62,11 +56,7 @@ class StateControl:
 
     verdict: StateVerdict
     reason: str
-    auroc: Interval
-    erased: Interval
-    pretreatment: Interval
-    treated: Interval
-    treated_erased: Interval
+    aurocs: dict[str, Interval]
     label_treatment_correlation: float
     n_cells: int
     n_unknown: int
@@ -75,9 +65,10 @@ class StateControl:
         """The five AUROCs with limits and numbers of samples, ready to be plotted."""
         import pandas as pd
 
-        names = ("auroc", "erased", "pretreatment", "treated", "treated_erased")
-        found = {name: getattr(self, name) for name in names}
-        rows = {k: {"value": v.value, "low": v.low, "high": v.high, "n_samples": v.n_groups} for k, v in found.items()}
+        rows = {
+            name: {"value": found.value, "low": found.low, "high": found.high, "n_samples": found.n_groups}
+            for name, found in self.aurocs.items()
+        }
         return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -157,8 +148,9 @@ def state_control(
         "treated_erased": _auroc(exposure, erased, codes),
     }
     verdict, reason = _judge(intervals, exposure[known], y[known], correlation)
-    counts = {"n_cells": int(known.sum()), "n_unknown": int((~known).sum())}
-    return StateControl(verdict, reason, **intervals, label_treatment_correlation=correlation, **counts)
+    return StateControl(
+        verdict, reason, intervals, correlation, n_cells=int(known.sum()), n_unknown=int((~known).sum())
+    )
 
 
 def _auroc(y: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> Interval:

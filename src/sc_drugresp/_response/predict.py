@@ -105,14 +105,15 @@ def fuse(parts: Sequence[Prediction]) -> Prediction:
     if len(parts) == 1:
         return parts[0]
     usable = np.all([part.usable for part in parts], axis=0)
-    prob, low, high = (
-        expit(np.mean([log_odds(getattr(part, name)) for part in parts], axis=0)) for name in ("prob", "low", "high")
-    )
+
+    def mean(name: str) -> np.ndarray:
+        return np.asarray(expit(np.mean([log_odds(getattr(part, name)) for part in parts], axis=0)))
+
     return Prediction(
         usable,
-        prob,
-        low,
-        high,
+        mean("prob"),
+        mean("low"),
+        mean("high"),
         sets=np.any([part.sets for part in parts], axis=0),
         ood=(np.mean([part.ood for part in parts], axis=0) > 0.5) | ~usable,
         ood_score=np.median([part.ood_score for part in parts], axis=0),

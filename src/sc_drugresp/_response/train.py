@@ -19,7 +19,7 @@ from .trust import Trust, describe_training
 if TYPE_CHECKING:
     from .._stats.folds import Fold
     from .features import FixedFeatures
-    from .fit import HeadKind
+    from .heads import HeadKind
 
 
 def strict_folds(y: np.ndarray, groups: np.ndarray, *, rng: int) -> list[Fold]:

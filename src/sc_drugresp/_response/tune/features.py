@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..._data import Tokens
-    from ..fit import HeadKind
+    from ..heads import HeadKind
     from ..recipe import Recipe
 
 

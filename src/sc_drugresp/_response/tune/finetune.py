@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..fit import HeadKind, fit_head
-from ..heads import Head, LinearHead, MLPHead
+from ..fit import fit_head
+from ..heads import Head, HeadKind, LinearHead, MLPHead
 from .adapters import adapter_state, inject, inject_saved, load_weights, lora_config, merge_adapters
 from .held_out import check_overlap, split_samples
 from .module import ResponseModule, TorchHead, held_out_scores
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..._data import Tokens
     from ...models._encoder import CellEncoder
     from ..model import ResponseModel
-    from .options import FineTuning, Mode
+    from .options import FineTuning
 
 
 @dataclass
@@ -51,7 +51,7 @@ def finetune(
     y: np.ndarray,
     groups: np.ndarray,
     *,
-    mode: Mode,
+    mode: str,
     head: HeadKind,
     options: FineTuning,
     seed: int,
@@ -129,7 +129,7 @@ def finetune(
 
 
 def _prepare(
-    encoder: CellEncoder, mode: Mode, options: FineTuning, start: ResponseModel | None, seed: int
+    encoder: CellEncoder, mode: str, options: FineTuning, start: ResponseModel | None, seed: int
 ) -> tuple[Any, set[str]]:
     """Bring the encoder to where training begins: configuration of the adapter, and tensors that differ from the base."""
     inherited: set[str] = set()

@@ -10,7 +10,6 @@ from ..._core.calls import dataclass_text
 if TYPE_CHECKING:
     from os import PathLike
 
-Mode = Literal["lora", "full"]
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
 
