@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import GOLDEN
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from scipy.sparse import csc_matrix, csr_matrix
@@ -23,7 +24,6 @@ from sc_drugresp.models import CellEncoder
 from sc_drugresp.models._hub import locate
 from sc_drugresp.models._registry import find, registry
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
 RELATIVE = 1e-5
 
 
@@ -88,8 +88,7 @@ def reference(name: str) -> tuple[CellEncoder, np.ndarray, Tokens]:
 
 
 @pytest.fixture(params=recorded_checkpoints())
-def case(request, shared) -> Case:
-    assert shared.is_dir()
+def case(request) -> Case:
     return open_case(request.param)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import anndata as ad
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import close
 from safetensors.torch import save_file
 from scipy.sparse import csr_matrix
 
@@ -19,51 +19,25 @@ from sc_drugresp._data import Tokens
 from sc_drugresp.models._weights import read_state
 from sc_drugresp.models.tgpt import NOT_RANKED, TGPT, TGPTConfig
 
+MODEL = "tgpt"
 FOLDER = "transcriptome-gpt-1024-8-16-64"
 TINY = TGPTConfig(dim=16, heads=2, layers=2, ffn_dim=24, positions=32, vocab_size=40, max_length=12)
 
 
-def close(actual, expected, tolerance=1e-5):
-    actual = actual.detach().numpy() if isinstance(actual, torch.Tensor) else np.asarray(actual)
-    assert actual.shape == expected.shape
-    np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
-    assert np.nanmax(np.abs(actual - expected)) <= tolerance * np.nanmax(np.abs(expected))
+@pytest.fixture
+def manifest(record) -> dict:
+    return record.manifest["checkpoints"][FOLDER]
 
 
-@pytest.fixture(scope="module")
-def folder(shared) -> Path:
-    return shared / "golden" / "tgpt"
-
-
-@pytest.fixture(scope="module")
-def golden(folder) -> dict[str, np.ndarray]:
-    with np.load(folder / "expected.npz") as file:
-        return dict(file)
-
-
-@pytest.fixture(scope="module")
-def adata(folder) -> ad.AnnData:
-    return ad.read_h5ad(folder / "input.h5ad")
-
-
-@pytest.fixture(scope="module")
-def manifest(folder) -> dict:
-    return json.loads((folder / "manifest_full.json").read_text())["checkpoints"][FOLDER]
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def tokens(golden) -> Tokens:
     return Tokens.from_padded(golden["token_ids"], golden["length"])
 
 
 @pytest.fixture
-def copy(folder, tmp_path) -> Path:
+def copy(record, tmp_path) -> Path:
     """A writable copy of the published folder."""
-    target = tmp_path / FOLDER
-    shutil.copytree(folder / "weights" / FOLDER, target, copy_function=shutil.copyfile)
-    for path in [target, *target.rglob("*")]:
-        path.chmod(0o755)
-    return target
+    return record.copy(tmp_path) / FOLDER
 
 
 def save(state: dict, path: Path) -> None:
