@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch load: xdist workers must not fight for cores
 
 import pytest
+from skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
 # Data of others, which this repository cannot ship: real cells, whole published vocabularies, gene tables.
 SHARED = Path(os.environ.get("SC_DRUGRESP_SHARED") or Path(__file__).resolve().parents[2] / "shared")
