@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,9 +14,12 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pandas as pd
+import torch
 from scipy.sparse import csr_matrix
 
 import sc_drugresp as sdr
+from sc_drugresp._data import Tokens
+from sc_drugresp.models._weights import read_state
 
 # Another folder with recordings of the same kind, of whatever sizes and seeds, can take the place of ours.
 GOLDEN = Path(os.environ.get("SC_DRUGRESP_GOLDEN") or Path(__file__).parent / "golden")
@@ -112,6 +116,22 @@ def relative(found: Any, expected: Any) -> float:
 def close(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
     """Assert that two arrays agree, relative to the largest expected value."""
     assert relative(found, expected) <= tolerance
+
+
+def same_tokens(found: Tokens, expected: Tokens) -> None:
+    """Assert that two sets of sequences are the same to the bit."""
+    np.testing.assert_array_equal(found.indptr, expected.indptr)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    if expected.values is not None:
+        np.testing.assert_array_equal(found.values, expected.values)
+
+
+def resave(path: Path, change: Callable[[Any], Any]) -> None:
+    """Write a file of weights anew; `change` gives its new content, or `None` after a change in place."""
+    content = read_state(path)
+    path.unlink()  # the old file stays mapped into memory
+    changed = change(content)
+    torch.save(content if changed is None else changed, path)
 
 
 class RunsCode:

@@ -9,7 +9,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
-from helpers import RunsCode, relative
+from helpers import RunsCode, relative, resave
 from scipy import sparse
 
 import sc_drugresp as sdr
@@ -17,7 +17,6 @@ from sc_drugresp._data import Tokens
 from sc_drugresp._data.product_kernels import weighted_rows
 from sc_drugresp._nn import SetLayout, flow
 from sc_drugresp.models import cellplm
-from sc_drugresp.models._weights import read_state
 from sc_drugresp.models.cellplm import CellPLM, CellPLMConfig
 
 ONE_SET = np.zeros(24, dtype=int)
@@ -283,10 +282,7 @@ CKPT, CONFIG = "20231027_85M.best.ckpt", "20231027_85M.config.json"
 
 
 def rewrite(folder, change):
-    nested = read_state(folder / CKPT)
-    state = {name: tensor.clone() for name, tensor in nested["model_state_dict"].items()}
-    del nested
-    torch.save(change(state), folder / CKPT)
+    resave(folder / CKPT, lambda nested: change(nested["model_state_dict"]))
 
 
 def without(state, name):

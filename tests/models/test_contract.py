@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import GOLDEN, close, golden
+from helpers import GOLDEN, close, golden, same_tokens
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from scipy.sparse import csc_matrix, csr_matrix
@@ -205,13 +205,6 @@ def encoder(case) -> CellEncoder:
 @pytest.fixture
 def expected(case) -> np.ndarray:
     return case.expected
-
-
-def same_tokens(actual: Tokens, expected: Tokens) -> None:
-    np.testing.assert_array_equal(actual.indptr, expected.indptr)
-    np.testing.assert_array_equal(actual.ids, expected.ids)
-    if expected.values is not None:
-        np.testing.assert_array_equal(actual.values, expected.values)
 
 
 # A cell is a cell ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scanpy as sc
 import torch
-from helpers import RunsCode, close
+from helpers import RunsCode, close, resave, same_tokens
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from scipy.sparse import csr_matrix
@@ -22,12 +22,6 @@ from sc_drugresp.models.scfoundation import ScFoundation, ScFoundationConfig, re
 
 MODEL = "scfoundation"
 TINY = ScFoundationConfig(width=16, heads=2, layers=2, ffn_dim=24, bin_num=7, seq_len=42)
-
-
-def same(tokens: Tokens, expected: Tokens) -> None:
-    np.testing.assert_array_equal(tokens.indptr, expected.indptr)
-    np.testing.assert_array_equal(tokens.ids, expected.ids)
-    np.testing.assert_array_equal(tokens.values, expected.values)
 
 
 def load(folder: Path, **options) -> ScFoundation:
@@ -71,7 +65,7 @@ def counts(n_cells: int = 6, n_genes: int = 40, seed: int = 0) -> ad.AnnData:
 def test_tokens(folder, golden, adata):
     encoder = load(folder)
     tokens = encoder.tokenize(adata, genes="exact")
-    same(tokens.take(golden["cells"]), recorded(golden))
+    same_tokens(tokens.take(golden["cells"]), recorded(golden))
     assert list(np.flatnonzero(tokens.lengths == 0)) == [3, 9]
     with_depths = golden["values_t4"]
     for cell in range(len(with_depths)):
@@ -200,13 +194,6 @@ def test_gene_list_of_the_published_size(tmp_path):
     assert [i >= 0 for i in found] == [True, False, True, False]
 
 
-def rewrite(folder: Path, change) -> None:
-    path = folder / "models.ckpt"
-    content = read_state(path)
-    path.unlink()
-    torch.save(change(content), path)
-
-
 def on_state(change):
     return lambda content: content | {"cell": content["cell"] | {"state_dict": change(content["cell"]["state_dict"])}}
 
@@ -234,7 +221,7 @@ def on_config(**changes):
     ids=["extra-keys", "one-network", "module", "no-prefix", "float64", "no-decoder"],
 )
 def test_variants_of_the_file_give_the_same_model(folder, copy, golden, change):
-    rewrite(copy, change)
+    resave(copy / "models.ckpt", change)
     tokens = recorded(golden).take(range(3))
     close(sdr.models.load("scfoundation", checkpoint=copy).embed_tokens(tokens), golden["emb_sc_F_t4_all_ce"][:3])
 
@@ -252,7 +239,7 @@ def test_safetensors_with_a_config(copy, golden):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-2), (torch.bfloat16, 0.2)])
 def test_half_precision_files_are_widened(copy, golden, dtype, tolerance):
-    rewrite(copy, on_state(lambda s: {name: x.to(dtype) for name, x in s.items()}))
+    resave(copy / "models.ckpt", on_state(lambda s: {name: x.to(dtype) for name, x in s.items()}))
     encoder = sdr.models.load("scfoundation", checkpoint=copy)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
     close(encoder.embed_tokens(recorded(golden)), golden["emb_sc_F_t4_all_ce"], tolerance)
@@ -276,7 +263,7 @@ def test_half_precision_files_are_widened(copy, golden, dtype, tolerance):
     ],
 )
 def test_weights_that_do_not_fit_are_refused(copy, change, message):
-    rewrite(copy, change)
+    resave(copy / "models.ckpt", change)
     with pytest.raises(ValueError, match=message):
         sdr.models.load("scfoundation", checkpoint=copy)
 
@@ -289,7 +276,10 @@ def test_truncated_file_is_refused(copy):
 
 
 def test_code_in_the_file_is_not_executed(copy, tmp_path):
-    rewrite(copy, lambda content: content | {"cell": content["cell"] | {"config": RunsCode(tmp_path / "executed")}})
+    resave(
+        copy / "models.ckpt",
+        lambda content: content | {"cell": content["cell"] | {"config": RunsCode(tmp_path / "executed")}},
+    )
     with pytest.raises(ValueError, match="could run code"):
         sdr.models.load("scfoundation", checkpoint=copy)
     assert not (tmp_path / "executed").exists()
@@ -328,8 +318,8 @@ def test_values_follow_the_formula(encoder):
         np.testing.assert_array_equal(tokens.sequence(cell), np.flatnonzero(expected[cell]))
         values = expected[cell][expected[cell] > 0].astype(np.float32)
         np.testing.assert_array_equal(tokens.value_sequence(cell), values)
-    same(encoder.tokenize(data, genes="auto"), tokens)
-    same(encoder.tokenize(data[:, np.random.default_rng(0).permutation(60)], genes="exact"), tokens)
+    same_tokens(encoder.tokenize(data, genes="auto"), tokens)
+    same_tokens(encoder.tokenize(data[:, np.random.default_rng(0).permutation(60)], genes="exact"), tokens)
 
 
 def test_unknown_genes_are_not_part_of_the_depth(encoder):

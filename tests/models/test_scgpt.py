@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
-from helpers import RunsCode, close
+from helpers import RunsCode, close, resave, same_tokens
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from scipy.sparse import csr_matrix
@@ -25,12 +25,6 @@ from sc_drugresp.models.scgpt import ScGPT, ScGPTConfig, make_vocab, read_vocab
 
 MODEL = "scgpt"
 TINY = ScGPTConfig(dim=16, heads=2, layers=2, ffn_dim=24, max_length=9)
-
-
-def same(tokens: Tokens, expected: Tokens) -> None:
-    np.testing.assert_array_equal(tokens.indptr, expected.indptr)
-    np.testing.assert_array_equal(tokens.ids, expected.ids)
-    np.testing.assert_array_equal(tokens.values, expected.values)
 
 
 def load(folder: Path, **options) -> ScGPT:
@@ -61,14 +55,14 @@ def counts(n_cells: int = 6, n_genes: int = 40, seed: int = 0) -> ad.AnnData:
 def test_deterministic_tokens(folder, golden, adata):
     encoder = load(folder, max_length=128, ties="upper", overflow="first")
     tokens = encoder.tokenize(adata[golden["cells"]], genes="exact")
-    same(tokens, Tokens.from_padded(golden["det_token_ids"], golden["det_length"], golden["det_values"]))
+    same_tokens(tokens, Tokens.from_padded(golden["det_token_ids"], golden["det_length"], golden["det_values"]))
 
 
 def test_tokens_from_recorded_draws(folder, golden, adata):
     encoder = load(folder, max_length=128)
     draws = golden["full_rand"], golden["stoch_sampled_index"]
     tokens = encoder.tokens_from_draws(adata[golden["cells"]], *draws)
-    same(tokens, Tokens.from_padded(golden["stoch_token_ids"], golden["stoch_length"], golden["stoch_values"]))
+    same_tokens(tokens, Tokens.from_padded(golden["stoch_token_ids"], golden["stoch_length"], golden["stoch_values"]))
 
 
 def test_draws_that_do_not_fit_are_refused(folder, golden, adata):
@@ -145,13 +139,6 @@ def test_vocabulary_of_the_published_size_is_read_whole(tmp_path):
     assert vocab.align(["C1orf112", "c1orf112", "C1ORF112"], mode="exact").ids[1] == -1
 
 
-def rewrite(folder: Path, change) -> None:
-    path = folder / "best_model.pt"
-    state = read_state(path)
-    path.unlink()
-    torch.save(change(state), path)
-
-
 def attention(kind: str):
     new = {
         "impl": ("self_attn._impl.Wqkv.", "self_attn._impl.out_proj."),
@@ -187,7 +174,7 @@ def separate(state):
     ids=["impl", "without-flash", "separate", "module", "nested", "encoder-only", "float64"],
 )
 def test_variants_of_the_file_give_the_same_model(folder, copy, golden, change):
-    rewrite(copy, change)
+    resave(copy / "best_model.pt", change)
     tokens = Tokens.from_padded(golden["det_token_ids"], golden["det_length"], golden["det_values"]).take(range(4))
     same_model = sdr.models.load("scgpt", checkpoint=copy)
     close(same_model.embed_tokens(tokens), load(folder).embed_tokens(tokens), 1e-6)
@@ -203,7 +190,7 @@ def test_safetensors_and_a_path_to_the_file(folder, copy, golden):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 2e-2), (torch.bfloat16, 0.2)])
 def test_half_precision_files_are_widened(copy, golden, dtype, tolerance):
-    rewrite(copy, lambda state: {name: x.to(dtype) for name, x in state.items()})
+    resave(copy / "best_model.pt", lambda state: {name: x.to(dtype) for name, x in state.items()})
     encoder = sdr.models.load("scgpt", checkpoint=copy)
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
     tokens = Tokens.from_padded(golden["det_token_ids"], golden["det_length"], golden["det_values"])
@@ -226,7 +213,7 @@ def test_half_precision_files_are_widened(copy, golden, dtype, tolerance):
     ids=["missing", "extra-layer", "batch-norm", "shape", "another-model", "no-tensors"],
 )
 def test_weights_that_do_not_fit_are_refused(copy, change, message):
-    rewrite(copy, change)
+    resave(copy / "best_model.pt", change)
     with pytest.raises(ValueError, match=message):
         sdr.models.load("scgpt", checkpoint=copy)
 
@@ -311,12 +298,12 @@ def test_sampling_depends_on_the_cell_and_the_seed_alone(encoder):
     tokens = encoder.tokenize(data, rng=7)
     assert tokens.lengths.max() == TINY.max_length
     assert len(np.unique(tokens.ids)) > TINY.max_length
-    same(encoder.tokenize(data, rng=7), tokens)
+    same_tokens(encoder.tokenize(data, rng=7), tokens)
     assert not np.array_equal(encoder.tokenize(data, rng=8).ids, tokens.ids)
     with sdr.settings.override(block_cells=2):
-        same(encoder.tokenize(data, rng=7), tokens)
-    same(encoder.tokenize(data[[4, 1]], rng=7), tokens.take([4, 1]))
-    same(encoder.tokenize(data[:, np.random.default_rng(1).permutation(40)], rng=7), tokens)
+        same_tokens(encoder.tokenize(data, rng=7), tokens)
+    same_tokens(encoder.tokenize(data[[4, 1]], rng=7), tokens.take([4, 1]))
+    same_tokens(encoder.tokenize(data[:, np.random.default_rng(1).permutation(40)], rng=7), tokens)
 
 
 def test_sampled_genes_and_random_bins_are_uniform(encoder):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import close
+from helpers import RunsCode, close
 from safetensors.torch import save_file
 from scipy.sparse import csr_matrix
 
@@ -270,18 +270,8 @@ def test_truncated_weights_are_refused(copy):
         sdr.models.load("tgpt", checkpoint=copy)
 
 
-class Bomb:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.write_text, (self.path, "ran"))
-
-
 def test_weights_that_would_run_code_are_refused(copy, tmp_path):
-    torch.save({"transformer.wte.weight": Bomb(tmp_path / "trace")}, copy / "pytorch_model.bin")
+    torch.save({"transformer.wte.weight": RunsCode(tmp_path / "trace")}, copy / "pytorch_model.bin")
     with pytest.raises(ValueError, match="could run code"):
         sdr.models.load("tgpt", checkpoint=copy)
     assert not (tmp_path / "trace").exists()

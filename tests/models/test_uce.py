@@ -12,7 +12,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
-from helpers import RunsCode, relative
+from helpers import RunsCode, relative, resave
 from scipy import sparse, stats
 
 import sc_drugresp as sdr
@@ -291,14 +291,6 @@ def test_draws_that_do_not_fit_are_refused(encoder):
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def rewrite(folder, change):
-    path = folder / "4layer_model.torch"
-    state = {name: tensor.clone() for name, tensor in read_state(path).items()}
-    state = change(state) or state
-    torch.save(state, path)
-    return path
-
-
 def without(state, name):
     return {key: tensor for key, tensor in state.items() if key != name}
 
@@ -330,7 +322,7 @@ def test_a_configuration_of_another_model_is_refused(copy):
     ],
 )
 def test_damaged_weights_are_refused(copy, change, message):
-    rewrite(copy, change)
+    resave(copy / "4layer_model.torch", change)
     with pytest.raises(ValueError, match=message):
         sdr.models.load("uce", checkpoint=copy)
 
@@ -398,7 +390,7 @@ def test_the_protein_archive_is_unpacked_once(copy, cells):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_converted(copy, golden, dtype):
-    rewrite(copy, lambda s: {name: tensor.to(dtype) for name, tensor in s.items()})
+    resave(copy / "4layer_model.torch", lambda s: {name: tensor.to(dtype) for name, tensor in s.items()})
     encoder = sdr.models.load("uce", checkpoint=copy)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
     found, expected = encoder.embed_tokens(recorded(golden)), golden["X_uce_bs1"]
@@ -410,7 +402,7 @@ def test_nested_prefixed_and_missing_table(copy, golden):
         state.pop("pe_embedding.weight")
         return {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "epoch": 8}
 
-    rewrite(copy, change)
+    resave(copy / "4layer_model.torch", change)
     encoder = sdr.models.load("uce", checkpoint=copy)  # the table then comes from all_tokens.torch
     assert relative(encoder.embed_tokens(recorded(golden)), golden["X_uce_bs1"]) < 1e-5
     (copy / "all_tokens.torch").unlink()
