@@ -42,7 +42,8 @@ def test_embedding_is_that_of_the_original(folder, adata, golden, pooling):
     wanted = golden[f"emb_{pooling}"]
     assert relative(encoder.embed(adata, genes="exact"), wanted) < TOLERANCE
     assert relative(encoder.embed_tokens(_recorded(golden)), wanted) < TOLERANCE
-    full = Tokens.from_padded(golden["gene_pos"], np.full(24, 256), golden["tokens"])  # padding recorded too
+    width = golden["tokens"].shape[1]
+    full = Tokens.from_padded(golden["gene_pos"], np.full(adata.n_obs, width), golden["tokens"])  # padding recorded too
     assert relative(encoder.embed_tokens(full, batch_tokens=1), wanted) < TOLERANCE
 
 

@@ -66,7 +66,7 @@ def test_tokens(folder, golden, adata):
     encoder = load(folder)
     tokens = encoder.tokenize(adata, genes="exact")
     same_tokens(tokens.take(golden["cells"]), recorded(golden))
-    assert list(np.flatnonzero(tokens.lengths == 0)) == [3, 9]
+    np.testing.assert_array_equal(np.flatnonzero(tokens.lengths), golden["cells"])
     with_depths = golden["values_t4"]
     for cell in range(len(with_depths)):
         sequence = tokens.take(golden["cells"])
@@ -90,7 +90,7 @@ def test_embeddings(folder, golden, adata, name, options, batch_tokens):
     assert embedding.dtype == np.float32
     assert embedding.shape == (adata.n_obs, encoder.dim)
     close(embedding[golden["cells"]], golden[name])
-    assert list(np.flatnonzero(np.isnan(embedding).any(axis=1))) == [3, 9]
+    np.testing.assert_array_equal(np.flatnonzero(~np.isnan(embedding).any(axis=1)), golden["cells"])
 
 
 def test_the_registry_names_choose_the_network(folder, golden, adata):

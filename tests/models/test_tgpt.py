@@ -157,10 +157,10 @@ def test_mean_over_all_positions(folder, golden, tokens):
     close(model.embed_tokens(tokens.take(golden["scdrugmap_cells"])), golden["scdrugmap_emb"])
 
 
-@pytest.mark.parametrize(("array", "row"), [("cell0", 0), ("cellN", 23)])
+@pytest.mark.parametrize(("array", "row"), [("cell0", 0), ("cellN", -1)])
 def test_every_layer_equals_the_recorded_one(folder, golden, tokens, array, row):
     model, expected = load(folder), golden[f"{array}_hidden"]
-    batch = model.collate(tokens.take([row]))
+    batch = model.collate(tokens.take([row % len(tokens)]))
     x = model.inputs(batch)
     close(x[0], expected[0])
     for layer, known in zip(model.layers, expected[1:-1]):
