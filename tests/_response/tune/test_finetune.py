@@ -18,6 +18,7 @@ from peft.tuners.lora import LoraLayer
 import sc_drugresp as sdr
 from sc_drugresp._data import Tokens
 from sc_drugresp._response.fit import balanced_weights, fit_head
+from sc_drugresp._response.trust import Trust
 from sc_drugresp._response.tune.adapters import PREFIX, apply_tuned, inject, inject_saved, lora_config
 from sc_drugresp._response.tune.finetune import Tuned, compare, embed_by_sample, finetune
 from sc_drugresp._response.tune.held_out import split_samples
@@ -188,9 +189,10 @@ def test_merged_adapters_give_the_same_embedding(name):
 @pytest.mark.parametrize("name", EACH)
 def test_adapter_opens_with_plain_peft(name, tmp_path):
     case, encoder, tuned = lora(name)
-    model = ResponseModel(tuned.head, {"model": name}, {"dim": encoder.dim}, adapter=tuned.adapter)
+    expected, held = case.embed(encoder), tuned.held_out
+    trust = Trust.fit(tuned.logits, case.y[held], case.groups[held], expected[held], error_level=0.1, rng=0)
+    model = ResponseModel(tuned.head, {"model": name}, {"dim": encoder.dim}, trust=trust, adapter=tuned.adapter)
     model.save(tmp_path / "model")
-    expected = case.embed(encoder)
     wrapped = PeftModel.from_pretrained(case.load(), tmp_path / "model")
     close(case.embed(wrapped.get_base_model()), expected, 1e-6)
     with torch.no_grad():
