@@ -8,15 +8,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch load: xdist workers must not fight for cores
 
 import pytest
+from skips import pytest_sessionfinish, pytest_terminal_summary  # noqa: F401
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+# Data of others, which this repository cannot ship: real cells, whole published vocabularies, gene tables.
+SHARED = Path(os.environ.get("SC_DRUGRESP_SHARED") or Path(__file__).resolve().parents[2] / "shared")
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The read-only folder beside the checkout: specifications, golden files, real data."""
+    """The read-only folder with data of others, beside the checkout or at `$SC_DRUGRESP_SHARED`."""
     if not SHARED.is_dir():
-        pytest.skip("the folder '../shared' with golden files and real data is not on this machine")
+        pytest.skip("needs data of others, which are not part of the repository ('../shared' or $SC_DRUGRESP_SHARED)")
     return SHARED
 
 

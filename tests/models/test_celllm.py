@@ -5,90 +5,71 @@ from __future__ import annotations
 import json
 import shutil
 
-import anndata as ad
 import numpy as np
 import pytest
 import torch
+from helpers import relative
 
 import sc_drugresp as sdr
 from sc_drugresp._data import Tokens
 from sc_drugresp.models.celllm import CellLM, CellLMConfig
 
+MODEL = "celllm"
 TOLERANCE = 1e-5
 
 
-@pytest.fixture(scope="module")
-def golden(shared):
-    return shared / "golden" / "celllm"
-
-
-@pytest.fixture(scope="module")
-def expected(golden):
-    return dict(np.load(golden / "expected.npz"))
-
-
-@pytest.fixture(scope="module")
-def adata(golden):
-    return ad.read_h5ad(golden / "input.h5ad")
-
-
 @pytest.fixture
-def encoder(golden):
-    return sdr.models.load("celllm", checkpoint=golden / "weights")
+def encoder(folder):
+    return sdr.models.load("celllm", checkpoint=folder / "weights")
 
 
-def _error(found, wanted) -> float:
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    assert found.shape == wanted.shape
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
-
-
-def _recorded(expected, prefix="") -> Tokens:
-    return Tokens.from_padded(expected[f"{prefix}gene_pos"], expected["n_tokens"], expected[f"{prefix}tokens"])
+def _recorded(golden, prefix="") -> Tokens:
+    return Tokens.from_padded(golden[f"{prefix}gene_pos"], golden["n_tokens"], golden[f"{prefix}tokens"])
 
 
 @pytest.mark.parametrize(("normalize", "prefix"), [(True, ""), (False, "counts_")])
-def test_tokens_are_those_of_the_original(golden, adata, expected, normalize, prefix):
-    encoder = sdr.models.load("celllm", checkpoint=golden / "weights", normalize=normalize)
-    tokens, wanted = encoder.tokenize(adata, genes="exact"), _recorded(expected, prefix)
+def test_tokens_are_those_of_the_original(folder, adata, golden, normalize, prefix):
+    encoder = sdr.models.load("celllm", checkpoint=folder / "weights", normalize=normalize)
+    tokens, wanted = encoder.tokenize(adata, genes="exact"), _recorded(golden, prefix)
     assert np.array_equal(tokens.indptr, wanted.indptr)
     assert np.array_equal(tokens.ids, wanted.ids)
     assert np.array_equal(tokens.values, wanted.values)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean_tokens", "mean_genes", "mean_positions"])
-def test_embedding_is_that_of_the_original(golden, adata, expected, pooling):
-    encoder = sdr.models.load("celllm", checkpoint=golden / "weights", pooling=pooling)
-    wanted = expected[f"emb_{pooling}"]
-    assert _error(encoder.embed(adata, genes="exact"), wanted) < TOLERANCE
-    assert _error(encoder.embed_tokens(_recorded(expected)), wanted) < TOLERANCE
-    full = Tokens.from_padded(expected["gene_pos"], np.full(24, 256), expected["tokens"])  # padding recorded too
-    assert _error(encoder.embed_tokens(full, batch_tokens=1), wanted) < TOLERANCE
+def test_embedding_is_that_of_the_original(folder, adata, golden, pooling):
+    encoder = sdr.models.load("celllm", checkpoint=folder / "weights", pooling=pooling)
+    wanted = golden[f"emb_{pooling}"]
+    assert relative(encoder.embed(adata, genes="exact"), wanted) < TOLERANCE
+    assert relative(encoder.embed_tokens(_recorded(golden)), wanted) < TOLERANCE
+    width = golden["tokens"].shape[1]
+    full = Tokens.from_padded(golden["gene_pos"], np.full(adata.n_obs, width), golden["tokens"])  # padding recorded too
+    assert relative(encoder.embed_tokens(full, batch_tokens=1), wanted) < TOLERANCE
 
 
 @pytest.mark.parametrize("cell", [0, 6])
 @pytest.mark.parametrize("grad", [False, True])
-def test_every_layer_is_that_of_the_original(encoder, expected, cell, grad):
+def test_every_layer_is_that_of_the_original(encoder, golden, cell, grad):
     encoder.requires_grad_(grad)
-    batch = encoder.collate(_recorded(expected).take([cell]))
+    batch = encoder.collate(_recorded(golden).take([cell]))
     attended, outputs = [], []
     encoder.layers[0].register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0]))
     for layer in encoder.layers:
         layer.register_forward_hook(lambda _, __, output: outputs.append(output))
         layer.ffn_norm.register_forward_pre_hook(lambda _, inputs: attended.append(inputs[0]))
     hidden = encoder.hidden(batch)[0].detach()
-    n = int(expected["n_tokens"][cell])
+    n = int(golden["n_tokens"][cell])
     rows = n + (n < encoder.config.max_length)  # tokens, and the one row that stands for all padding
     embedding, *after_layer = [output[0].detach()[:rows] for output in outputs]
     after_attn = [x.detach().view(-1, encoder.dim)[:rows] for x in attended]
-    assert _error(embedding, expected[f"cell{cell}_embedding"][:rows]) < 1e-7
-    assert _error(torch.stack(after_attn), expected[f"cell{cell}_after_attn"][:, :rows]) < TOLERANCE
-    assert _error(torch.stack(after_layer), expected[f"cell{cell}_after_layer"][:, :rows]) < TOLERANCE
-    assert _error(hidden, expected[f"cell{cell}_encoding"][:n]) < TOLERANCE
+    assert relative(embedding, golden[f"cell{cell}_embedding"][:rows]) < 1e-7
+    assert relative(torch.stack(after_attn), golden[f"cell{cell}_after_attn"][:, :rows]) < TOLERANCE
+    assert relative(torch.stack(after_layer), golden[f"cell{cell}_after_layer"][:, :rows]) < TOLERANCE
+    assert relative(hidden, golden[f"cell{cell}_encoding"][:n]) < TOLERANCE
 
 
-def test_hidden_is_zero_at_padding(encoder, expected):
-    batch = encoder.collate(_recorded(expected))
+def test_hidden_is_zero_at_padding(encoder, golden):
+    batch = encoder.collate(_recorded(golden))
     hidden = encoder.hidden(batch).numpy()
     keep = batch["keep"][:, :-1].numpy()
     assert not keep.all()
@@ -96,20 +77,20 @@ def test_hidden_is_zero_at_padding(encoder, expected):
     assert (np.abs(hidden[keep]).sum(1) > 0).all()
 
 
-def test_length_limit_is_part_of_the_model(golden, expected):
-    longer = sdr.models.load("celllm", checkpoint=golden / "weights", max_length=320)
-    difference = np.abs(longer.embed_tokens(_recorded(expected)) - expected["emb_cls"]).max()
+def test_length_limit_is_part_of_the_model(folder, golden):
+    longer = sdr.models.load("celllm", checkpoint=folder / "weights", max_length=320)
+    difference = np.abs(longer.embed_tokens(_recorded(golden)) - golden["emb_cls"]).max()
     assert 0.05 < difference < 0.5  # the original's change from 256 to 320 positions is 0.18
 
 
-def test_without_the_size_file_the_published_length_holds(golden, tmp_path):
+def test_without_the_size_file_the_published_length_holds(folder, tmp_path):
     for name in ("checkpoint4_fixed.pth", "gene_list.txt"):
-        shutil.copy(golden / "weights" / name, tmp_path / name)
+        shutil.copy(folder / "weights" / name, tmp_path / name)
     assert sdr.models.load("celllm", checkpoint=tmp_path).config.max_length == 6000
 
 
-def test_a_size_file_of_another_checkpoint_is_refused(golden, tmp_path):
-    shutil.copytree(golden / "weights", tmp_path / "weights", copy_function=shutil.copyfile)
+def test_a_size_file_of_another_checkpoint_is_refused(folder, tmp_path):
+    shutil.copytree(folder / "weights", tmp_path / "weights", copy_function=shutil.copyfile)
     path = tmp_path / "weights" / "cellLM.json"
     sizes = json.loads(path.read_text())
     sizes["network"]["structure"]["depth"] = 10
@@ -119,8 +100,8 @@ def test_a_size_file_of_another_checkpoint_is_refused(golden, tmp_path):
         sdr.models.load("celllm", checkpoint=tmp_path / "weights")
 
 
-def test_full_size_is_the_published_one(shared):
-    manifest = json.loads((shared / "golden" / "celllm" / "manifest_full.json").read_text())["checkpoint4_fixed.pth"]
+def test_full_size_is_the_published_one(manifest):
+    manifest = manifest["checkpoint4_fixed.pth"]
     state = {
         name: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
         for name, shape, dtype in manifest["state_dict"]
@@ -151,8 +132,8 @@ def test_tokens_of_another_model_are_refused(encoder):
         encoder.embed_tokens(Tokens(np.array([0, 257]), np.r_[320, np.arange(256)], np.r_[6, np.zeros(256, int)]))
 
 
-def test_options_are_checked(golden):
+def test_options_are_checked(folder):
     with pytest.raises(ValueError, match="`pooling` must be one of"):
-        sdr.models.load("celllm", checkpoint=golden / "weights", pooling="last")
+        sdr.models.load("celllm", checkpoint=folder / "weights", pooling="last")
     with pytest.raises(ValueError, match="`max_length` must be at least 2"):
-        sdr.models.load("celllm", checkpoint=golden / "weights", max_length=1)
+        sdr.models.load("celllm", checkpoint=folder / "weights", max_length=1)

@@ -1,69 +1,92 @@
-"""The contract that every foundation model keeps, run on every recorded checkpoint."""
+"""The contract that every foundation model keeps.
+
+It runs on every recorded checkpoint in `tests/golden`, and on a tiny network with random parameters of every model in
+our registry, which needs no file at all. A case is a name, a way to load the encoder, and cells (:class:`Case`).
+
+A model of another package is tested by the same contract. Install the package, so that its entry point in the group
+`sc_drugresp.models` is found, and run::
+
+    SC_DRUGRESP_CONTRACT=mymodel=FOLDER python -m pytest tests/models/test_contract.py
+
+`mymodel` is the name in the registry (`mymodel` or `mymodel.checkpoint`) and `FOLDER` holds the files of its smallest
+checkpoint: up to a few million parameters, so that the contract takes seconds. Without `=FOLDER` the contract runs on
+`CellEncoder.random` with the sizes of the model's `Config` made small (:data:`SMALL`). Only this model is tested then.
+The cells are made up from the names in the vocabulary of the model.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import random
 import warnings
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import GOLDEN, close, golden, same_tokens
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from scipy.sparse import csc_matrix, csr_matrix
 
 import sc_drugresp as sdr
-from sc_drugresp._data import Tokens
+from sc_drugresp._data import GeneVocab, Tokens
 from sc_drugresp.models import CellEncoder
 from sc_drugresp.models._hub import locate
+from sc_drugresp.models._load import model_class
 from sc_drugresp.models._registry import find, registry
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
-RELATIVE = 1e-5
+# Largest value of a field of `Config` with this name in a tiny network.
+SMALL = {
+    "dim": 16,
+    "width": 16,
+    "latent_dim": 8,
+    "token_dim": 16,
+    "decoder_dim": 12,
+    "mixture_dim": 12,
+    "heads": 2,
+    "head_dim": 8,
+    "layers": 2,
+    "ffn_dim": 24,
+    "features": 12,
+    "bin_num": 8,
+    "clusters": 4,
+    "genes": 80,
+    "seq_len": 82,
+    "vocab_size": 84,
+    "positions": 128,
+    "max_length": 64,
+    "sample_size": 24,
+}
+KNOWN, UNKNOWN, CELLS = 60, 4, 24
 
 
-def recorded_checkpoints() -> list[str]:
-    """Each checkpoint whose files are in the golden folder; its name alone where the folder is missing."""
-    names = []
-    for model in sdr.models.available("encoder"):
-        seen = set()
-        for tag, row in registry()[model].checkpoints.items():
-            try:
-                weights = locate(registry()[model], row, GOLDEN / model / "weights")["weights"]
-            except FileNotFoundError:
-                continue
-            if weights not in seen:
-                seen.add(weights)
-                names.append(f"{model}.{tag}")
-        if not seen:
-            names.append(f"{model}.{registry()[model].default}")
-    return names
-
-
-@dataclass
+@dataclasses.dataclass
 class Case:
-    """A recorded checkpoint and its cells. Models that look at sets get the samples as sets."""
+    """A model to test: its name in the registry, how to load it, cells, and the folder of its files if it has any.
+
+    Models that look at sets get the samples as sets.
+    """
 
     name: str
-    folder: Path
+    load: Callable[[], CellEncoder]
     adata: ad.AnnData
+    checkpoint: Path | None = None
 
     @property
     def set_based(self) -> bool:
         return find(self.name)[0].set_based
 
-    def load(self, **options) -> CellEncoder:
-        return sdr.models.load(self.name, checkpoint=self.folder, **options)
-
     def groups(self, adata: ad.AnnData) -> np.ndarray | None:
         return adata.obs["sample"].astype("category").cat.codes.to_numpy() if self.set_based else None
 
-    def embed(self, encoder: CellEncoder, adata: ad.AnnData | None = None, **options) -> np.ndarray:
+    def embed(self, encoder: CellEncoder, adata: ad.AnnData | None = None, **options: Any) -> np.ndarray:
         adata = self.adata if adata is None else adata
         return encoder.embed(adata, groups=self.groups(adata), **{"genes": "exact", **options})
 
@@ -72,48 +95,116 @@ class Case:
         usable = np.flatnonzero(encoder.embeddable(tokens))[:n]
         return encoder.collate(tokens.take(usable))
 
+    @cached_property
+    def encoder(self) -> CellEncoder:
+        """What the tests compare with; nothing changes it."""
+        return self.load()
+
+    @cached_property
+    def expected(self) -> np.ndarray:
+        return self.embed(self.encoder)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return self.encoder.tokenize(self.adata, genes="exact")
+
+
+def made_up_cells(vocab: GeneVocab) -> ad.AnnData:
+    """Counts of known and unknown genes in four samples; one cell is empty, one has a single known gene."""
+    rng = np.random.default_rng(0)
+    names = [vocab.names[i] for i in np.linspace(0, len(vocab) - 1, min(KNOWN, len(vocab)), dtype=int)]
+    x = rng.negative_binomial(1, 0.25, (CELLS, len(names) + UNKNOWN)).astype(np.float32)
+    x[:3, 0] += 1  # no cell of those that are changed below is empty
+    x[5] = 0
+    x[20] = 0
+    x[20, 2] = 3
+    obs = pd.DataFrame({"sample": [f"S{i % 4}" for i in range(CELLS)]}, index=[f"c{i}" for i in range(CELLS)])
+    return ad.AnnData(csr_matrix(x), obs=obs, var=pd.DataFrame(index=[*names, *(f"not-{i}" for i in range(UNKNOWN))]))
+
+
+def random_encoder(name: str) -> CellEncoder:
+    """A tiny network whose output depends on every parameter."""
+    cls = model_class(find(name)[0])
+    config = cls.Config()
+    sizes = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    small = {field: min(SMALL[field], size) for field, size in sizes.items() if field in SMALL and size is not None}
+    encoder = cls.random(dataclasses.replace(config, **small), seed=1)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in encoder.parameters():
+        parameter.data = parameter + 0.3 * torch.randn(parameter.shape, generator=generator)
+    encoder.name, encoder.checkpoint = name, {"name": name, "file": "", "sha256": ""}
+    return encoder.requires_grad_(False)
+
+
+def full_name(name: str) -> str:
+    spec, row = find(name)
+    return f"{spec.name}.{row.tag}"
+
+
+def recorded() -> Iterator[str]:
+    """Each checkpoint whose files are in the folder of recordings, by name."""
+    for model in sorted(path.name for path in GOLDEN.iterdir() if path.name in sdr.models.available("encoder")):
+        seen = set()
+        for tag, row in registry()[model].checkpoints.items():
+            try:
+                weights = locate(registry()[model], row, golden(model).weights)["weights"]
+            except FileNotFoundError:
+                continue
+            if weights not in seen:
+                seen.add(weights)
+                yield f"{model}.{tag}"
+
+
+def factories() -> dict[str, Callable[[], Case]]:
+    """How to make each case, by the id of its tests; nothing is loaded yet."""
+    wanted, _, folder = os.environ.get("SC_DRUGRESP_CONTRACT", "").partition("=")
+    if wanted:
+        name = full_name(wanted)
+        return {f"{name}-given": partial(given_case, name, Path(folder))} if folder else random_cases([name])
+    cases = {f"{name}-recorded": partial(recorded_case, name) for name in recorded()}
+    ours = [name for name in sdr.models.available("encoder") if find(name)[0].target.startswith(".")]
+    return cases | random_cases(map(full_name, ours))
+
+
+def recorded_case(name: str) -> Case:
+    record = golden(name.partition(".")[0])
+    return Case(name, partial(sdr.models.load, name, checkpoint=record.weights), record.adata, record.weights)
+
+
+def given_case(name: str, folder: Path) -> Case:
+    load = partial(sdr.models.load, name, checkpoint=folder)
+    return Case(name, load, made_up_cells(load().vocab), folder)
+
+
+def random_case(name: str) -> Case:
+    return Case(name, partial(random_encoder, name), made_up_cells(random_encoder(name).vocab))
+
+
+def random_cases(names: Iterable[str]) -> dict[str, Callable[[], Case]]:
+    return {f"{name}-random": partial(random_case, name) for name in names}
+
+
+FACTORIES = factories()
+
 
 @cache
-def open_case(name: str) -> Case:
-    model = name.split(".")[0]
-    return Case(name, GOLDEN / model / "weights", ad.read_h5ad(GOLDEN / model / "input.h5ad"))
+def make_case(key: str) -> Case:
+    return FACTORIES[key]()
 
 
-@cache
-def reference(name: str) -> tuple[CellEncoder, np.ndarray, Tokens]:
-    """Encoder, embedding and tokens that the tests compare with; nothing changes them."""
-    case = open_case(name)
-    encoder = case.load()
-    return encoder, case.embed(encoder), encoder.tokenize(case.adata, genes="exact")
-
-
-@pytest.fixture(params=recorded_checkpoints())
-def case(request, shared) -> Case:
-    assert shared.is_dir()
-    return open_case(request.param)
+@pytest.fixture(params=FACTORIES)
+def case(request) -> Case:
+    return make_case(request.param)
 
 
 @pytest.fixture
 def encoder(case) -> CellEncoder:
-    return reference(case.name)[0]
+    return case.encoder
 
 
 @pytest.fixture
 def expected(case) -> np.ndarray:
-    return reference(case.name)[1]
-
-
-def close(actual: np.ndarray, expected: np.ndarray, tolerance: float = RELATIVE) -> None:
-    assert actual.shape == expected.shape
-    np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
-    assert np.nanmax(np.abs(actual - expected)) <= tolerance * np.nanmax(np.abs(expected))
-
-
-def same_tokens(actual: Tokens, expected: Tokens) -> None:
-    np.testing.assert_array_equal(actual.indptr, expected.indptr)
-    np.testing.assert_array_equal(actual.ids, expected.ids)
-    if expected.values is not None:
-        np.testing.assert_array_equal(actual.values, expected.values)
+    return case.expected
 
 
 # A cell is a cell ------------------------------------------------------------------------------------------------------
@@ -136,7 +227,7 @@ def test_cells_are_embedded_or_nan_as_a_whole(case, encoder, expected):
     nan = np.isnan(expected)
     np.testing.assert_array_equal(nan.any(axis=1), nan.all(axis=1))
     assert not nan.all()
-    tokens = reference(case.name)[2]
+    tokens = case.tokens
     np.testing.assert_array_equal(~nan.any(axis=1), encoder.embeddable(tokens))
     assert len(tokens) == case.adata.n_obs
 
@@ -154,7 +245,7 @@ def test_batch_size_does_not_change_a_cell(case, encoder, expected, batch_tokens
 @pytest.mark.parametrize("block_cells", [1, 5])
 def test_block_size_does_not_change_a_cell(case, encoder, expected, block_cells):
     with sdr.settings.override(block_cells=block_cells):
-        same_tokens(encoder.tokenize(case.adata, genes="exact"), reference(case.name)[2])
+        same_tokens(encoder.tokenize(case.adata, genes="exact"), case.tokens)
         close(case.embed(encoder), expected)
 
 
@@ -178,7 +269,7 @@ def test_order_of_columns_does_not_change_a_cell(case, encoder):
 
 
 def test_tokens_made_before_give_the_same_embedding(case, encoder, expected):
-    tokens = reference(case.name)[2]
+    tokens = case.tokens
     options = {"groups": case.groups(case.adata)} if case.set_based else {}
     close(encoder.embed_tokens(tokens, **options), expected)
 
@@ -222,7 +313,7 @@ def chunked(x: csr_matrix):
 def test_container_does_not_change_a_cell(case, encoder, tmp_path, container):
     adata = CONTAINERS[container](case.adata, tmp_path)
     try:
-        same_tokens(encoder.tokenize(adata, genes="exact"), reference(case.name)[2])
+        same_tokens(encoder.tokenize(adata, genes="exact"), case.tokens)
     finally:
         if adata.isbacked:
             adata.file.close()
@@ -282,12 +373,14 @@ def test_genes_of_nothing_known_are_refused(case, encoder):
 # tl.embed --------------------------------------------------------------------------------------------------------------
 
 
-def test_embed_writes_the_promised_slots_only(case, expected, tmp_path):
+def test_embed_writes_the_promised_slots_only(case, expected, tmp_path, monkeypatch):
+    if case.checkpoint is None:
+        monkeypatch.setattr(sdr.models, "load", lambda *_, **__: case.load())
     adata = case.adata.copy()
     options = {"group_key": "sample"} if case.set_based else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cells without genes, genes that the recorded vocabulary lacks
-        out = sdr.tl.embed(adata, case.name, checkpoint=case.folder, genes="exact", copy=True, **options)
+        out = sdr.tl.embed(adata, case.name, checkpoint=case.checkpoint, genes="exact", copy=True, **options)
     assert list(adata.obsm) == []
     assert list(adata.uns) == list(case.adata.uns)
     key = case.name.replace(".", "_").replace("-", "_")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from collections import Counter
@@ -13,6 +12,7 @@ import anndata as ad
 import numpy as np
 import pytest
 import torch
+from helpers import RunsCode, relative, resave
 from scipy import sparse, stats
 
 import sc_drugresp as sdr
@@ -20,36 +20,17 @@ from sc_drugresp._data import CountBlock, Tokens
 from sc_drugresp.models._weights import flat_state, read_state
 from sc_drugresp.models.uce import UCE, UCEConfig
 
-
-@pytest.fixture(scope="module")
-def golden(shared):
-    folder = shared / "golden" / "uce"
-    return folder, np.load(folder / "expected.npz")
-
-
-@pytest.fixture(scope="module")
-def cells(golden):
-    return ad.read_h5ad(golden[0] / "input.h5ad")
+MODEL = "uce"
 
 
 @pytest.fixture
-def encoder(golden):
-    return sdr.models.load("uce", checkpoint=golden[0] / "weights")
+def cells(adata):
+    return adata
 
 
 @pytest.fixture
-def copied(golden, tmp_path):
-    """A writable copy of the published files, with the configuration in the folder above."""
-    folder = tmp_path / "uce"
-    shutil.copytree(golden[0] / "weights", folder / "weights", copy_function=shutil.copyfile)
-    for path in [folder / "weights", folder / "weights" / "protein_embeddings"]:
-        path.chmod(0o755)
-    shutil.copyfile(golden[0] / "config.json", folder / "config.json")
-    return folder / "weights"
-
-
-def relative(found, expected):
-    return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
+def encoder(folder):
+    return sdr.models.load("uce", checkpoint=folder / "weights")
 
 
 def recorded(expected, prefix=""):
@@ -74,46 +55,42 @@ def test_sizes_and_options_come_from_the_files(encoder):
 
 
 def test_the_gene_table_is_upstreams(encoder, golden, cells):
-    expected = golden[1]
-    names = cells.var_names[expected["kept_genes"]]
+    names = cells.var_names[golden["kept_genes"]]
     ids = encoder.vocab.align(names, mode="exact").ids
-    assert np.array_equal(ids, expected["gene_token_idx"])
+    assert np.array_equal(ids, golden["gene_token_idx"])
     genome = encoder.genome
-    assert np.array_equal(genome.chromosome[ids - genome.first], expected["gene_chrom_code"])
-    place, start = genome.place[ids - genome.first], expected["gene_start"]
+    assert np.array_equal(genome.chromosome[ids - genome.first], golden["gene_chrom_code"])
+    place, start = genome.place[ids - genome.first], golden["gene_start"]
     assert np.array_equal(np.sign(place[:, None] - place), np.sign(start[:, None] - start))
 
 
 def test_sentences_from_recorded_draws(encoder, golden):
-    expected = golden[1]
-    tokens = encoder.assemble(expected["gene_token_idx"][expected["sampled_gene_idx"]], expected["chrom_order"])
-    assert np.array_equal(tokens.lengths, expected["seq_len"])
-    assert np.array_equal(tokens.padded(tokens.ids, 0, width=160), expected["tokens"])
+    tokens = encoder.assemble(golden["gene_token_idx"][golden["sampled_gene_idx"]], golden["chrom_order"])
+    assert np.array_equal(tokens.lengths, golden["seq_len"])
+    assert np.array_equal(tokens.padded(tokens.ids, 0, width=golden["tokens"].shape[1]), golden["tokens"])
 
 
 @pytest.mark.parametrize("block_cells", [5, 2048])
-def test_the_legacy_sampler_reproduces_upstream(golden, cells, block_cells):
-    folder, expected = golden
+def test_the_legacy_sampler_reproduces_upstream(folder, golden, cells, block_cells):
     encoder = sdr.models.load("uce", checkpoint=folder / "weights", sampler="legacy")
     with sdr.settings.override(block_cells=block_cells):
-        filtered = encoder.tokenize(cells[expected["kept_cells"]][:, expected["kept_genes"]], genes="exact")
+        filtered = encoder.tokenize(cells[golden["kept_cells"]][:, golden["kept_genes"]], genes="exact")
         everything = encoder.tokenize(cells, genes="exact")
-    assert np.array_equal(filtered.padded(filtered.ids, 0, width=160), expected["tokens"])
-    kept = everything.take(expected["nofilter_cells"])
-    assert np.array_equal(kept.padded(kept.ids, 0, width=160), expected["nofilter_tokens"])
+    assert np.array_equal(filtered.padded(filtered.ids, 0, width=golden["tokens"].shape[1]), golden["tokens"])
+    kept = everything.take(golden["nofilter_cells"])
+    assert np.array_equal(kept.padded(kept.ids, 0, width=golden["nofilter_tokens"].shape[1]), golden["nofilter_tokens"])
     assert everything.lengths[3] == 0  # the all-zero row keeps its place and draws nothing
 
 
 def test_inputs_equal_upstream(encoder, golden):
-    expected = golden[1]
+    ids = torch.from_numpy(golden["tokens"][:1, : golden["batch_len"][0]])
     with torch.inference_mode():
-        rows = encoder.token_rows(torch.from_numpy(expected["tokens"][0, :113]))
+        rows = encoder.token_rows(ids[0])
         encoded = encoder.encode(rows)
-        batch = {"ids": torch.from_numpy(expected["tokens"][:1, :113])}
-        inputs = encoder.inputs(batch)[0]
-    assert relative(rows, expected["input_row0"]) < 1e-6
-    assert relative(encoded, expected["encoder_row0"]) < 1e-5
-    assert relative(inputs, expected["pos_row0"]) < 1e-5
+        inputs = encoder.inputs({"ids": ids})[0]
+    assert relative(rows, golden["input_row0"]) < 1e-6
+    assert relative(encoded, golden["encoder_row0"]) < 1e-5
+    assert relative(inputs, golden["pos_row0"]) < 1e-5
 
 
 def layer_outputs(encoder, batch):
@@ -128,57 +105,54 @@ def layer_outputs(encoder, batch):
 
 @pytest.mark.parametrize("row", [0, 9])
 def test_layers_without_padding(encoder, golden, row):
-    expected = golden[1]
-    outputs, _ = layer_outputs(encoder, batch_of(encoder, recorded(expected), [row]))
-    assert relative(outputs[:, 0], expected[f"layers_bs1_row{row}"]) < 1e-5
+    outputs, _ = layer_outputs(encoder, batch_of(encoder, recorded(golden), [row]))
+    assert relative(outputs[:, 0], golden[f"layers_bs1_row{row}"]) < 1e-5
 
 
 @pytest.mark.parametrize("row", [0, 9])
-def test_layers_with_upstreams_padding(golden, row):
-    folder, expected = golden
+def test_layers_with_upstreams_padding(folder, golden, row):
     encoder = sdr.models.load("uce", checkpoint=folder / "weights", padding="upstream", batch_size=8)
     first = row // 8 * 8
-    batch = batch_of(encoder, recorded(expected), np.arange(first, first + 8), int(expected["batch_len"][row // 8]))
+    batch = batch_of(encoder, recorded(golden), np.arange(first, first + 8), int(golden["batch_len"][row // 8]))
     outputs, hidden = layer_outputs(encoder, batch)
-    assert relative(outputs[:, row - first], expected[f"layers_bs8_row{row}"]) < 1e-5
+    assert relative(outputs[:, row - first], golden[f"layers_bs8_row{row}"]) < 1e-5
     with torch.inference_mode():
         decoded = encoder.decoder(hidden)
-    assert relative(decoded[row - first], expected[f"gene_output_bs8_row{row}"]) < 1e-5
+    assert relative(decoded[row - first], golden[f"gene_output_bs8_row{row}"]) < 1e-5
 
 
 def test_embeddings_without_padding(encoder, golden):
-    expected = golden[1]
-    assert relative(encoder.embed_tokens(recorded(expected)), expected["X_uce_bs1"]) < 1e-5
-    one_by_one = encoder.embed_tokens(recorded(expected), batch_tokens=1)
-    assert relative(one_by_one, expected["X_uce_bs1"]) < 1e-5
+    assert relative(encoder.embed_tokens(recorded(golden)), golden["X_uce_bs1"]) < 1e-5
+    one_by_one = encoder.embed_tokens(recorded(golden), batch_tokens=1)
+    assert relative(one_by_one, golden["X_uce_bs1"]) < 1e-5
     with torch.inference_mode():  # cells of all lengths in one batch: the mask does what separate batches do
-        masked = encoder(encoder.collate(recorded(expected)))
-    assert relative(masked, expected["X_uce_bs1"]) < 1e-5
+        masked = encoder(encoder.collate(recorded(golden)))
+    assert relative(masked, golden["X_uce_bs1"]) < 1e-5
 
 
-@pytest.mark.parametrize(("batch_size", "name"), [(8, "X_uce"), (22, "X_uce_bsall")])
-def test_embeddings_with_upstreams_padding(golden, cells, batch_size, name):
-    folder, expected = golden
+@pytest.mark.parametrize(("batch_size", "name"), [(8, "X_uce"), (1000, "X_uce_bsall")])
+def test_embeddings_with_upstreams_padding(folder, golden, cells, batch_size, name):
     options = {"padding": "upstream", "batch_size": batch_size, "sampler": "legacy"}
     encoder = sdr.models.load("uce", checkpoint=folder / "weights", **options)
-    assert relative(encoder.embed_tokens(recorded(expected)), expected[name]) < 1e-5
-    filtered = cells[expected["kept_cells"]][:, expected["kept_genes"]]
+    assert relative(encoder.embed_tokens(recorded(golden)), golden[name]) < 1e-5
+    filtered = cells[golden["kept_cells"]][:, golden["kept_genes"]]
     with sdr.settings.override(block_cells=5):  # batches do not end with a block
-        assert relative(encoder.embed(filtered, genes="exact"), expected[name]) < 1e-5
-    assert relative(expected["X_uce_bs1"], expected[name]) > 0.01  # the two definitions can be told apart
+        assert relative(encoder.embed(filtered, genes="exact"), golden[name]) < 1e-5
+    assert relative(golden["X_uce_bs1"], golden[name]) > 0.01  # the two definitions can be told apart
 
 
-def test_embeddings_without_upstreams_filter(golden, cells):
-    folder, expected = golden
-    encoder = sdr.models.load("uce", checkpoint=folder / "weights", padding="upstream", batch_size=23, sampler="legacy")
+def test_embeddings_without_upstreams_filter(folder, golden, cells):
+    encoder = sdr.models.load(
+        "uce", checkpoint=folder / "weights", padding="upstream", batch_size=1000, sampler="legacy"
+    )
     found = encoder.embed(cells, genes="exact")
-    assert relative(found[expected["nofilter_cells"]], expected["nofilter_X_uce"]) < 1e-5
+    assert relative(found[golden["nofilter_cells"]], golden["nofilter_X_uce"]) < 1e-5
     assert np.isnan(found[3]).all()
 
 
 @pytest.mark.parametrize("name", ["4layer_model.torch", "33l_8ep_1024t_1280.torch"])
-def test_published_parameters(golden, name):
-    manifest = json.loads((golden[0] / "manifest_full.json").read_text())["checkpoints"][name]
+def test_published_parameters(folder, name):
+    manifest = json.loads((folder / "manifest_full.json").read_text())["checkpoints"][name]
     state = {key: torch.empty(shape, device="meta") for key, shape, _ in manifest["state_dict"]}
     config = UCEConfig(layers=manifest["config"]["nlayers"])
     with torch.device("meta"):
@@ -191,7 +165,7 @@ def test_published_parameters(golden, name):
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs the list of mapped files that Linux keeps")
-def test_the_token_table_stays_on_disk(encoder, golden):
+def test_the_token_table_stays_on_disk(encoder):
     address = encoder._table.data_ptr()
     for line in Path("/proc/self/maps").read_text().splitlines():
         low, high = (int(part, 16) for part in line.split()[0].split("-"))
@@ -212,8 +186,8 @@ def block_of(matrix, ids):
     return CountBlock(0, matrix.indptr.astype(np.int64), ids[matrix.indices].astype(np.int32), matrix.data, totals)
 
 
-def test_genes_are_drawn_in_proportion_to_log1p(golden):
-    encoder = sdr.models.load("uce", checkpoint=golden[0] / "weights", sample_size=20_000, max_length=30_000)
+def test_genes_are_drawn_in_proportion_to_log1p(folder):
+    encoder = sdr.models.load("uce", checkpoint=folder / "weights", sample_size=20_000, max_length=30_000)
     encoder.config = type(encoder.config)(**{**vars(encoder.config), "positions": 30_000})
     counts = np.array([1, 2, 5, 0, 40, 900])
     ids = encoder.vocab.ids[10:16]
@@ -283,14 +257,14 @@ def test_awkward_cells_keep_their_rows(encoder, cells):
     assert np.allclose(np.linalg.norm(np.delete(found, 3, 0), axis=1), 1, atol=1e-5)
 
 
-def test_long_sentences_are_cut(golden, cells):
-    encoder = sdr.models.load("uce", checkpoint=golden[0] / "weights", max_length=50)
+def test_long_sentences_are_cut(folder, cells):
+    encoder = sdr.models.load("uce", checkpoint=folder / "weights", max_length=50)
     assert encoder.tokenize(cells, genes="exact").lengths.max() == 50
     assert encoder.embed(cells, genes="exact").shape == (24, 32)
 
 
-def test_other_species(golden):
-    encoder = sdr.models.load("uce", checkpoint=golden[0] / "weights", species="mouse")
+def test_other_species(folder):
+    encoder = sdr.models.load("uce", checkpoint=folder / "weights", species="mouse")
     offsets = {"mouse": 284, "mouse_lemur": 310}
     assert encoder.genome.first == offsets["mouse"]
     assert encoder.vocab["trp53"] == offsets["mouse"] + 1
@@ -300,7 +274,7 @@ def test_other_species(golden):
     genes = tokens.ids[(tokens.ids >= 284) & (tokens.ids < 310)]
     assert set(genes.tolist()) == {285, 286}
     with pytest.raises(ValueError, match=r"no species 'yeti'.*zebrafish"):
-        sdr.models.load("uce", checkpoint=golden[0] / "weights", species="yeti")
+        sdr.models.load("uce", checkpoint=folder / "weights", species="yeti")
 
 
 def test_draws_that_do_not_fit_are_refused(encoder):
@@ -319,30 +293,22 @@ def test_draws_that_do_not_fit_are_refused(encoder):
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def rewrite(folder, change):
-    path = folder / "4layer_model.torch"
-    state = {name: tensor.clone() for name, tensor in read_state(path).items()}
-    state = change(state) or state
-    torch.save(state, path)
-    return path
-
-
 def without(state, name):
     return {key: tensor for key, tensor in state.items() if key != name}
 
 
-def test_heads_cannot_be_guessed(copied):
-    (copied.parent / "config.json").unlink()
+def test_heads_cannot_be_guessed(copy):
+    (copy.parent / "config.json").unlink()
     with pytest.raises(ValueError, match="give it as `heads=`"):
-        sdr.models.load("uce", checkpoint=copied)
-    assert sdr.models.load("uce", checkpoint=copied, heads=4, sample_size=8).config.sample_size == 8
+        sdr.models.load("uce", checkpoint=copy)
+    assert sdr.models.load("uce", checkpoint=copy, heads=4, sample_size=8).config.sample_size == 8
 
 
-def test_a_configuration_of_another_model_is_refused(copied):
-    path = copied.parent / "config.json"
+def test_a_configuration_of_another_model_is_refused(copy):
+    path = copy.parent / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "nlayers": 33}))
     with pytest.raises(ValueError, match="nlayers=33"):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
 
 
 @pytest.mark.parametrize(
@@ -357,105 +323,93 @@ def test_a_configuration_of_another_model_is_refused(copied):
         (lambda s: {"epoch": 3}, "no named tensors"),
     ],
 )
-def test_damaged_weights_are_refused(copied, change, message):
-    rewrite(copied, change)
+def test_damaged_weights_are_refused(copy, change, message):
+    resave(copy / "4layer_model.torch", change)
     with pytest.raises(ValueError, match=message):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
 
 
-def test_truncated_and_executable_files_are_refused(copied, tmp_path):
-    path = copied / "4layer_model.torch"
+def test_truncated_and_executable_files_are_refused(copy, tmp_path):
+    path = copy / "4layer_model.torch"
     path.write_bytes(path.read_bytes()[:20_000])
     with pytest.raises(ValueError, match=r"truncated|not loaded"):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
 
-    class Touch:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    torch.save({"pos_encoder.pe": Touch()}, path)
+    torch.save({"pos_encoder.pe": RunsCode(tmp_path / "executed")}, path)
     with pytest.raises(ValueError, match="could run code"):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
     assert not (tmp_path / "executed").exists()
 
 
-def test_the_offsets_pickle_is_not_executed(copied, tmp_path):
-    class Touch:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    (copied / "species_offsets.pkl").write_bytes(pickle.dumps({"human": Touch()}))
+def test_the_offsets_pickle_is_not_executed(copy, tmp_path):
+    (copy / "species_offsets.pkl").write_bytes(pickle.dumps({"human": RunsCode(tmp_path / "executed")}))
     with pytest.raises(ValueError, match="not loaded"):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
     assert not (tmp_path / "executed").exists()
 
 
-def test_the_protein_file_of_another_species_is_refused(copied):
-    folder = copied / "protein_embeddings"
+def test_the_protein_file_of_another_species_is_refused(copy):
+    folder = copy / "protein_embeddings"
     human = folder / "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
     shutil.copyfile(human, folder / "Mus_musculus.GRCm39.gene_symbol_to_embedding_ESM2.pt")
     with pytest.raises(ValueError, match="265 genes, which do not fit between rows 284 and 310"):
-        sdr.models.load("uce", checkpoint=copied, species="mouse")
+        sdr.models.load("uce", checkpoint=copy, species="mouse")
     human.unlink()
     with pytest.raises(FileNotFoundError, match=r"protein_embeddings\.tar\.gz"):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
 
 
-def test_the_protein_file_is_not_executed(copied, tmp_path):
-    class Touch:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "executed"),)
-
-    path = copied / "protein_embeddings" / "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
-    torch.save({"TP53": Touch()}, path)
+def test_the_protein_file_is_not_executed(copy, tmp_path):
+    path = copy / "protein_embeddings" / "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
+    torch.save({"TP53": RunsCode(tmp_path / "executed")}, path)
     with pytest.raises(ValueError, match="was not loaded"):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
     assert not (tmp_path / "executed").exists()
     torch.save([torch.zeros(2)], path)
     with pytest.raises(ValueError, match="dictionary of symbols"):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_protein_keys_in_any_torch_format(copied, golden, zipped):
-    expected = sdr.models.load("uce", checkpoint=copied).vocab.names
-    path = copied / "protein_embeddings" / "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
+def test_protein_keys_in_any_torch_format(copy, zipped):
+    expected = sdr.models.load("uce", checkpoint=copy).vocab.names
+    path = copy / "protein_embeddings" / "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
     table = {key: torch.nn.Parameter(tensor.clone()) for key, tensor in read_state(path).items()}
     torch.save(table, path, _use_new_zipfile_serialization=zipped)
-    assert sdr.models.load("uce", checkpoint=copied).vocab.names == expected
+    assert sdr.models.load("uce", checkpoint=copy).vocab.names == expected
 
 
-def test_the_protein_archive_is_unpacked_once(copied, cells):
-    expected = sdr.models.load("uce", checkpoint=copied).vocab.names
-    shutil.make_archive(str(copied / "protein_embeddings"), "gztar", copied, "protein_embeddings")
-    shutil.rmtree(copied / "protein_embeddings")
-    encoder = sdr.models.load("uce", checkpoint=copied)
+def test_the_protein_archive_is_unpacked_once(copy, cells):
+    expected = sdr.models.load("uce", checkpoint=copy).vocab.names
+    shutil.make_archive(str(copy / "protein_embeddings"), "gztar", copy, "protein_embeddings")
+    shutil.rmtree(copy / "protein_embeddings")
+    encoder = sdr.models.load("uce", checkpoint=copy)
     assert encoder.vocab.names == expected
-    assert [path.name for path in (copied / "protein_embeddings").iterdir()] == [
+    assert [path.name for path in (copy / "protein_embeddings").iterdir()] == [
         "Homo_sapiens.GRCh38.gene_symbol_to_embedding_ESM2.pt"
     ]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_converted(copied, golden, dtype):
-    rewrite(copied, lambda s: {name: tensor.to(dtype) for name, tensor in s.items()})
-    encoder = sdr.models.load("uce", checkpoint=copied)
+def test_other_precisions_are_converted(copy, golden, dtype):
+    resave(copy / "4layer_model.torch", lambda s: {name: tensor.to(dtype) for name, tensor in s.items()})
+    encoder = sdr.models.load("uce", checkpoint=copy)
     assert {p.dtype for p in encoder.parameters()} == {torch.float32}
-    found, expected = encoder.embed_tokens(recorded(golden[1])), golden[1]["X_uce_bs1"]
+    found, expected = encoder.embed_tokens(recorded(golden)), golden["X_uce_bs1"]
     assert relative(found, expected) < (1e-5 if dtype is torch.float64 else 0.1)
 
 
-def test_nested_prefixed_and_missing_table(copied, golden):
+def test_nested_prefixed_and_missing_table(copy, golden):
     def change(state):
         state.pop("pe_embedding.weight")
         return {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "epoch": 8}
 
-    rewrite(copied, change)
-    encoder = sdr.models.load("uce", checkpoint=copied)  # the table then comes from all_tokens.torch
-    assert relative(encoder.embed_tokens(recorded(golden[1])), golden[1]["X_uce_bs1"]) < 1e-5
-    (copied / "all_tokens.torch").unlink()
+    resave(copy / "4layer_model.torch", change)
+    encoder = sdr.models.load("uce", checkpoint=copy)  # the table then comes from all_tokens.torch
+    assert relative(encoder.embed_tokens(recorded(golden)), golden["X_uce_bs1"]) < 1e-5
+    (copy / "all_tokens.torch").unlink()
     with pytest.raises(ValueError, match="no token table"):
-        sdr.models.load("uce", checkpoint=copied)
+        sdr.models.load("uce", checkpoint=copy)
 
 
 # Training -------------------------------------------------------------------------------------------------------------
@@ -465,7 +419,7 @@ def test_adapters_reach_the_output_in_training_and_evaluation(encoder, golden):
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
-    tokens = recorded(golden[1]).take([0, 9])
+    tokens = recorded(golden).take([0, 9])
     batch = encoder.collate(tokens)
     plain = encoder.embed_tokens(tokens)
     inject_adapter_in_model(LoraConfig(r=2, target_modules=encoder.lora_targets, lora_dropout=0.0), encoder)
@@ -494,7 +448,7 @@ def test_adapters_reach_the_output_in_training_and_evaluation(encoder, golden):
 
 def test_every_parameter_learns(encoder, golden):
     encoder.train().requires_grad_(requires_grad=True)
-    batch = encoder.collate(recorded(golden[1]).take([0, 9]))
+    batch = encoder.collate(recorded(golden).take([0, 9]))
     encoder(batch)[:, 0].sum().backward()
     # the bias of the keys cancels in the softmax
     silent = [name for name, p in encoder.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
@@ -503,7 +457,7 @@ def test_every_parameter_learns(encoder, golden):
 
 
 def test_projected_tokens_follow_the_weights(encoder, golden):
-    tokens = recorded(golden[1]).take([0])
+    tokens = recorded(golden).take([0])
     before = encoder.embed_tokens(tokens)
     encoder.project.weight.data *= 1.5
     assert np.abs(encoder.embed_tokens(tokens) - before).max() > 1e-3
@@ -522,7 +476,7 @@ def test_random_builds_embed():
     assert np.isfinite(found).all()
 
 
-def test_read_state_gives_the_published_names(golden):
-    state = flat_state(read_state(golden[0] / "weights" / "4layer_model.torch"), source="golden")
+def test_read_state_gives_the_published_names(folder, golden):
+    state = flat_state(read_state(folder / "weights" / "4layer_model.torch"), source="golden")
     assert len(state) == 86
     assert len(UCE.remap(state)) == 86 - 1 - 14 - 4 + 4 * 2 * 2

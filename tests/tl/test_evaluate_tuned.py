@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anndata as ad
 import numpy as np
 import pytest
+from helpers import cell_lines, golden
 from scipy.special import expit
 
 import sc_drugresp as sdr
@@ -16,8 +15,7 @@ from sc_drugresp._response.tune.finetune import embed_by_sample, finetune
 from sc_drugresp._response.tune.options import FineTuning
 from sc_drugresp._stats.folds import leave_group_out
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-WEIGHTS = SHARED / "golden" / "tgpt" / "weights"
+WEIGHTS = golden("tgpt").weights
 
 
 def quick(**changes):
@@ -28,7 +26,6 @@ def quick(**changes):
 TUNING = {"epochs": 1, "rank": 2, "learning_rate": 3e-3, "batch_size": 16}
 
 pytestmark = [
-    pytest.mark.usefixtures("shared"),
     pytest.mark.filterwarnings("ignore:Only .* of the counts lie in genes"),
 ]
 
@@ -36,12 +33,10 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def lines() -> ad.AnnData:
     """Five cells of each of nine units: three lines on three plates, taken as if they were nine patients."""
-    adata = ad.read_h5ad(SHARED / "data" / "GSE118767_lung5_afatinib_celseq2.h5ad")
-    adata = adata[adata.obs["cell_line"].isin(["HCC827", "H1975", "A549"]).to_numpy()].copy()
-    unit = (adata.obs["cell_line"].astype(str) + " " + adata.obs["sample"].astype(str)).to_numpy(dtype=str)
-    rows = np.concatenate([np.flatnonzero(unit == name)[:5] for name in np.unique(unit)])
-    adata = adata[rows].copy()
-    adata.obs["unit"] = adata.obs["patient"] = unit[rows]
+    adata = cell_lines(lines=3, plates=3)
+    adata.obs["unit"] = adata.obs["patient"] = (
+        adata.obs["cell_line"].astype(str) + " " + adata.obs["sample"].astype(str)
+    )
     return adata
 
 

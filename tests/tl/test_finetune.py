@@ -10,16 +10,15 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+from helpers import cell_lines, golden
 
 import sc_drugresp as sdr
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 MODELS = ["celllm", "cellplm", "geneformer", "scbert", "scfoundation", "scgpt", "tgpt", "uce"]
 TUNING = {"epochs": 1, "rank": 2, "batch_size": 8}
 FINE_TUNING = {field.name for field in fields(sdr.tl.FineTuning)}
 
 pytestmark = [
-    pytest.mark.usefixtures("shared"),
     pytest.mark.filterwarnings("ignore:Only .* of the counts lie in genes"),
     pytest.mark.filterwarnings("ignore:Tuning did not improve"),
     pytest.mark.filterwarnings("ignore:All calls are 'uncertain'"),
@@ -27,15 +26,13 @@ pytestmark = [
 
 
 def weights(name: str) -> Path:
-    return SHARED / "golden" / name / "weights"
+    return golden(name).weights
 
 
 @pytest.fixture(scope="module")
 def lines() -> ad.AnnData:
     """Five cells of each of five lines, two of them sensitive."""
-    adata = ad.read_h5ad(SHARED / "data" / "GSE118767_lung5_afatinib_celseq2.h5ad")
-    names = adata.obs["cell_line"].to_numpy(dtype=str)
-    return adata[np.concatenate([np.flatnonzero(names == name)[:5] for name in np.unique(names)])].copy()
+    return cell_lines()
 
 
 def train(adata: ad.AnnData, name: str = "tgpt", **options):
@@ -91,7 +88,7 @@ def test_merged_model_predicts_what_its_adapter_does(lines):
 
 
 def test_few_shot_continues_a_model_trained_elsewhere(lines, tmp_path):
-    first = train(lines[lines.obs["cell_line"] != "H838"].copy())
+    first = train(lines[lines.obs["cell_line"] != "line4"].copy())
     first.save(tmp_path / "first")
     start = sdr.models.ResponseModel.load(tmp_path / "first")
     second = train(lines.copy(), start=start, rank=4)
@@ -146,7 +143,7 @@ def test_wrong_use_is_told_before_anything_is_loaded(lines, monkeypatch, changes
     sensitive = adata.obs["response"] == "sensitive"
     adata.obs["only"] = "sensitive"
     adata.obs["other"] = np.where(sensitive, "yes", "no")
-    adata.obs["single"] = adata.obs["response"].astype(object).where(adata.obs["cell_line"] != "HCC827", None)
+    adata.obs["single"] = adata.obs["response"].astype(object).where(adata.obs["cell_line"] != "line1", None)
     adata.obs["condition"] = np.where(sensitive, "a", "b")
     if changes:
         monkeypatch.setattr(sdr.models, "load", lambda *_, **__: pytest.fail("a model was loaded"))
