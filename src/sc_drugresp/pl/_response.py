@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
 
 from .. import get
-from .._core.docs import doc_data, doc_key_added, doc_label_key, doc_modality, doc_params
+from .._core.docs import doc_params
+from .._core.keys import MISSING, RESPONSE_COLORS, UNCERTAIN
 from .._data.modalities import as_adata
-from ._style import COLORS, PROBABILITY_CMAP, PROBABILITY_LABEL, new_axes, point_size
+from .._embed.slots import latest_embedding, read_rep
+from ..get._read import PREDICTION
+from ._style import MODEL_COLOR, PROBABILITY_CMAP, PROBABILITY_LABEL, new_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from mudata import MuData
 
-PANELS = ("call", "prob", "ood", "label")
 _TITLES = {"call": "call", "prob": PROBABILITY_LABEL, "ood": "out of distribution", "label": "label"}
+PANELS = tuple(_TITLES)
+_MANY_CELLS = 5_000
 
 
-@doc_params(data=doc_data, label_key=doc_label_key, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def response(
     data: AnnData | MuData,
     basis: str | None = None,
@@ -42,17 +48,18 @@ def response(
     ----------
     {data}
     basis
-        Key of `.obsm` whose first two dimensions are drawn (`'X_umap'` and `'umap'` both work). `None` takes UMAP,
-        t-SNE, or the first two dimensions of the embedding that the model used.
+        Key of `.obsm` (`'X_umap'` and `'umap'` both work). `None` takes UMAP, then t-SNE, then the embedding that the
+        prediction used, then the latest one that :func:`~sc_drugresp.tl.embed` wrote. Of an embedding of more than two
+        dimensions, the first two principal components are drawn.
     color
         `'call'`, `'prob'`, `'ood'`, `'label'`, or a list of them for one panel each.
     {label_key}
-    {key_added}
+    {read_key}
     size
         Marker area; `None` chooses it by the number of cells.
     {modality}
     ax
-        Axes to draw on, for a single panel.
+        Axes to draw on, for a single panel; `None` makes a figure.
 
     Returns
     -------
@@ -61,87 +68,106 @@ def response(
     Raises
     ------
     KeyError
-        There are no predictions or no such basis.
+        There are no predictions, no labels to color by, or nothing to draw on.
     ValueError
-        Unknown color, or several panels for one `ax`.
+        Unknown color, several panels for one `ax`, or a basis of one dimension.
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
-    >>> sdr.tl.predict_response(adata)
+    {predicted}
     >>> sdr.tl.embed(adata, "pca")
     >>> ax = sdr.pl.response(adata, "X_sdr_pca")
     >>> ax.get_xlabel()
-    'X_sdr_pca 1'
+    'PC 1 of X_sdr_pca'
     """
     panels = [color] if isinstance(color, str) else list(color)
     unknown = [panel for panel in panels if panel not in PANELS]
     if unknown or not panels:
         msg = f"`color` must be one or several of {PANELS}, found {unknown or panels}."
         raise ValueError(msg)
-    adata = as_adata(data, modality=modality)
-    frame = get.predictions_df(adata, label_key=label_key, key_added=key_added)
-    key = _basis(adata, basis)
-    xy = np.asarray(adata.obsm[key])[:, :2]
-    order = np.random.default_rng(0).permutation(len(frame))  # no group is always on top
-    marker = point_size(len(frame)) if size is None else size
-    if len(panels) == 1:
-        return _panel(new_axes(ax), frame.iloc[order], xy[order], panels[0], key, marker)
-    if ax is not None:
+    if ax is not None and len(panels) > 1:
         msg = f"`ax` takes one panel, found {len(panels)} colors."
         raise ValueError(msg)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.8), layout="constrained")
-    for panel, each in zip(panels, axes):
-        _panel(new_axes(each), frame.iloc[order], xy[order], panel, key, marker)
-    return figure
-
-
-def _basis(adata: AnnData, basis: str | None) -> str:
-    candidates = ["X_umap", "X_tsne"] if basis is None else [basis, f"X_{basis}"]
-    if basis is None:
-        candidates += [key for key in adata.obsm if np.ndim(adata.obsm[key]) == 2 and adata.obsm[key].shape[1] >= 2]
-    for key in candidates:
-        if key in adata.obsm:
-            if adata.obsm[key].shape[1] < 2:
-                msg = f"`.obsm[{key!r}]` has fewer than two dimensions."
-                raise ValueError(msg)
-            return key
-    msg = f"No embedding {basis or 'to draw on'!r} in `.obsm`. Available: {sorted(adata.obsm)}. Try tl.embed or sc.tl.umap."
-    raise KeyError(msg)
-
-
-def _panel(ax: Axes, frame: Any, xy: np.ndarray, panel: str, key: str, size: float) -> Axes:
-    many = len(xy) > 5_000
-    if panel == "prob":
-        points = ax.scatter(
-            xy[:, 0],
-            xy[:, 1],
-            c=frame["prob"],
-            cmap=PROBABILITY_CMAP,
-            vmin=0,
-            vmax=1,
-            s=size,
-            linewidths=0,
-            rasterized=many,
-        )
-        ax.figure.colorbar(points, ax=ax, label=PROBABILITY_LABEL, shrink=0.7)
+    frame = get.predictions_df(data, label_key=label_key, key_added=key_added, modality=modality)
+    if "label" in panels and "label" not in frame:
+        msg = f"Column {label_key!r} (`label_key`) not found in `.obs`, so there is no label to color by."
+        raise KeyError(msg)
+    key = find_basis(data, basis, key_added=key_added, modality=modality)
+    values = read_rep(as_adata(data, modality=modality), key)
+    if values.shape[1] < 2:
+        msg = f"Embedding {key!r} (`basis`) has shape {values.shape}; at least two dimensions are needed to draw on."
+        raise ValueError(msg)
+    xy, axis = _two_dimensions(values)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(np.isfinite(xy).all(axis=1)))  # no group always on top
+    size = float(np.clip(120_000 / max(len(frame), 1), 1, 40)) if size is None else size  # as scanpy chooses it
+    if ax is None and len(panels) > 1:
+        figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.8), layout="constrained")
     else:
-        values = frame[panel].map({True: "yes", False: "no"}) if panel == "ood" else frame[panel].astype(object)
-        values = values.where(values.notna(), "missing")
-        colors = {"no": COLORS["missing"], "yes": "#222222"} if panel == "ood" else COLORS
-        for name, tint in colors.items():
-            mask = (values == name).to_numpy()
-            if mask.any():
-                ax.scatter(
-                    xy[mask, 0],
-                    xy[mask, 1],
-                    c=tint,
-                    label=f"{name} ({mask.sum()})",
-                    s=size,
-                    linewidths=0,
-                    rasterized=many,
-                )
-        ax.legend(frameon=False, fontsize="small", markerscale=max(1.0, (30 / size) ** 0.5), loc="best")
-    ax.set(xticks=[], yticks=[], xlabel=f"{key} 1", ylabel=f"{key} 2", title=_TITLES[panel])
-    return ax
+        axes = [new_axes(ax)]
+        figure = axes[0].figure
+    for panel, each in zip(panels, axes):
+        _panel(new_axes(each), frame[panel].iloc[order], xy[order], size)
+        each.set(xticks=[], yticks=[], xlabel=f"{axis} 1 of {key}", ylabel=f"{axis} 2 of {key}")
+        each.set_title(_TITLES[panel], fontsize="medium")
+    return figure if len(panels) > 1 else axes[0]
+
+
+def find_basis(
+    data: AnnData | MuData, basis: str | None, *, key_added: str | None = None, modality: str = "rna"
+) -> str:
+    """Key of `.obsm` to draw on.
+
+    Raises
+    ------
+    KeyError
+        There is none.
+    """
+    adata = as_adata(data, modality=modality)
+    if basis is None:
+        stored = PREDICTION.find(data, key_added, modality) or {"models": {}}
+        used = [str(model.get("use_rep")) for model in stored["models"].values()]
+        candidates = ["X_umap", "X_tsne", *used, latest_embedding(adata)]
+    else:
+        candidates = [basis, f"X_{basis}"]
+    key = next((key for key in candidates if key in adata.obsm), None)
+    if key is None:
+        what = "There is no UMAP and no embedding to draw on" if basis is None else f"Embedding {basis!r} not found"
+        msg = (
+            f"{what} in `.obsm`. Available: {sorted(adata.obsm)}. Name one with `basis=`, or make one with "
+            "sc_drugresp.tl.embed(adata, model) or scanpy.tl.umap(adata)."
+        )
+        raise KeyError(msg)
+    return key
+
+
+def _two_dimensions(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """Two columns as they are, of more the first two principal components; and what to call them."""
+    if values.shape[1] == 2:
+        return values, "dimension"
+    usable = values[np.isfinite(values).all(axis=1)].astype(np.float64)
+    mean = usable.mean(axis=0)
+    _, vectors = np.linalg.eigh(np.cov(usable - mean, rowvar=False))
+    vectors = vectors[:, [-1, -2]]
+    vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), [0, 1]])  # the sign is arbitrary; always choose the same
+    return (values - mean) @ vectors, "PC"
+
+
+def _panel(ax: Axes, values: pd.Series, xy: np.ndarray, size: float) -> None:
+    style = {"s": size, "linewidths": 0, "rasterized": len(xy) > _MANY_CELLS}
+    if values.name == "prob":
+        points = ax.scatter(*xy.T, c=values, cmap=PROBABILITY_CMAP, vmin=0, vmax=1, **style)
+        ax.figure.colorbar(points, ax=ax, label=PROBABILITY_LABEL, shrink=0.7)
+        return
+    if values.name == "ood":
+        names, colors = values.map({True: "yes", False: "no"}), {"no": RESPONSE_COLORS[MISSING], "yes": MODEL_COLOR}
+    else:
+        names, colors = values.astype(object).where(values.notna(), MISSING), RESPONSE_COLORS
+    order = np.argsort(~names.isin([MISSING, UNCERTAIN, "no"]).to_numpy(), kind="stable")  # gray below
+    ax.scatter(*xy[order].T, c=names.map(colors).to_numpy()[order], **style)
+    count = names.value_counts()
+    handles = [
+        Line2D([], [], color=color, marker="o", ms=6, ls="", label=f"{name} ({count[name]})")
+        for name, color in colors.items()
+        if name in count
+    ]
+    ax.legend(handles=handles, frameon=False, fontsize="small", loc="best")
