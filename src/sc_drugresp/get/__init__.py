@@ -19,19 +19,13 @@ if TYPE_CHECKING:
     from ._training import history_df as history_df
     from ._training import state_control_df as state_control_df
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        "calibration_df": "._evaluation",
-        "evaluation_card": "._evaluation",
-        "history_df": "._training",
-        "leakage_gap_df": "._evaluation",
-        "metrics_df": "._evaluation",
-        "predictions_df": "._predictions",
-        "risk_coverage_df": "._evaluation",
-        "roc_df": "._evaluation",
-        "samples_df": "._predictions",
-        "split_design_df": "._evaluation",
-        "state_control_df": "._training",
-    },
-)
+_FRAMES = {
+    "._evaluation": (
+        "calibration_df", "evaluation_card", "leakage_gap_df", "metrics_df", "risk_coverage_df", "roc_df",
+        "split_design_df",
+    ),
+    "._predictions": ("predictions_df", "samples_df"),
+    "._training": ("history_df", "state_control_df"),
+}  # fmt: skip
+
+__getattr__, __dir__, __all__ = attach(__name__, {name: home for home, names in _FRAMES.items() for name in names})

@@ -48,12 +48,17 @@ def _titles() -> dict[str, str]:
     return out
 
 
+def model_name(name: object) -> str:
+    """Display name of a model, an embedding or a naive baseline; a user's own names stay as they are."""
+    return _titles().get(str(name), str(name))
+
+
 def model_names(names: Iterable[str]) -> dict[str, str]:
-    """Display names of models, embeddings and naive baselines that appear together; a user's own names stay as they are.
+    """Display names of those that appear together.
 
     Where two would look the same (`pca` and `X_sdr_pca`), the name of the table follows in parentheses.
     """
-    titles = {str(name): _titles().get(str(name), str(name)) for name in names}
+    titles = {str(name): model_name(name) for name in names}
     count = Counter(titles.values())
     return {name: title if count[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
 
@@ -70,7 +75,11 @@ def protocol_name(protocol: str, params: Mapping[str, Any]) -> str:
             (PLURAL[key] for key in (params.get("level_key"), params.get("level")) if key in PLURAL), "samples"
         )
         return f"held-out {thing}"
-    known = {RANDOM_CELLS: "random split of cells", "cross_dataset": "other data sets", "few_shot": "few labeled samples"}
+    known = {
+        RANDOM_CELLS: "random split of cells",
+        "cross_dataset": "other data sets",
+        "few_shot": "few labeled samples",
+    }
     return known.get(protocol, protocol.replace("_", " "))
 
 

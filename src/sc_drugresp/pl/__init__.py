@@ -19,22 +19,9 @@ if TYPE_CHECKING:
     from ._split_design import split_design as split_design
     from ._state_control import state_control as state_control
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    {
-        name: f"._{name}"
-        for name in (
-            "calibration",
-            "history",
-            "leakage_gap",
-            "metrics",
-            "model_comparison",
-            "response",
-            "risk_coverage",
-            "roc",
-            "samples",
-            "split_design",
-            "state_control",
-        )
-    },
-)
+_PLOTS = (
+    "calibration", "history", "leakage_gap", "metrics", "model_comparison", "response", "risk_coverage", "roc", "samples",
+    "split_design", "state_control",
+)  # fmt: skip
+
+__getattr__, __dir__, __all__ = attach(__name__, {name: f"._{name}" for name in _PLOTS})

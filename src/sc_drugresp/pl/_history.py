@@ -56,7 +56,6 @@ def history(
     if "held_out_loss" in frame:
         ax.plot(frame["epoch"], frame["held_out_loss"], "o-", color=SERIES[0], label="held-out loss")
         ax.plot(frame["epoch"], frame["held_out_auroc"], "s--", color=SERIES[1], label="held-out AUROC")
-    ax.set(xlabel="epoch", ylabel="loss, AUROC", ylim=(0, None))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set(xlabel="epoch", ylabel="loss, AUROC", ylim=(0, None), xticks=frame["epoch"])
     ax.legend(frameon=False, fontsize="small")
     return ax

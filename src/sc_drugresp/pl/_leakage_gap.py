@@ -48,12 +48,18 @@ def leakage_gap(
     frame = get.leakage_gap_df(data, key_added=key_added, modality=modality).dropna(subset=["pooled"])
     params = EVALUATION.read(data, key_added, modality)["params"]
     names = model_names(frame["model"])
-    colors = np.where(frame["kind"] == "model", MODEL_COLOR, NAIVE_COLOR)
+    colors = [MODEL_COLOR if kind == "model" else NAIVE_COLOR for kind in frame["kind"]]
     at = np.arange(len(frame))[::-1]
     ax = new_axes(ax, 6.4, 1.2 + 0.3 * len(frame))
     ax.hlines(at, frame["leave_group_out"], frame["pooled"], colors=colors, lw=1.5)
     ax.scatter(
-        frame["pooled"], at, s=32, facecolors="white", edgecolors=colors, zorder=2, label=protocol_name(RANDOM_CELLS, params)
+        frame["pooled"],
+        at,
+        s=32,
+        facecolors="white",
+        edgecolors=colors,
+        zorder=2,
+        label=protocol_name(RANDOM_CELLS, params),
     )
     strict = frame["leave_group_out"]
     if strict.notna().any():

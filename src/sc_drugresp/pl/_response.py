@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.lines import Line2D
+from sklearn.decomposition import PCA
 
 from .. import get
 from .._core.docs import doc_params
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mudata import MuData
 
-_TITLES = {"call": "call", "prob": PROBABILITY_LABEL, "ood": "out of distribution", "label": "label"}
-PANELS = tuple(_TITLES)
-_MANY_CELLS = 5_000
+TITLES = {"call": "call", "prob": PROBABILITY_LABEL, "ood": "out of distribution", "label": "label"}
+MANY_CELLS = 5_000
+"""Beyond these, points are drawn as pixels in vector graphics."""
 
 
 @doc_params()
@@ -70,7 +70,7 @@ def response(
     KeyError
         There are no predictions, no labels to color by, or nothing to draw on.
     ValueError
-        Unknown color, several panels for one `ax`, or a basis of one dimension.
+        Unknown color, or several panels for one `ax`.
 
     Examples
     --------
@@ -81,9 +81,9 @@ def response(
     'PC 1 of X_sdr_pca'
     """
     panels = [color] if isinstance(color, str) else list(color)
-    unknown = [panel for panel in panels if panel not in PANELS]
+    unknown = [panel for panel in panels if panel not in TITLES]
     if unknown or not panels:
-        msg = f"`color` must be one or several of {PANELS}, found {unknown or panels}."
+        msg = f"`color` must be one or several of {tuple(TITLES)}, found {unknown or panels}."
         raise ValueError(msg)
     if ax is not None and len(panels) > 1:
         msg = f"`ax` takes one panel, found {len(panels)} colors."
@@ -92,70 +92,46 @@ def response(
     if "label" in panels and "label" not in frame:
         msg = f"Column {label_key!r} (`label_key`) not found in `.obs`, so there is no label to color by."
         raise KeyError(msg)
-    key = find_basis(data, basis, key_added=key_added, modality=modality)
-    values = read_rep(as_adata(data, modality=modality), key)
-    if values.shape[1] < 2:
-        msg = f"Embedding {key!r} (`basis`) has shape {values.shape}; at least two dimensions are needed to draw on."
-        raise ValueError(msg)
-    xy, axis = _two_dimensions(values)
-    order = np.random.default_rng(0).permutation(np.flatnonzero(np.isfinite(xy).all(axis=1)))  # no group always on top
-    size = float(np.clip(120_000 / max(len(frame), 1), 1, 40)) if size is None else size  # as scanpy chooses it
-    if ax is None and len(panels) > 1:
-        figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.8), layout="constrained")
-    else:
-        axes = [new_axes(ax)]
-        figure = axes[0].figure
-    for panel, each in zip(panels, axes):
-        _panel(new_axes(each), frame[panel].iloc[order], xy[order], size)
-        each.set(xticks=[], yticks=[], xlabel=f"{axis} 1 of {key}", ylabel=f"{axis} 2 of {key}")
-        each.set_title(_TITLES[panel], fontsize="medium")
-    return figure if len(panels) > 1 else axes[0]
-
-
-def find_basis(
-    data: AnnData | MuData, basis: str | None, *, key_added: str | None = None, modality: str = "rna"
-) -> str:
-    """Key of `.obsm` to draw on.
-
-    Raises
-    ------
-    KeyError
-        There is none.
-    """
     adata = as_adata(data, modality=modality)
+    key = _basis(adata, basis, PREDICTION.find(adata, key_added))
+    values, axis = read_rep(adata, key), "dimension"
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(np.isfinite(values).all(axis=1)))
+    frame, values = frame.iloc[rows], values[rows]  # in random order, so that no group is always on top
+    if values.shape[1] > 2:
+        values, axis = PCA(2, random_state=0).fit_transform(values), "PC"
+    size = float(np.clip(120_000 / max(len(frame), 1), 1, 40)) if size is None else size  # as scanpy chooses it
+    if ax is None:
+        n = len(panels)
+        figure, grid = plt.subplots(1, n, figsize=(4.6 * n, 3.8), squeeze=False, layout="constrained")
+    axes = grid[0] if ax is None else [ax]
+    for panel, each in zip(panels, axes):
+        _panel(new_axes(each), frame[panel], values, size)
+        each.set(xticks=[], yticks=[], xlabel=f"{axis} 1 of {key}", ylabel=f"{axis} 2 of {key}")
+        each.set_title(TITLES[panel], fontsize="medium")
+    return axes[0] if len(panels) == 1 else figure
+
+
+def _basis(adata: AnnData, basis: str | None, predictions: dict[str, Any] | None) -> str:
+    """Key of `.obsm` to draw on."""
+    candidates = [basis, f"X_{basis}"]
     if basis is None:
-        stored = PREDICTION.find(data, key_added, modality) or {"models": {}}
-        used = [str(model.get("use_rep")) for model in stored["models"].values()]
+        used = [str(model.get("use_rep")) for model in (predictions or {"models": {}})["models"].values()]
         candidates = ["X_umap", "X_tsne", *used, latest_embedding(adata)]
-    else:
-        candidates = [basis, f"X_{basis}"]
-    key = next((key for key in candidates if key in adata.obsm), None)
-    if key is None:
-        what = "There is no UMAP and no embedding to draw on" if basis is None else f"Embedding {basis!r} not found"
-        msg = (
-            f"{what} in `.obsm`. Available: {sorted(adata.obsm)}. Name one with `basis=`, or make one with "
-            "sc_drugresp.tl.embed(adata, model) or scanpy.tl.umap(adata)."
-        )
-        raise KeyError(msg)
-    return key
-
-
-def _two_dimensions(values: np.ndarray) -> tuple[np.ndarray, str]:
-    """Two columns as they are, of more the first two principal components; and what to call them."""
-    if values.shape[1] == 2:
-        return values, "dimension"
-    usable = values[np.isfinite(values).all(axis=1)].astype(np.float64)
-    mean = usable.mean(axis=0)
-    _, vectors = np.linalg.eigh(np.cov(usable - mean, rowvar=False))
-    vectors = vectors[:, [-1, -2]]
-    vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), [0, 1]])  # the sign is arbitrary; always choose the same
-    return (values - mean) @ vectors, "PC"
+    for key in candidates:
+        if key in adata.obsm and adata.obsm[key].shape[1] > 1:
+            return str(key)
+    what = "There is no UMAP and no embedding" if basis is None else f"There is no embedding {basis!r}"
+    msg = (
+        f"{what} of two dimensions in `.obsm`. Available: {sorted(adata.obsm)}. Name one with `basis=`, or make one with "
+        "sc_drugresp.tl.embed(adata, model) or scanpy.tl.umap(adata)."
+    )
+    raise KeyError(msg)
 
 
 def _panel(ax: Axes, values: pd.Series, xy: np.ndarray, size: float) -> None:
-    style = {"s": size, "linewidths": 0, "rasterized": len(xy) > _MANY_CELLS}
+    style: dict[str, Any] = {"s": size, "linewidths": 0, "rasterized": len(xy) > MANY_CELLS}
     if values.name == "prob":
-        points = ax.scatter(*xy.T, c=values, cmap=PROBABILITY_CMAP, vmin=0, vmax=1, **style)
+        points = ax.scatter(xy[:, 0], xy[:, 1], c=values, cmap=PROBABILITY_CMAP, vmin=0, vmax=1, **style)
         ax.figure.colorbar(points, ax=ax, label=PROBABILITY_LABEL, shrink=0.7)
         return
     if values.name == "ood":
@@ -163,11 +139,9 @@ def _panel(ax: Axes, values: pd.Series, xy: np.ndarray, size: float) -> None:
     else:
         names, colors = values.astype(object).where(values.notna(), MISSING), RESPONSE_COLORS
     order = np.argsort(~names.isin([MISSING, UNCERTAIN, "no"]).to_numpy(), kind="stable")  # gray below
-    ax.scatter(*xy[order].T, c=names.map(colors).to_numpy()[order], **style)
+    ax.scatter(xy[order, 0], xy[order, 1], c=names.map(colors).to_numpy()[order], **style)
     count = names.value_counts()
-    handles = [
-        Line2D([], [], color=color, marker="o", ms=6, ls="", label=f"{name} ({count[name]})")
-        for name, color in colors.items()
-        if name in count
-    ]
-    ax.legend(handles=handles, frameon=False, fontsize="small", loc="best")
+    for name, color in colors.items():
+        if name in count:
+            ax.plot([], [], color=color, marker="o", ms=6, ls="", label=f"{name} ({count[name]})")
+    ax.legend(frameon=False, fontsize="small", loc="best")

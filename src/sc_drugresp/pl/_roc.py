@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import get
 from .._core.docs import doc_params
 from .._stats.intervals import MACRO
-from ..get._names import RANDOM_CELLS, model_names, protocol_name, score_text
+from ..get._names import RANDOM_CELLS, model_name, protocol_name, score_text
 from ..get._read import EVALUATION
 from ._style import GUIDE_COLOR, MODEL_COLOR, SERIES, legend_below, new_axes
 
@@ -69,7 +69,7 @@ def roc(
     for each in levels:
         curves = get.roc_df(data, level=each, key_added=key_added, modality=modality)
         for dataset, curve in curves.groupby("dataset", sort=False):
-            row = scores.loc[(each, dataset)]
+            row: Any = scores.loc[(each, str(dataset))]
             what = f"by {each}" if len(datasets) == 1 else str(dataset)
             ax.plot(
                 curve["false_positive_rate"],
@@ -82,5 +82,5 @@ def roc(
     legend_below(ax, title=title)
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.set(xlabel="false positive rate", ylabel="true positive rate (sensitive)")
-    ax.set_title(f"{model_names([model])[model]}, {protocol_name(protocol, params)}", fontsize="medium")
+    ax.set_title(f"{model_name(model)}, {protocol_name(protocol, params)}", fontsize="medium")
     return ax

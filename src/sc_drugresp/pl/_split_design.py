@@ -15,6 +15,7 @@ from ..get._read import EVALUATION
 from ._style import new_axes
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from mudata import MuData
@@ -60,7 +61,7 @@ def split_design(
     result = EVALUATION.read(data, key_added, modality)
     every = get.split_design_df(data, key_added=key_added, modality=modality)
     frame = every.nlargest(_MAX_ROWS, "n_cells") if len(every) > _MAX_ROWS else every
-    share = frame["n_sensitive"] / np.maximum(frame["n_sensitive"] + frame["n_resistant"], 1)
+    share: pd.Series = frame["n_sensitive"] / np.maximum(frame["n_sensitive"] + frame["n_resistant"], 1)
     order = np.argsort(-share.to_numpy(), kind="stable")
     frame, share = frame.iloc[order], share.iloc[order]
     roles = [name for name in frame.columns if name not in _COUNTS]
@@ -71,7 +72,7 @@ def split_design(
     lines = max((text.count("\n") + 1 for column in texts for text in column), default=1)
     edges = np.concatenate([[0], np.cumsum([*widths, 0.9])])
     height = 0.1 + _LINE * lines
-    size = {"fontsize": _FONT, "ha": "center", "va": "center"}
+    size: dict[str, Any] = {"fontsize": _FONT, "ha": "center", "va": "center"}
     if ax is not None:  # somebody else's axes may be too small for full-size text
         box = ax.get_window_extent()
         size["fontsize"] *= min(
