@@ -68,12 +68,14 @@ def describe_samples(data: AnnData | MuData, **options: Any) -> dict[str, Any]:
     columns: dict[str, Any] = {"sample": frame.index, "call": frame["call"]}
     if "label" in frame:
         columns["label"] = frame["label"].fillna("")
-    for score, title in (("mean", "mean P(sensitive)"), ("worst", "P(sensitive) of the worst clone")):
-        columns[title] = [
-            score_text(*row) for row in frame[[score, f"{score}_low", f"{score}_high"]].to_numpy(dtype=float)
-        ]
+    clones = frame["worst_clone"].nunique() > 1
+    titles = {"mean": "mean P(sensitive)", "worst": "P(sensitive) of the worst clone"}
+    for score in ("mean", "worst") if clones else ("mean",):
+        limits = frame[[score, f"{score}_low", f"{score}_high"]].to_numpy(dtype=float)
+        columns[titles[score]] = [score_text(*row) for row in limits]
+    if clones:
+        columns["worst clone"] = frame["worst_clone"]
     columns |= {
-        "worst clone": frame["worst_clone"],
         "sensitive cells": frame["fraction_sensitive"].map("{:.0%}".format),
         "out of distribution": frame["fraction_ood"].map("{:.0%}".format),
         "cells": frame["n_cells"],
@@ -128,9 +130,9 @@ def _score_table(rows: pd.DataFrame, *, by_sample: bool) -> dict[str, Any]:
             row = found.get((level, "auroc"))
             line[f"AUROC by {level}"] = score_text(row.value, row.low, row.high) if row else ""
             line[f"p by {level}"] = p_text(row.p_value) if row else ""
-        right = found.get(("sample", "samples_right"))
-        if by_sample and right:
-            line["samples right"] = f"{right.value:.0f} of {right.n_groups:.0f}"
+            right = found.get((level, "samples_right"))
+            if by_sample and right:
+                line["samples right"] = f"{right.value:.0f} of {right.n_groups:.0f}"
         for metric in _BY_CELL:
             row = found.get(("cell", metric))
             line[metric_name(metric)] = f"{row.value:.2f}" if row and np.isfinite(row.value) else ""
@@ -148,7 +150,9 @@ def describe_control(data: AnnData | MuData, **options: Any) -> dict[str, Any]:
 def describe_training(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Held-out metrics and epochs of the latest training."""
     metrics = stored["metrics"]
-    scores = {"AUROC by sample": metrics.get("sample_auroc"), "samples right": metrics.get("samples_right")}
+    scores = {"AUROC by sample": metrics.get("sample_auroc")}
+    if "samples_right" in metrics:
+        scores["samples right"] = f"{metrics['samples_right']} of {metrics['samples']}"
     scores |= {f"{metric_name(name)} by cell": metrics.get(f"cell_{name}") for name in ("auroc", "f1", "brier")}
     plots = [(pl.history, "Loss and held-out scores by epoch.")] if len(get.history_df(data, **options)) else []
     return {

@@ -62,12 +62,10 @@ CONTROL = Record("control", STATE_CONTROL, "tl.state_control(adata, treatment_ke
 
 def _in_memory(value: Any) -> Any:
     """Frames and arrays of lazy objects are read; everything else stays as it is."""
-    if isinstance(value, Mapping):
-        return {name: _in_memory(item) for name, item in value.items()}
     for load in ("to_memory", "compute"):
         if hasattr(value, load):
             return getattr(value, load)()
-    return value
+    return {name: _in_memory(item) for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def held_out(data: AnnData | MuData, key_added: str | None, modality: str) -> pd.DataFrame:
