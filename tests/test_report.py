@@ -154,7 +154,7 @@ def test_verdict_limits_and_methods_say_the_same(done, tmp_path) -> None:
     adata = sdr.datasets.toy(n_samples=2, cells_per_sample=30, n_genes=60)
     adata.obs["response"] = ["sensitive", "resistant"] * 30
     adata.obs["sample"] = adata.obs["patient"] = adata.obs["batch"] = "A"
-    sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    sdr.tl.evaluate(adata, model="pca", options=sdr.tl.EvaluationOptions(baselines=False, n_boot=20, n_permutations=0))
     assert adata.uns["evaluation"]["verdict"]["code"] == "UNDERPOWERED"
     text = words(sdr.report(adata, tmp_path / "r.html"))
     assert text.count("No performance estimate for new samples is possible") == 2  # in the verdict and in the limits

@@ -23,7 +23,9 @@ def done():
     sdr.tl.embed(adata, "pca", n_comps=5)
     sdr.tl.predict_response(adata, group_key="sample")
     sdr.tl.aggregate(adata, "sample")
-    sdr.tl.evaluate(adata, use_rep="X_sdr_pca", baselines=False, n_boot=20, n_permutations=0)
+    sdr.tl.evaluate(
+        adata, use_rep="X_sdr_pca", options=sdr.tl.EvaluationOptions(baselines=False, n_boot=20, n_permutations=0)
+    )
     return adata
 
 

@@ -12,7 +12,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 import sc_drugresp as sdr
-from sc_drugresp._core.keys import RESPONSE_COLORS
+from sc_drugresp._core.keys import COLORS
 
 COMBINATION = "anti-CTLA-4 + anti-PD-1"
 LONG = "carboplatin, paclitaxel and bevacizumab after six weeks"
@@ -42,14 +42,20 @@ def evaluated():
     adata.obs["drug"] = np.where(codes % 4 < 2, COMBINATION, LONG)
     adata.obs["sample"] = adata.obs["patient"] = np.char.add("S", (codes // 2).astype(str))
     sdr.tl.embed(adata, "pca", n_comps=5)
-    sdr.tl.evaluate(adata, use_rep="X_sdr_pca", model="hvg", group_key="sample", n_boot=20, n_permutations=20)
+    sdr.tl.evaluate(
+        adata,
+        use_rep="X_sdr_pca",
+        model="hvg",
+        group_key="sample",
+        options=sdr.tl.EvaluationOptions(n_boot=20, n_permutations=20),
+    )
     return adata
 
 
 @pytest.fixture(scope="module")
 def single():
     adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100, signal=1.0)
-    sdr.tl.evaluate(adata, model="pca", n_boot=20, n_permutations=0)
+    sdr.tl.evaluate(adata, model="pca", options=sdr.tl.EvaluationOptions(n_boot=20, n_permutations=0))
     return adata
 
 
@@ -72,7 +78,7 @@ def test_response_draws_every_cell_in_the_fixed_colors(predicted) -> None:
     ax = sdr.pl.response(predicted, "X_sdr_pca")
     drawn = np.array([to_hex(color) for color in ax.collections[0].get_facecolor()])
     counts = predicted.obs["predicted_response"].value_counts()
-    assert {name: int((drawn == color.lower()).sum()) for name, color in RESPONSE_COLORS.items() if name in counts} == (
+    assert {name: int((drawn == color.lower()).sum()) for name, color in COLORS.items() if name in counts} == (
         counts.to_dict()
     )
     shown = {f"{name} ({n})" for name, n in counts.items() if n}
@@ -140,6 +146,8 @@ def test_samples_are_ordered_and_at_their_means(predicted) -> None:
 def test_samples_know_mean_and_worst(predicted) -> None:
     frame = sdr.get.samples_df(predicted)
     np.testing.assert_allclose(np.sort(points(sdr.pl.samples(predicted, score="worst"))), np.sort(frame["worst"]))
+    assert "calls by the mean" in sdr.pl.samples(predicted, score="worst").get_title()
+    assert "calls by" not in sdr.pl.samples(predicted).get_title()
     with pytest.raises(ValueError, match=r"'mean', 'worst'.*worst_clone"):
         sdr.pl.samples(predicted, score="worst_clone")
 
@@ -229,7 +237,9 @@ def test_leakage_gap_joins_both_scores_in_rows_that_cannot_collide(evaluated) ->
 def test_leakage_gap_of_one_class_per_sample_has_no_strict_score() -> None:
     adata = sdr.datasets.toy(n_samples=2, cells_per_sample=20, n_genes=60)
     with pytest.warns(UserWarning, match="ALIASED"):
-        sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+        sdr.tl.evaluate(
+            adata, model="pca", options=sdr.tl.EvaluationOptions(baselines=False, n_boot=20, n_permutations=0)
+        )
     assert texts(sdr.pl.leakage_gap(adata)) == ["nothing held out"]
     assert sdr.pl.metrics(adata).get_xlabel() == "AUROC by cell"
     assert "patient\n(aliased)" in [tick.get_text() for tick in sdr.pl.split_design(adata).get_xticklabels()]

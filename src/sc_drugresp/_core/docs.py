@@ -39,7 +39,8 @@ doc_no_evaluation = """KeyError
     There is no evaluation of this name."""
 doc_evaluated = """>>> import sc_drugresp as sdr
 >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
->>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)"""
+>>> options = sdr.tl.EvaluationOptions(baselines=False, n_boot=20, n_permutations=0)
+>>> sdr.tl.evaluate(adata, model="pca", options=options)"""
 doc_predicted = """>>> import sc_drugresp as sdr
 >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
 >>> sdr.tl.predict_response(adata)"""

@@ -95,7 +95,8 @@ def report(
         raise ValueError(msg)
     import matplotlib as mpl
 
-    from .._evaluate.card import evaluation_card, package_versions
+    from .._core.versions import package_versions
+    from .._evaluate.card import evaluation_card
     from . import _sections as sections
     from ._page import render
 

@@ -47,7 +47,8 @@ def model_comparison(
     >>> import sc_drugresp as sdr
     >>> adata = sdr.datasets.toy(n_samples=16, cells_per_sample=15, n_genes=100)
     >>> adata.obs["dataset"] = adata.obs["sample"].cat.codes.mod(2).astype(str)
-    >>> sdr.tl.evaluate(adata, model=["pca", "hvg"], split="group", group_key="sample", baselines=False, n_boot=20)
+    >>> options = sdr.tl.EvaluationOptions(baselines=False, n_boot=20)
+    >>> sdr.tl.evaluate(adata, model=["pca", "hvg"], split="group", group_key="sample", options=options)
     >>> sdr.pl.model_comparison(adata).get_xlabel()
     'mean rank of AUROC by cell (1 is best)'
     """

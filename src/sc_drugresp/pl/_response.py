@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from .. import get
 from .._core.docs import doc_params
-from .._core.keys import MISSING, RESPONSE_COLORS, UNCERTAIN
+from .._core.keys import COLORS, MISSING, UNCERTAIN
 from .._data.modalities import as_adata
 from .._embed.slots import latest_embedding, read_rep
 from ..get._read import PREDICTION
@@ -135,9 +135,9 @@ def _panel(ax: Axes, values: pd.Series, xy: np.ndarray, size: float) -> None:
         ax.figure.colorbar(points, ax=ax, label=PROBABILITY_LABEL, shrink=0.7)
         return
     if values.name == "ood":
-        names, colors = values.map({True: "yes", False: "no"}), {"no": RESPONSE_COLORS[MISSING], "yes": MODEL_COLOR}
+        names, colors = values.map({True: "yes", False: "no"}), {"no": COLORS[MISSING], "yes": MODEL_COLOR}
     else:
-        names, colors = values.astype(object).where(values.notna(), MISSING), RESPONSE_COLORS
+        names, colors = values.astype(object).where(values.notna(), MISSING), COLORS
     order = np.argsort(~names.isin([MISSING, UNCERTAIN, "no"]).to_numpy(), kind="stable")  # gray below
     ax.scatter(xy[order, 0], xy[order, 1], c=names.map(colors).to_numpy()[order], **style)
     count = names.value_counts()

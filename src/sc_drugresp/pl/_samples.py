@@ -8,7 +8,8 @@ import numpy as np
 
 from .. import get
 from .._core.docs import doc_params
-from .._core.keys import CALL_CLASSES, RESPONSE_CLASSES, RESPONSE_COLORS
+from .._core.keys import CALL_CLASSES, COLORS, RESPONSE_CLASSES
+from ..get._read import PREDICTION
 from ._style import PROBABILITY_LABEL, guide, intervals, legend_below, new_axes
 
 if TYPE_CHECKING:
@@ -73,18 +74,19 @@ def samples(
     for call in CALL_CLASSES:
         rows = (frame["call"] == call).to_numpy()
         if rows.any():
-            intervals(ax, frame[rows], at[rows], score, color=RESPONSE_COLORS[call], label=f"called {call}")
+            intervals(ax, frame[rows], at[rows], score, color=COLORS[call], label=f"called {call}")
     if "label" in frame:
         for name in RESPONSE_CLASSES:
             rows = (frame["label"] == name).to_numpy()
-            ax.scatter(
-                np.full(rows.sum(), 1.05), at[rows], marker="s", s=28, color=RESPONSE_COLORS[name], clip_on=False
-            )
+            ax.scatter(np.full(rows.sum(), 1.05), at[rows], marker="s", s=28, color=COLORS[name], clip_on=False)
         ax.annotate("label", (1.05, 1), xycoords="axes fraction", ha="center", va="bottom", fontsize="small")
     guide(ax, 0.5)
     ax.set(xlim=(0, 1), yticks=at, xlabel=PROBABILITY_LABEL, ylim=(-0.7, len(frame) - 0.3))
     ax.set_yticklabels([f"{name} (n={n})" for name, n in zip(frame.index, frame["n_cells"])], fontsize="small")
     legend_below(ax, ncols=3)
-    kinds = " / ".join(sorted(frame["interval"].unique()))
-    ax.set_title(f"{_TITLES[score]}; interval over {kinds}", fontsize="medium")
+    title = f"{_TITLES[score]}; interval over {' / '.join(sorted(frame['interval'].unique()))}"
+    called_by = PREDICTION.read(data, key_added, modality).get("call_score", score)
+    if called_by != score:
+        title += f"\ncalls by the {_TITLES[called_by]}"
+    ax.set_title(title, fontsize="medium")
     return ax

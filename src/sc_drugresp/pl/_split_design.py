@@ -10,7 +10,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from .. import get
 from .._core.docs import doc_params
-from .._core.keys import RESISTANT, RESPONSE_CLASSES, RESPONSE_COLORS, SENSITIVE
+from .._core.keys import COLORS, RESISTANT, RESPONSE_CLASSES, SENSITIVE
 from ..get._read import EVALUATION
 from ._style import new_axes
 
@@ -86,8 +86,8 @@ def split_design(
             ax.add_patch(_tile(left, row, width, (tint, tint, tint)))
             ax.text(left + width / 2, row + 0.5, text, **size)
     for row, (value, n) in enumerate(zip(share, frame["n_cells"])):
-        ax.add_patch(_tile(edges[-2], row, 0.9, RESPONSE_COLORS[RESISTANT]))
-        ax.add_patch(_tile(edges[-2], row, 0.9 * value, RESPONSE_COLORS[SENSITIVE]))
+        ax.add_patch(_tile(edges[-2], row, 0.9, COLORS[RESISTANT]))
+        ax.add_patch(_tile(edges[-2], row, 0.9 * value, COLORS[SENSITIVE]))
         ax.text(edges[-2] + 0.45, row + 0.5, f"n={n}", color="white", weight="bold", **size)
     ax.set(xlim=(0, edges[-1]), ylim=(len(frame), 0), yticks=[])
     ax.set_xticks((edges[:-1] + edges[1:]) / 2, [*titles, "label"], fontsize=size["fontsize"] + 1)
@@ -96,7 +96,7 @@ def split_design(
     ax.tick_params(length=0)
     more = f", the {len(frame)} largest of {len(every)} rows" if len(every) > len(frame) else ""
     ax.set_title(f"verdict: {result['verdict']['code']}{more}", fontsize="medium", loc="left")
-    handles = [Patch(color=RESPONSE_COLORS[name], label=name) for name in RESPONSE_CLASSES]
+    handles = [Patch(color=COLORS[name], label=name) for name in RESPONSE_CLASSES]
     ax.legend(handles=handles, frameon=False, fontsize="small", loc="upper right", bbox_to_anchor=(1, 0), ncols=2)
     return ax
 

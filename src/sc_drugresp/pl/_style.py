@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.transforms import ScaledTranslation
 
-from .._core.keys import RESISTANT, RESPONSE_COLORS, SENSITIVE
+from .._core.keys import COLORS, RESISTANT, SENSITIVE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,9 +19,7 @@ MODEL_COLOR, NAIVE_COLOR, GUIDE_COLOR = "#222222", "#8A8A8A", "#777777"
 # Okabe & Ito (2008), "Color universal design", without the two colors of calls and labels.
 SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8A8A8A")
 PROBABILITY_LABEL = f"P({SENSITIVE})"
-PROBABILITY_CMAP = LinearSegmentedColormap.from_list(
-    "response", [RESPONSE_COLORS[RESISTANT], "#E8E8E8", RESPONSE_COLORS[SENSITIVE]]
-)
+PROBABILITY_CMAP = LinearSegmentedColormap.from_list("response", [COLORS[RESISTANT], "#E8E8E8", COLORS[SENSITIVE]])
 
 
 def new_axes(ax: Axes | None, width: float = 4.5, height: float = 3.6) -> Axes:
