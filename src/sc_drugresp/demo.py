@@ -98,7 +98,9 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
     tl.embed(adata, "pca", **common)
 
     step("evaluating on held-out groups, beside naive predictors and a random split")
-    tl.evaluate(adata, use_rep=REP, group_key=group_key, **common)
+    known = f"{RESPONSE}_known"  # the evaluation keeps its labels when some are hidden below
+    adata.obs[known] = adata.obs[RESPONSE].copy()
+    tl.evaluate(adata, use_rep=REP, label_key=known, group_key=group_key, **common)
     verdict = adata.uns[EvaluationKeys().uns]["verdict"]
     step.note(f"verdict {verdict['code']}: {verdict['reason']}")
 
@@ -184,7 +186,6 @@ def _hide_one_group(adata: AnnData, group_key: str) -> str:
         return "no group"
     group = sorted(table.index[table == counts.idxmax()].astype(str))[0]
     rows = adata.obs[group_key].astype(str) == group
-    adata.obs[f"{RESPONSE}_known"] = adata.obs[RESPONSE].copy()
     adata.obs.loc[rows, RESPONSE] = np.nan
     return group
 

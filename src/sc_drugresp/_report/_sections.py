@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import get, pl
-from .._core.keys import CALL_CLASSES
+from .._core.keys import CALL_CLASSES, PredictionKeys
 from .._data.modalities import as_adata, observations
 from .._embed.slots import embeddings
 from ..get._names import RANDOM_CELLS, metric_name, model_name, model_names, p_text, protocol_name, score_text
@@ -43,8 +43,8 @@ def describe_data(data: AnnData | MuData, label_key: str, modality: str) -> dict
     return {"facts": facts, "findings": table(findings) if len(findings) else None}
 
 
-def describe_prediction(data: AnnData | MuData, **options: Any) -> dict[str, Any]:
-    """How many cells got which call, and where they lie."""
+def describe_prediction(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """How many cells got which call, where they lie, and what follows for samples."""
     frame = get.predictions_df(data, **options)
     counts = frame["call"].value_counts().reindex(CALL_CLASSES).fillna(0).astype(int)
     captions = {
@@ -57,10 +57,16 @@ def describe_prediction(data: AnnData | MuData, **options: Any) -> dict[str, Any
         figures = [figure(pl.response(data, color=p, **options), captions[p]) for p in captions if p in frame]
     except KeyError:  # no embedding was kept
         figures = []
-    return {"counts": counts.to_dict(), "figures": figures}
+    aggregated = PredictionKeys().samples in stored
+    return stored | {
+        "counts": counts.to_dict(),
+        "figures": figures,
+        "used": [model_name(model["use_rep"]) for model in stored["models"].values()],
+        "samples": _describe_samples(data, options) if aggregated else None,
+    }
 
 
-def describe_samples(data: AnnData | MuData, **options: Any) -> dict[str, Any]:
+def _describe_samples(data: AnnData | MuData, options: dict[str, Any]) -> dict[str, Any]:
     """The forest plot and table of samples."""
     import pandas as pd
 
@@ -85,7 +91,7 @@ def describe_samples(data: AnnData | MuData, **options: Any) -> dict[str, Any]:
     return {"table": table(pd.DataFrame(columns)), "figures": _draw(plots, data, options)}
 
 
-def describe_evaluation(data: AnnData | MuData, result: dict[str, Any], **options: Any) -> dict[str, Any]:
+def describe_evaluation(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Scores of models beside naive baselines, leakage gap, calibration, design."""
     metrics = get.metrics_df(data, **options)
     strict = bool((metrics["protocol"] != RANDOM_CELLS).any())
@@ -101,18 +107,19 @@ def describe_evaluation(data: AnnData | MuData, result: dict[str, Any], **option
             (pl.calibration, "Predicted against observed."),
             (pl.risk_coverage, "Error rate when only the most certain cells are called."),
         ]
-    if "comparison" in result:
+    if "comparison" in stored:
         plots.append((pl.model_comparison, "Ranks of models over data sets."))
-    return {
+    params = stored["params"]
+    return stored | {
         "strict": strict,
         "scores": {
-            protocol_name(str(name), result["params"]): _score_table(rows, by_sample=name != RANDOM_CELLS)
+            protocol_name(str(name), params): _score_table(rows, by_sample=name != RANDOM_CELLS)
             for name, rows in metrics.groupby("protocol", sort=False)
         },
-        "held_out": protocol_name(str(result["params"]["prob_protocol"]), result["params"]),
+        "held_out": protocol_name(str(params["prob_protocol"]), params),
         "p_values": bool(metrics["p_value"].notna().any()),
         "naive": bool((metrics["kind"] == "naive").any()),
-        "models": [model_name(name) for name in result["params"]["models"]],
+        "models": [model_name(name) for name in params["models"]],
         "figures": _draw(plots, data, options),
     }
 
@@ -142,9 +149,10 @@ def _score_table(rows: pd.DataFrame, *, by_sample: bool) -> dict[str, Any]:
     return table(shown.loc[:, (shown != "").any()], gray=gray)
 
 
-def describe_control(data: AnnData | MuData, **options: Any) -> dict[str, Any]:
+def describe_control(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
     """AUROCs of the state control."""
-    return {"figures": _draw([(pl.state_control, "What is left of the score without the treatment.")], data, options)}
+    plots = [(pl.state_control, "What is left of the score without the treatment.")]
+    return stored | {"figures": _draw(plots, data, options)}
 
 
 def describe_training(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -155,7 +163,7 @@ def describe_training(data: AnnData | MuData, stored: dict[str, Any], **options:
         scores["samples right"] = f"{metrics['samples_right']} of {metrics['samples']}"
     scores |= {f"{metric_name(name)} by cell": metrics.get(f"cell_{name}") for name in ("auroc", "f1", "brier")}
     plots = [(pl.history, "Loss and held-out scores by epoch.")] if len(get.history_df(data, **options)) else []
-    return {
+    return stored | {
         "scores": {name: value for name, value in scores.items() if value is not None},
         "comparison": table(stored["comparison"]) if "comparison" in stored else None,
         "figures": _draw(plots, data, options),

@@ -7,15 +7,14 @@ import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core.docs import doc_params
-from .._core.keys import PredictionKeys
 from .._core.log import logger
-from ..get._names import model_name
 from ..get._read import CONTROL, EVALUATION, PREDICTION, TRAINING, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
 
     from anndata import AnnData
@@ -83,11 +82,11 @@ def report(
     >>> folder.cleanup()
     """
     keys = {PREDICTION: prediction_key, EVALUATION: evaluation_key, TRAINING: training_key, CONTROL: control_key}
-    predicted, result, trained, controlled = (
-        record.find(data, None, modality) if key is None else record.read(data, key, modality)
+    found = {
+        record: record.find(data, None, modality) if key is None else record.read(data, key, modality)
         for record, key in keys.items()
-    )
-    if predicted is None and result is None and trained is None:
+    }
+    if not any(found[record] for record in (PREDICTION, EVALUATION, TRAINING)):
         msg = (
             "There is nothing to report. Run tl.predict_response, tl.train_response or tl.evaluate first, or name what was "
             "written with `key_added` by `prediction_key`, `training_key` or `evaluation_key`."
@@ -100,31 +99,24 @@ def report(
     from . import _sections as sections
     from ._page import render
 
-    def options(record: Record) -> dict[str, str | None]:
-        return {"key_added": keys[record], "modality": modality}
+    def describe(section: Callable[..., dict[str, Any]], record: Record, **options: Any) -> dict[str, Any] | None:
+        stored = found[record]
+        return stored and section(data, stored, key_added=keys[record], modality=modality, **options)
 
-    labeled = options(PREDICTION) | {"label_key": label_key}
-    aggregated = predicted is not None and PredictionKeys().samples in predicted
     with mpl.rc_context({"font.size": 10, "figure.max_open_warning": 0}):
         page = render(
             title=title,
             made=datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC"),
             versions=package_versions(),
             data=sections.describe_data(data, label_key, modality),
-            predicted=predicted,
-            prediction=sections.describe_prediction(data, **labeled) if predicted else None,
-            used=[model_name(model["use_rep"]) for model in (predicted or {"models": {}})["models"].values()],
-            samples=sections.describe_samples(data, **labeled) if aggregated else None,
-            result=result,
-            evaluation=sections.describe_evaluation(data, result, **options(EVALUATION)) if result else None,
-            power=(result or {}).get("power"),
-            controlled=controlled,
-            control=sections.describe_control(data, **options(CONTROL)) if controlled else None,
-            trained=trained,
-            training=sections.describe_training(data, trained, **options(TRAINING)) if trained else None,
+            prediction=describe(sections.describe_prediction, PREDICTION, label_key=label_key),
+            evaluation=describe(sections.describe_evaluation, EVALUATION),
+            control=describe(sections.describe_control, CONTROL),
+            training=describe(sections.describe_training, TRAINING),
         )
     path = Path(path)
     _write(path, page)
+    result = found[EVALUATION]
     if card and result is not None:
         _write(path.with_suffix(".card.json"), json.dumps(evaluation_card(result), indent=2, allow_nan=False))
     logger.info("wrote %s", path)

@@ -91,9 +91,9 @@ def interval_text(low: float, high: float) -> str:
 
 
 def score_text(value: float, low: float, high: float) -> str:
-    """`0.80 (0.62 to 0.91)`, or the value alone where there is no interval."""
+    """`0.80 (0.62 to 0.91)`, or the value alone where there is no interval; empty where there is no value."""
     limits = interval_text(low, high)
-    return f"{value:.2f} ({limits})" if limits else f"{value:.2f}"
+    return "" if not np.isfinite(value) else f"{value:.2f} ({limits})" if limits else f"{value:.2f}"
 
 
 def p_text(p: float) -> str:

@@ -72,18 +72,10 @@ def held_out(data: AnnData | MuData, key_added: str | None, modality: str) -> pd
     """Held-out cells of an evaluation: `y` (1 sensitive), `prob`, `dataset` and `group`, the sample."""
     params = EVALUATION.read(data, key_added, modality)["params"]
     obs = observations(data, modality=modality)
-    key = EvaluationKeys.of(key_added).prob
-    prob = read_column(obs, key, "key_added").to_numpy(dtype=np.float64)
-    label = read_column(obs, str(params["label_key"]), "label_key")
-    dataset = obs[params["dataset_key"]].astype(str) if params["dataset_key"] in obs else pd.Series("all", obs.index)
-    sample = obs[params["group_key"]].astype(str) if params["group_key"] in obs else obs.index.to_series().astype(str)
-    frame = pd.DataFrame(
-        {
-            "y": (label.astype(str) == SENSITIVE).to_numpy().astype(int),
-            "prob": prob,
-            "dataset": dataset,
-            "group": dataset + "\t" + sample,  # two data sets may both have a "P1"
-        },
-        index=obs.index,
-    )
-    return frame[np.isfinite(prob) & label.notna().to_numpy()]
+    prob = read_column(obs, EvaluationKeys.of(key_added).prob, "key_added").astype(float)
+    label = read_column(obs, params["label_key"], "label_key")
+    dataset = obs[params["dataset_key"]].astype(str) if params["dataset_key"] in obs else "all"
+    sample = obs[params["group_key"]].astype(str) if params["group_key"] in obs else obs.index.astype(str)
+    frame = pd.DataFrame({"y": (label == SENSITIVE).astype(int), "prob": prob, "dataset": dataset}, index=obs.index)
+    frame["group"] = frame["dataset"] + "\t" + sample  # two data sets may both have a "P1"
+    return frame[np.isfinite(prob) & label.notna()]

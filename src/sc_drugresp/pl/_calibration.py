@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .. import get
 from .._core.docs import doc_params
 from ..get._names import protocol_name
@@ -56,17 +54,9 @@ def calibration(
     params = EVALUATION.read(data, key_added, modality)["params"]
     ax = new_axes(ax, 4.2, 4.4)
     ax.plot([0, 1], [0, 1], color=GUIDE_COLOR, lw=0.8, ls=":", label="perfect calibration")
-    limits = [frame["observed"] - frame["observed_low"], frame["observed_high"] - frame["observed"]]
-    ax.errorbar(
-        frame["predicted"],
-        frame["observed"],
-        yerr=np.nan_to_num(np.clip(limits, 0, None)),
-        fmt="o-",
-        color=MODEL_COLOR,
-        lw=1.4,
-        ms=5,
-        label=f"{protocol_name(params['prob_protocol'], params)}, 90 % interval over samples",
-    )
+    label = f"{protocol_name(params['prob_protocol'], params)}, 90 % interval over samples"
+    ax.vlines(frame["predicted"], frame["observed_low"], frame["observed_high"], color=MODEL_COLOR, lw=1.4)
+    ax.plot(frame["predicted"], frame["observed"], "o-", color=MODEL_COLOR, lw=1.4, ms=5, label=label)
     gap = float((frame["weight"] * (frame["predicted"] - frame["observed"]).abs()).sum())
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.set(xlabel=f"predicted {PROBABILITY_LABEL}", ylabel="observed share of sensitive cells")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .. import get
 from .._core.docs import doc_params
 from ..get._names import RANDOM_CELLS, STRICT, metric_name, model_names, protocol_name, score_text
 from ..get._read import EVALUATION
-from ._style import MODEL_COLOR, NAIVE_COLOR, guide, intervals, legend_below, name_rows, new_axes, row_text
+from ._style import MODEL_COLOR, NAIVE_COLOR, forest, legend_below, new_axes, row_texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -82,16 +80,12 @@ def metrics(
         raise ValueError(msg)
     names = model_names(rows["model"])
     ax = new_axes(ax, 6.4, 1.3 + 0.3 * len(rows))
-    at = np.arange(len(rows))[::-1]
-    for kind, label, color in (("model", "model", MODEL_COLOR), ("naive", "naive baseline", NAIVE_COLOR)):
-        mask = (rows["kind"] == kind).to_numpy()
-        if mask.any():
-            intervals(ax, rows[mask], at[mask], color=color, label=label)
-    for y, (_, row) in zip(at, rows.iterrows()):
-        row_text(ax, y, score_text(row["value"], row["low"], row["high"]))
-    if metric in _CHANCE:
-        guide(ax, _CHANCE[metric])
-    name_rows(ax, [names[name] for name in rows["model"]])
+    colors = [MODEL_COLOR if kind == "model" else NAIVE_COLOR for kind in rows["kind"]]
+    at = forest(ax, rows, [names[name] for name in rows["model"]], colors, _CHANCE.get(metric))
+    row_texts(ax, at, [score_text(*row) for row in rows[["value", "low", "high"]].to_numpy(dtype=float)])
+    for color, label in {MODEL_COLOR: "model", NAIVE_COLOR: "naive baseline"}.items():
+        if color in colors:
+            ax.plot([], [], "o-", color=color, ms=5, label=label)
     legend_below(ax, ncols=2)
     ax.set(xlabel=f"{metric_name(metric)} by {level}")
     ax.set_title(protocol_name(protocol, params), fontsize="medium")

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from .. import get
+from .._core.checks import check_choice
 from .._core.docs import doc_params
 from .._core.keys import COLORS, MISSING, UNCERTAIN
 from .._data.modalities import as_adata
@@ -49,7 +50,7 @@ def response(
     {data}
     basis
         Key of `.obsm` (`'X_umap'` and `'umap'` both work). `None` takes UMAP, then t-SNE, then the embedding that the
-        prediction used, then the latest one that :func:`~sc_drugresp.tl.embed` wrote. Of an embedding of more than two
+        prediction used, then the latest one that :func:`~sc_drugresp.tl.embed` wrote, then whatever is there. Of an embedding of more than two
         dimensions, the first two principal components are drawn.
     color
         `'call'`, `'prob'`, `'ood'`, `'label'`, or a list of them for one panel each.
@@ -81,10 +82,8 @@ def response(
     'PC 1 of X_sdr_pca'
     """
     panels = [color] if isinstance(color, str) else list(color)
-    unknown = [panel for panel in panels if panel not in TITLES]
-    if unknown or not panels:
-        msg = f"`color` must be one or several of {tuple(TITLES)}, found {unknown or panels}."
-        raise ValueError(msg)
+    for panel in panels:
+        check_choice("color", panel, tuple(TITLES))
     if ax is not None and len(panels) > 1:
         msg = f"`ax` takes one panel, found {len(panels)} colors."
         raise ValueError(msg)
@@ -116,7 +115,7 @@ def _basis(adata: AnnData, basis: str | None, predictions: dict[str, Any] | None
     candidates = [basis, f"X_{basis}"]
     if basis is None:
         used = [str(model.get("use_rep")) for model in (predictions or {"models": {}})["models"].values()]
-        candidates = ["X_umap", "X_tsne", *used, latest_embedding(adata)]
+        candidates = ["X_umap", "X_tsne", *used, latest_embedding(adata), *adata.obsm]
     for key in candidates:
         if key in adata.obsm and adata.obsm[key].shape[1] > 1:
             return str(key)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+from typing import TYPE_CHECKING
 
 from .. import get
 from .._core.docs import doc_params
@@ -58,28 +59,19 @@ def roc(
     model, protocol = str(params["prob_model"]), str(params["prob_protocol"])
     scores = get.metrics_df(data, "auroc", protocol=protocol, macro=False, key_added=key_added, modality=modality)
     scores = scores[(scores["model"] == model) & (scores["n_labeled"] == 0)].set_index(["level", "dataset"])
-    datasets = [name for name in scores.index.unique("dataset") if name != MACRO]
-    if level is not None or protocol == RANDOM_CELLS:  # which holds out no sample
-        levels = [level or "cell"]
-    else:
-        levels = ["sample", "cell"] if len(datasets) == 1 else ["sample"]
+    several = len(scores.index.unique("dataset").drop(MACRO)) > 1
+    default: list[Level] = ["cell"] if protocol == RANDOM_CELLS else ["sample"] if several else ["sample", "cell"]
     ax = new_axes(ax, 4.4, 4.6)
     ax.plot([0, 1], [0, 1], color=GUIDE_COLOR, lw=0.8, ls=":")
-    colors = iter((MODEL_COLOR, *SERIES) * (1 + len(datasets)))
-    for each in levels:
+    colors = itertools.cycle((MODEL_COLOR, *SERIES))
+    for each in [level] if level else default:
         curves = get.roc_df(data, level=each, key_added=key_added, modality=modality)
         for dataset, curve in curves.groupby("dataset", sort=False):
-            row: Any = scores.loc[(each, str(dataset))]
-            what = f"by {each}" if len(datasets) == 1 else str(dataset)
-            ax.plot(
-                curve["false_positive_rate"],
-                curve["true_positive_rate"],
-                color=next(colors),
-                lw=1.8,
-                label=f"{what}: {score_text(row['value'], row['low'], row['high'])}",
-            )
-    title = "AUROC" if len(datasets) == 1 else f"AUROC by {levels[0]}"
-    legend_below(ax, title=title)
+            score = scores.loc[(each, str(dataset)), ["value", "low", "high"]].to_numpy(dtype=float)
+            label = f"{dataset}, by {each}" if several else f"by {each}"
+            x, y = curve["false_positive_rate"], curve["true_positive_rate"]
+            ax.plot(x, y, color=next(colors), lw=1.8, label=f"{label}: {score_text(*score)}")
+    legend_below(ax, title="AUROC")
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.set(xlabel="false positive rate", ylabel="true positive rate (sensitive)")
     ax.set_title(f"{model_name(model)}, {protocol_name(protocol, params)}", fontsize="medium")

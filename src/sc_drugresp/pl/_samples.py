@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from .. import get
+from .._core.checks import check_choice
 from .._core.docs import doc_params
-from .._core.keys import CALL_CLASSES, COLORS, RESPONSE_CLASSES
+from .._core.keys import CALL_CLASSES, COLORS
 from ..get._read import PREDICTION
-from ._style import PROBABILITY_LABEL, guide, intervals, legend_below, new_axes
+from ._style import PROBABILITY_LABEL, forest, legend_below, new_axes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -64,25 +65,21 @@ def samples(
     >>> ax.get_xlabel()
     'P(sensitive)'
     """
-    if score not in get_args(Score):
-        msg = f"`score` must be one of {get_args(Score)}, found {score!r}."
-        raise ValueError(msg)
+    check_choice("score", score, Score)
     frame = get.samples_df(data, label_key=label_key, key_added=key_added, modality=modality)
-    frame = frame.sort_values(score, na_position="first")
+    frame = frame.sort_values(score, ascending=False)
+    scores = frame.rename(columns={score: "value", f"{score}_low": "low", f"{score}_high": "high"})
+    names = [f"{name} (n={n})" for name, n in zip(frame.index, frame["n_cells"])]
     ax = new_axes(ax, 5.4, 1.4 + 0.24 * len(frame))
-    at = np.arange(len(frame))
+    at = forest(ax, scores, names, [COLORS[call] for call in frame["call"]])
     for call in CALL_CLASSES:
-        rows = (frame["call"] == call).to_numpy()
-        if rows.any():
-            intervals(ax, frame[rows], at[rows], score, color=COLORS[call], label=f"called {call}")
+        if (frame["call"] == call).any():
+            ax.plot([], [], "o-", color=COLORS[call], ms=5, label=f"called {call}")
     if "label" in frame:
-        for name in RESPONSE_CLASSES:
-            rows = (frame["label"] == name).to_numpy()
-            ax.scatter(np.full(rows.sum(), 1.05), at[rows], marker="s", s=28, color=COLORS[name], clip_on=False)
+        tints = [COLORS.get(label, "none") for label in frame["label"]]
+        ax.scatter(np.full(len(frame), 1.05), at, marker="s", s=28, c=tints, clip_on=False)
         ax.annotate("label", (1.05, 1), xycoords="axes fraction", ha="center", va="bottom", fontsize="small")
-    guide(ax, 0.5)
-    ax.set(xlim=(0, 1), yticks=at, xlabel=PROBABILITY_LABEL, ylim=(-0.7, len(frame) - 0.3))
-    ax.set_yticklabels([f"{name} (n={n})" for name, n in zip(frame.index, frame["n_cells"])], fontsize="small")
+    ax.set(xlim=(0, 1), xlabel=PROBABILITY_LABEL)
     legend_below(ax, ncols=3)
     title = f"{_TITLES[score]}; interval over {' / '.join(sorted(frame['interval'].unique()))}"
     called_by = PREDICTION.read(data, key_added, modality).get("call_score", score)

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from .. import get
 from .._core.docs import doc_params
-from .._core.keys import COLORS, RESISTANT, RESPONSE_CLASSES, SENSITIVE
+from .._core.keys import COLORS, RESPONSE_CLASSES
 from ..get._read import EVALUATION
-from ._style import new_axes
+from ._style import PROBABILITY_CMAP, new_axes
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from mudata import MuData
 
-_COUNTS = ("n_cells", "n_sensitive", "n_resistant", "n_unlabeled")
+_COUNTS = ("n_cells", "n_sensitive", "n_resistant", "n_unlabeled", "share")
 _MAX_ROWS = 60
 _WRAP = 24
 """Longest line in a tile, in letters; longer names are wrapped, never cut."""
-_LETTER, _LINE = 0.075, 0.14
-"""Inches that a letter is wide and a line is high, at the size of the text in a tile."""
-_FONT = 7.0
 
 
 @doc_params()
 def split_design(
     data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
 ) -> Axes:
-    """Draw the design as tiles: one row per sample, one column per factor, and the share of sensitive cells.
+    """Draw the design as tiles: one row per sample, one column per factor, and the label.
 
     A factor that changes only where the label changes is marked as aliased: a model may learn that factor instead.
 
@@ -55,45 +52,39 @@ def split_design(
     Examples
     --------
     {evaluated}
-    >>> [tick.get_text() for tick in sdr.pl.split_design(adata).get_xticklabels()][-1]
-    'label'
+    >>> sdr.pl.split_design(adata).get_title(loc="left")
+    'verdict: UNDERPOWERED'
     """
     result = EVALUATION.read(data, key_added, modality)
     every = get.split_design_df(data, key_added=key_added, modality=modality)
     frame = every.nlargest(_MAX_ROWS, "n_cells") if len(every) > _MAX_ROWS else every
-    share: pd.Series = frame["n_sensitive"] / np.maximum(frame["n_sensitive"] + frame["n_resistant"], 1)
-    order = np.argsort(-share.to_numpy(), kind="stable")
-    frame, share = frame.iloc[order], share.iloc[order]
-    roles = [name for name in frame.columns if name not in _COUNTS]
-    texts = [[textwrap.fill(str(value), _WRAP) for value in frame[role]] for role in roles]
+    share = frame["n_sensitive"] / (frame["n_sensitive"] + frame["n_resistant"]).clip(lower=1)
+    frame = frame.assign(share=share).sort_values("share", ascending=False, kind="stable")
     aliased = set(result["aliasing"].query("aliased")["role"])
-    titles = [f"{role}\n(aliased)" if role in aliased else role for role in roles]
-    widths = [_width([*column, *title.split("\n")]) for column, title in zip(texts, titles)]
-    lines = max((text.count("\n") + 1 for column in texts for text in column), default=1)
-    edges = np.concatenate([[0], np.cumsum([*widths, 0.9])])
-    height = 0.1 + _LINE * lines
-    size: dict[str, Any] = {"fontsize": _FONT, "ha": "center", "va": "center"}
-    if ax is not None:  # somebody else's axes may be too small for full-size text
-        box = ax.get_window_extent()
-        size["fontsize"] *= min(
-            1, box.width / ax.figure.dpi / edges[-1], box.height / ax.figure.dpi / height / len(frame)
-        )
-    ax = new_axes(ax, edges[-1] + 0.4, 1.0 + height * len(frame))
-    for left, width, role, column in zip(edges, widths, roles, texts):
-        levels = {name: i for i, name in enumerate(frame[role].unique())}
-        for row, (value, text) in enumerate(zip(frame[role], column)):
-            tint = 0.93 - 0.38 * (levels[value] / max(len(levels) - 1, 1))
-            ax.add_patch(_tile(left, row, width, (tint, tint, tint)))
-            ax.text(left + width / 2, row + 0.5, text, **size)
-    for row, (value, n) in enumerate(zip(share, frame["n_cells"])):
-        ax.add_patch(_tile(edges[-2], row, 0.9, COLORS[RESISTANT]))
-        ax.add_patch(_tile(edges[-2], row, 0.9 * value, COLORS[SENSITIVE]))
-        ax.text(edges[-2] + 0.45, row + 0.5, f"n={n}", color="white", weight="bold", **size)
-    ax.set(xlim=(0, edges[-1]), ylim=(len(frame), 0), yticks=[])
-    ax.set_xticks((edges[:-1] + edges[1:]) / 2, [*titles, "label"], fontsize=size["fontsize"] + 1)
-    ax.xaxis.tick_top()
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
+    columns = [column for column in frame if column not in _COUNTS]
+    titles = [f"{column}\n(aliased)" if column in aliased else str(column) for column in columns]
+    texts = [[textwrap.fill(str(value), _WRAP) for value in frame[column]] for column in columns]
+    tints = [_grays(frame[column].astype("category").cat.codes.to_numpy()) for column in columns]
+    titles.append("label")
+    texts.append([f"n={n}" for n in frame["n_cells"]])
+    tints.append(PROBABILITY_CMAP(frame["share"].to_numpy()))
+    letters = np.array(
+        [2 + max(len(line) for text in [t, *c] for line in text.split("\n")) for t, c in zip(titles, texts)]
+    )
+    lines = 1 + max(text.count("\n") for column in texts for text in column)
+    ax = new_axes(ax, 0.095 * letters.sum(), 0.9 + (0.1 + 0.14 * lines) * (len(frame) + 1))
+    table = ax.table(  # shrinks its text until it fits, if the axes are somebody else's
+        cellText=list(zip(*texts)),
+        cellColours=list(zip(*tints)),
+        colLabels=titles,
+        colWidths=list(letters / letters.sum()),
+        cellLoc="center",
+        bbox=Bbox.unit(),
+    )
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor("white")
+        cell.get_text().set_color("white" if row and column == len(columns) else "black")
+    ax.axis("off")
     more = f", the {len(frame)} largest of {len(every)} rows" if len(every) > len(frame) else ""
     ax.set_title(f"verdict: {result['verdict']['code']}{more}", fontsize="medium", loc="left")
     handles = [Patch(color=COLORS[name], label=name) for name in RESPONSE_CLASSES]
@@ -101,10 +92,6 @@ def split_design(
     return ax
 
 
-def _width(texts: list[str]) -> float:
-    """Inches that the longest line needs."""
-    return 0.25 + _LETTER * max(len(line) for text in texts for line in text.split("\n"))
-
-
-def _tile(x: float, row: int, width: float, color: Any) -> Rectangle:
-    return Rectangle((x, row), width, 1, facecolor=color, edgecolor="white", lw=1)
+def _grays(codes: np.ndarray) -> np.ndarray:
+    """A gray for each level, none too dark for black text."""
+    return np.repeat(0.95 - 0.35 * (codes / max(codes.max(), 1))[:, None], 3, axis=1)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .. import get
 from .._core.docs import doc_params
 from ..get._names import score_text
-from ._style import MODEL_COLOR, NAIVE_COLOR, guide, intervals, name_rows, new_axes, row_text
+from ._style import MODEL_COLOR, NAIVE_COLOR, forest, new_axes, row_texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -61,13 +59,10 @@ def state_control(
     verdict = frame.attrs["verdict"]
     frame = frame.reindex(list(_NAMES))
     ax = new_axes(ax, 6.4, 2.6)
-    for y, (name, row) in zip(np.arange(len(frame))[::-1], frame.iterrows()):
-        color = NAIVE_COLOR if str(name).startswith("treated") else MODEL_COLOR
-        intervals(ax, frame.loc[[name]], np.array([y]), color=color)
-        known = np.isfinite(row["value"])
-        row_text(ax, y, score_text(row["value"], row["low"], row["high"]) if known else "too few samples")
-    guide(ax, 0.5)
-    name_rows(ax, list(_NAMES.values()))
+    colors = [NAIVE_COLOR if name.startswith("treated") else MODEL_COLOR for name in _NAMES]
+    at = forest(ax, frame, list(_NAMES.values()), colors)
+    scores = frame[["value", "low", "high"]].to_numpy(dtype=float)
+    row_texts(ax, at, [score_text(*row) or "too few samples" for row in scores])
     ax.set(xlim=(0, 1), xlabel="AUROC by cell")
     ax.set_title(f"verdict: {verdict}", fontsize="medium", loc="left")
     return ax

@@ -30,28 +30,30 @@ def new_axes(ax: Axes | None, width: float = 4.5, height: float = 3.6) -> Axes:
     return ax
 
 
-def guide(ax: Axes, x: float) -> None:
-    """A dotted line behind everything, for chance."""
-    ax.axvline(x, color=GUIDE_COLOR, lw=0.8, ls=":", zorder=0)
-
-
-def intervals(ax: Axes, frame: pd.DataFrame, at: np.ndarray, score: str = "value", **style: Any) -> None:
-    """Points with their intervals along x; the limits are `low` and `high`, or those of `score`."""
-    names = ("low", "high") if score == "value" else (f"{score}_low", f"{score}_high")
-    value, low, high = (frame[name].to_numpy(dtype=float) for name in (score, *names))
-    error = np.nan_to_num(np.clip([value - low, high - value], 0, None))
-    ax.errorbar(value, at, xerr=error, fmt="o", ms=5, lw=1.5, **style)
-
-
-def name_rows(ax: Axes, names: list[str]) -> None:
-    """One labeled row for each name, the first one on top."""
-    ax.set(yticks=np.arange(len(names))[::-1], ylim=(-0.6, len(names) - 0.4))
+def name_rows(ax: Axes, names: list[str]) -> np.ndarray:
+    """One labeled row for each name, the first one on top; returns their heights."""
+    at = np.arange(len(names))[::-1]
+    ax.set(yticks=at, ylim=(-0.6, len(names) - 0.4))
     ax.set_yticklabels(names, fontsize="small")
+    return at
 
 
-def row_text(ax: Axes, y: float, text: str) -> None:
-    """Text to the right of a row."""
-    ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
+def row_texts(ax: Axes, at: np.ndarray, texts: list[str]) -> None:
+    """Texts to the right of the rows."""
+    for y, text in zip(at, texts):
+        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
+
+
+def forest(
+    ax: Axes, frame: pd.DataFrame, names: list[str], colors: list[str], chance: float | None = 0.5
+) -> np.ndarray:
+    """One row for each row of `frame`: its name, and `value` with a line from `low` to `high`; returns their heights."""
+    at = name_rows(ax, names)
+    ax.hlines(at, frame["low"].fillna(frame["value"]), frame["high"].fillna(frame["value"]), colors=colors, lw=1.5)
+    ax.scatter(frame["value"], at, s=26, c=colors, zorder=2)
+    if chance is not None:
+        ax.axvline(chance, color=GUIDE_COLOR, lw=0.8, ls=":", zorder=0)
+    return at
 
 
 def legend_below(ax: Axes, **options: Any) -> None:
