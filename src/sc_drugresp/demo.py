@@ -97,7 +97,7 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
     step("embedding with the PCA baseline")
     tl.embed(adata, "pca", **common)
 
-    step("evaluating on held-out groups, beside naive predictors and a random split")
+    step("evaluating on held-out groups, beside naive baselines and a random split")
     known = f"{RESPONSE}_known"  # the evaluation keeps its labels when some are hidden below
     adata.obs[known] = adata.obs[RESPONSE].copy()
     tl.evaluate(adata, use_rep=REP, label_key=known, group_key=group_key, **common)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.decomposition import PCA
 
 from .. import get
 from .._core.checks import check_choice
@@ -81,6 +80,8 @@ def response(
     >>> ax.get_xlabel()
     'PC 1 of X_sdr_pca'
     """
+    from sklearn.decomposition import PCA
+
     panels = [color] if isinstance(color, str) else list(color)
     for panel in panels:
         check_choice("color", panel, tuple(TITLES))
