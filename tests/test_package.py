@@ -27,7 +27,7 @@ FILES = sorted(path for path in SRC.rglob("*.py"))
 PUBLIC = ("datasets", "get", "models", "pl", "pp", "tl")
 HEAVY = (
     "torch", "peft", "transformers", "scanpy", "anndata", "lightning", "sklearn", "scvi", "matplotlib", "pandas",
-    "scipy", "statsmodels", "pooch", "requests", "huggingface_hub", "mudata", "dask", "numba",
+    "scipy", "statsmodels", "pooch", "requests", "huggingface_hub", "mudata", "dask", "numba", "jinja2",
 )  # fmt: skip
 
 

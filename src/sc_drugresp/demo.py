@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import datasets
-from ._core.keys import GROUP_CANDIDATES, RESPONSE, EmbeddingKeys, EvaluationKeys, PredictionKeys
+from . import datasets, get
+from ._core.keys import GROUP_CANDIDATES, RESPONSE, EmbeddingKeys, EvaluationKeys
 from ._core.settings import settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from anndata import AnnData
 
 OUT = "sc_drugresp_demo"
@@ -27,6 +25,8 @@ LOCAL = ("GSE120575_melanoma_ICB_partA", "GSE118767_lung5_afatinib_celseq2", "GS
 PUBLIC = "GSE149214"
 MAX_CELLS = 3_000
 """A demonstration should end in minutes on two cores."""
+PLOTS = ("response", "samples", "metrics", "roc", "leakage_gap")
+REP = EmbeddingKeys.of("sdr_pca").obsm
 
 
 def choose(name: str | None = None, *, rng: int = 0) -> tuple[AnnData, str]:
@@ -42,22 +42,22 @@ def choose(name: str | None = None, *, rng: int = 0) -> tuple[AnnData, str]:
     """
     import anndata as ad
 
-    if name is not None and name != "toy":
-        path = Path(name)
-        if path.suffix == ".h5ad" and path.is_file():
-            return ad.read_h5ad(path), f"the file {path}"
+    if name == "toy":
+        reason = "generated data were asked for"
+    elif name is not None and Path(name).suffix == ".h5ad" and Path(name).is_file():
+        return ad.read_h5ad(name), f"the file {name}"
+    elif name is not None:
         return datasets.load(name), f"{name} (see sc_drugresp.datasets.available())"
-    reason = "generated data were asked for"
-    if name is None:
-        here = datasets.available()
-        for local in (*LOCAL, *here.index[here["where"] == "data_dir"]):
-            if local in here.index and here.loc[local, "where"] == "data_dir":
-                adata = datasets.load(local)
-                if RESPONSE in adata.obs:
-                    return adata, f"real data: {local} from {settings.data_dir}"
+    else:
+        where = datasets.available()["where"]
+        here = where.index[where == "data_dir"]
+        for local in [*(known for known in LOCAL if known in here), *here]:
+            adata = datasets.load(local)
+            if RESPONSE in adata.obs:
+                return adata, f"real data: {local} from {settings.data_dir}"
         try:
-            cached = here.loc[PUBLIC, "where"] == "cache"
-            return datasets.load(PUBLIC), f"real data: {PUBLIC} from {'the cache' if cached else 'GEO'}"
+            source = "the cache" if where[PUBLIC] == "cache" else "GEO"
+            return datasets.load(PUBLIC), f"real data: {PUBLIC} from {source}"
         except (ConnectionError, ValueError) as error:
             reason = f"no real data at hand ({str(error).splitlines()[0].rstrip(':.')})"
     return datasets.toy(n_samples=12, rng=rng), f"generated data with a known answer, because {reason}"
@@ -75,49 +75,53 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
     rng
         Seed.
     """
-    from . import pp, tl
+    import matplotlib.pyplot as plt
+
+    from . import pl, pp, tl
+    from ._report import report
 
     out.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Path] = {}
+    names = {"findings": "findings.csv", "model": "model", "samples": "samples.csv"}
+    names |= {plot: f"{plot}.png" for plot in PLOTS} | {"report": "report.html", "data": "predicted.h5ad"}
+    files = {kind: out / name for kind, name in names.items()}
     group_key = _group_key(adata)
     step = _Steps()
     step(f"checking {adata.n_obs:,} cells x {adata.n_vars:,} genes; the unit is {group_key!r}")
     findings = pp.check(adata, group_key=group_key)
-    files["findings"] = out / "findings.csv"
     findings.to_csv(files["findings"], index=False)
     for row in findings[findings["severity"] != "info"].itertuples():
         step.note(f"{row.severity}: {row.message}")
-    layer = "X" if _has_no_counts(findings) else None  # normalized values: the baselines take them as they are
+    # Without raw counts, the baselines take normalized values as they are.
+    common: dict[str, Any] = {"layer": "X" if _has_no_counts(findings) else None, "rng": rng}
 
     step("embedding with the PCA baseline")
-    tl.embed(adata, "pca", layer=layer, rng=rng)
+    tl.embed(adata, "pca", **common)
 
-    step("evaluating on held-out groups, beside naive predictors and a random split")
-    tl.evaluate(adata, use_rep=_rep(), group_key=group_key, layer=layer, rng=rng)
+    step("evaluating on held-out groups, beside naive baselines and a random split")
+    known = f"{RESPONSE}_known"  # the evaluation keeps its labels when some are hidden below
+    adata.obs[known] = adata.obs[RESPONSE].copy()
+    tl.evaluate(adata, use_rep=REP, label_key=known, group_key=group_key, **common)
     verdict = adata.uns[EvaluationKeys().uns]["verdict"]
     step.note(f"verdict {verdict['code']}: {verdict['reason']}")
 
     hidden = _hide_one_group(adata, group_key)
     step(f"training on the labeled cells (labels of {hidden!r} are hidden) and predicting all cells")
-    model = tl.train_response(adata, use_rep=_rep(), group_key=group_key, layer=layer, rng=rng)
-    files["model"] = out / "model"
+    model = tl.train_response(adata, use_rep=REP, group_key=group_key, **common)
     model.save(files["model"], overwrite=True)
-    tl.predict_response(adata, group_key=group_key, layer=layer, rng=rng)
+    tl.predict_response(adata, group_key=group_key, **common)
     tl.aggregate(adata, group_key, rng=rng)
-    samples = adata.uns[PredictionKeys().uns][PredictionKeys().samples]
-    files["samples"] = out / "samples.csv"
+    samples = get.samples_df(adata, label_key=None)
     samples.to_csv(files["samples"])
-    for line in samples.iloc[:, :4].to_string().splitlines():
+    for line in samples.iloc[:, :4].to_string(float_format="{:.2f}".format).splitlines():
         step.note(line)
 
     step("drawing figures")
-    files |= dict(_figures(adata, out))
+    for plot in PLOTS:
+        figure = getattr(pl, plot)(adata).figure
+        figure.savefig(files[plot], dpi=120, bbox_inches="tight")
+        plt.close(figure)
     step("writing the report")
-    from ._report import report
-
-    files["report"] = out / "report.html"
     report(adata, files["report"])
-    files["data"] = out / "predicted.h5ad"
     adata.write_h5ad(files["data"], compression="gzip")
     step(f"done: {len(files)} results in {out}")
     return files
@@ -157,13 +161,9 @@ class _Steps:
         print(f"            {text}", flush=True)
 
 
-def _rep() -> str:
-    return EmbeddingKeys.of("sdr_pca").obsm
-
-
 def _has_no_counts(findings: Any) -> bool:
-    subjects = findings.loc[findings["severity"] == "error", "code"].astype(str)
-    return bool(subjects.str.contains("count|normal|raw|negative", case=False).any())
+    errors = findings.loc[findings["severity"] == "error", "code"].astype(str)
+    return bool(errors.str.contains("count|normal|raw|negative", case=False).any())
 
 
 def _group_key(adata: AnnData) -> str:
@@ -186,25 +186,8 @@ def _hide_one_group(adata: AnnData, group_key: str) -> str:
         return "no group"
     group = sorted(table.index[table == counts.idxmax()].astype(str))[0]
     rows = adata.obs[group_key].astype(str) == group
-    adata.obs[f"{RESPONSE}_known"] = adata.obs[RESPONSE].copy()
     adata.obs.loc[rows, RESPONSE] = np.nan
     return group
-
-
-def _figures(adata: AnnData, out: Path) -> Iterator[tuple[str, Path]]:
-    """One file per plot, drawn without a window."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from . import pl
-
-    plots: tuple[Callable[..., Any], ...] = (pl.response, pl.samples, pl.metrics, pl.roc, pl.leakage_gap)
-    for plot in plots:
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        plot(adata, ax=figure.subplots())
-        path = out / f"{plot.__name__}.png"
-        FigureCanvasAgg(figure).print_figure(path, dpi=120, bbox_inches="tight")
-        yield plot.__name__, path
 
 
 if __name__ == "__main__":

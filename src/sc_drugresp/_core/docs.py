@@ -31,10 +31,28 @@ doc_copy = """copy
     Return a changed copy and leave the input alone."""
 doc_key_added = """key_added
     Base name that replaces the default one in every slot that is written."""
+doc_read_key = """key_added
+    The `key_added` under which the results were written; `None` reads the default name."""
+doc_ax = """ax
+    Axes to draw on; `None` makes a figure."""
+doc_no_evaluation = """KeyError
+    There is no evaluation of this name."""
+doc_evaluated = """>>> import sc_drugresp as sdr
+>>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
+>>> options = sdr.tl.EvaluationOptions(baselines=False, n_boot=20, n_permutations=0)
+>>> sdr.tl.evaluate(adata, model="pca", options=options)"""
+doc_predicted = """>>> import sc_drugresp as sdr
+>>> adata = sdr.datasets.toy(12, unlabeled=0.3)
+>>> sdr.tl.predict_response(adata)"""
+_SHARED = {name.removeprefix("doc_"): text for name, text in globals().items() if name.startswith("doc_")}
 
 
 def doc_params(**texts: str) -> Callable[[F], F]:
-    """Fill `{name}` fields of a docstring, keeping the indentation of the field."""
+    """Fill `{name}` fields of a docstring, keeping the indentation of the field.
+
+    Every `doc_<name>` of this module is known by its name; `texts` adds others or replaces them.
+    """
+    texts = _SHARED | texts
 
     def decorate(function: F) -> F:
         lines = []

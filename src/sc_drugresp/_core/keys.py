@@ -14,8 +14,9 @@ SENSITIVE, RESISTANT, UNCERTAIN = "sensitive", "resistant", "uncertain"
 RESPONSE_CLASSES = (SENSITIVE, RESISTANT)
 CALL_CLASSES = (SENSITIVE, RESISTANT, UNCERTAIN)
 """Order of the categories, the colors and the legend."""
-# Okabe & Ito (2008), "Color universal design".
-COLORS = {SENSITIVE: "#0072B2", RESISTANT: "#D55E00", UNCERTAIN: "#BBBBBB", "missing": "#EEEEEE"}
+MISSING = "missing"
+COLORS = {SENSITIVE: "#0072B2", RESISTANT: "#D55E00", UNCERTAIN: "#BBBBBB", MISSING: "#E5E5E5"}
+"""One color for each call or label, wherever it is drawn; Okabe & Ito (2008), "Color universal design"."""
 
 RESPONSE = "response"
 """Default label column, written by `pp.harmonize_labels`."""

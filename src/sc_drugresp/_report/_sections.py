@@ -1,4 +1,4 @@
-"""The sections of a report: each reads what the tools wrote, and says what it means in plain words."""
+"""Tables and figures of a report, section by section; the sentences around them are in the template."""
 
 from __future__ import annotations
 
@@ -7,222 +7,168 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import get, pl
-from .._core.keys import CALL_CLASSES, STATE_CONTROL, EvaluationKeys, PredictionKeys
-from . import _page as html
+from .._core.keys import CALL_CLASSES, PredictionKeys
+from .._data.modalities import as_adata, observations
+from .._embed.slots import embeddings
+from ..get._names import RANDOM_CELLS, metric_name, model_name, model_names, p_text, protocol_name, score_text
+from ._page import figure, table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
     from anndata import AnnData
+    from mudata import MuData
 
-VERDICTS = {
-    "OK": "A performance estimate is possible: samples of both classes could be held out.",
-    "UNDERPOWERED": "The split is valid, but there are too few independent samples to show much.",
-    "ALIASED": "No performance estimate is possible from these data: the label is the same thing as a sample, batch, "
-    "time point or drug.",
-}
-SHOWN = ("auroc", "auprc", "f1", "mcc", "balanced_accuracy", "brier", "ece")
+    Plot = tuple[Callable[..., Any], str]
+
+_BY_CELL = ("auprc", "f1", "mcc", "balanced_accuracy", "brier", "ece")
+_MOST_SAMPLES = 80
 
 
-def data_section(adata: AnnData, label_key: str) -> str:
-    """Size, labels, and the findings of `pp.check`."""
+def describe_data(data: AnnData | MuData, label_key: str, modality: str) -> dict[str, Any]:
+    """Size, labels, embeddings, and the findings of `pp.check`."""
     from .. import pp
 
-    facts = {"cells": adata.n_obs, "genes": adata.n_vars}
-    if label_key in adata.obs:
-        counts = adata.obs[label_key].value_counts(dropna=False)
-        facts["labels"] = ", ".join(f"{name}: {n}" for name, n in counts.items())
-    embeddings = [v for v in adata.uns.values() if isinstance(v, dict) and v.get("kind") == "embedding"]
-    for note in embeddings:
+    adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
+    facts = {"cells": f"{adata.n_obs:,}", "genes": f"{adata.n_vars:,}"}
+    if label_key in obs:
+        counts = obs[label_key].astype(object).fillna("missing").value_counts()
+        facts["labels"] = ", ".join(f"{name}: {n:,}" for name, n in counts.items())
+    for note in embeddings(adata):
         covered = note["genes"].get("counts_covered")
-        share = f", {covered:.0%} of the counts in known genes" if covered is not None else ""
-        facts[f"embedding {note['obsm']}"] = f"{note['params']['model']}{share}"
-    findings = pp.check(adata, label_key=label_key) if label_key in adata.obs else pp.check(adata)
-    text = html.definitions(facts)
-    if len(findings):
-        text += html.paragraph("Findings of the check before any work:") + html.table(findings)
-    return text
+        share = "" if covered is None else f" ({covered:.0%} of the counts are in genes that it knows)"
+        facts[f"embedding {note['obsm']}"] = model_name(note["params"]["model"]) + share
+    findings = pp.check(data, label_key=label_key if label_key in obs else None, modality=modality)
+    return {"facts": facts, "findings": table(findings) if len(findings) else None}
 
 
-def prediction_section(adata: AnnData, label_key: str) -> str:
-    """Calls, probabilities, out-of-distribution cells."""
-    keys = PredictionKeys()
-    stored = adata.uns[keys.uns]
-    frame = get.predictions_df(adata, label_key=label_key)
+def describe_prediction(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """How many cells got which call, where they lie, and what follows for samples."""
+    frame = get.predictions_df(data, **options)
     counts = frame["call"].value_counts().reindex(CALL_CLASSES).fillna(0).astype(int)
-    share = ", ".join(f"{name} {n} ({n / len(frame):.0%})" for name, n in counts.items())
-    text = html.paragraph(f"The score is P(sensitive). Calls: {share}.")
-    text += html.box(str(stored["statement"]), "ok" if (counts.iloc[:2] > 0).any() else "warn")
-    calibrated = bool(stored["calibrated"])
-    text += html.paragraph(
-        ("Probabilities are calibrated: " if calibrated else "Probabilities are NOT calibrated: ")
-        + str(stored["calibration"])
-        + "."
-    )
-    if stored.get("trained_on_these_cells"):
-        text += html.paragraph(
-            "No model was given: one was trained on the labeled cells. Labeled cells were scored by a model that never saw "
-            "their sample."
-        )
-    ood = int(stored["n_out_of_distribution"])
-    text += html.paragraph(f"{ood} of {len(frame)} cells ({ood / len(frame):.0%}) are unlike the cells learned from.")
-    if any(np.ndim(value) == 2 and value.shape[1] >= 2 for value in adata.obsm.values()):
-        panels = ["call", "prob", "ood"] + (["label"] if "label" in frame else [])
-        drawn = pl.response(adata, color=panels, label_key=label_key)
-        text += html.figure(drawn, "Each dot is a cell.", "Predictions over an embedding of cells")
-    return text
+    captions = {
+        "call": "Calls.",
+        "prob": "P(sensitive).",
+        "ood": "Cells unlike those learned from.",
+        "label": "Labels.",
+    }
+    try:
+        figures = [figure(pl.response(data, color=p, **options), captions[p]) for p in captions if p in frame]
+    except KeyError:  # no embedding was kept
+        figures = []
+    aggregated = PredictionKeys().samples in stored
+    return stored | {
+        "counts": counts.to_dict(),
+        "figures": figures,
+        "used": [model_name(model["use_rep"]) for model in stored["models"].values()],
+        "samples": _describe_samples(data, options) if aggregated else None,
+    }
 
 
-def sample_section(adata: AnnData, label_key: str) -> str:
+def _describe_samples(data: AnnData | MuData, options: dict[str, Any]) -> dict[str, Any]:
     """The forest plot and table of samples."""
-    frame = get.samples_df(adata, label_key=label_key)
-    text = ""
-    if len(frame) <= 80:
-        text += html.figure(
-            pl.samples(adata, label_key=label_key), "Mean P(sensitive) of each sample.", "Forest plot of samples"
-        )
-    columns = [
-        "call",
-        *(["label"] if "label" in frame else []),
-        "mean",
-        "mean_low",
-        "mean_high",
-        "worst",
-        "worst_clone",
-    ]
-    columns += ["fraction_sensitive", "fraction_ood", "n_cells", "interval"]
-    return text + html.table(frame[columns], index=True)
-
-
-def evaluation_section(adata: AnnData) -> str:
-    """Verdict, metrics with floors, leakage gap, calibration, design."""
-    result = adata.uns[EvaluationKeys().uns]
-    verdict = result["verdict"]
-    code = str(verdict["code"])
-    text = html.box(f"{code}: {VERDICTS[code]} {verdict['reason']}", "ok" if code == "OK" else "warn")
-    text += html.bullets([str(item) for item in [*verdict["suggestions"], *verdict["cautions"]]])
-    metrics = get.metrics_df(adata)
-    metrics = metrics[metrics["n_labeled"] == 0]
-    for protocol in metrics["protocol"].unique():
-        text += f"<h3>{protocol.replace('_', ' ')}</h3>\n" + _metric_table(metrics[metrics["protocol"] == protocol])
-    text += html.paragraph(
-        "Gray rows are floors: answers that know nothing about drug response. Intervals are 95 % over samples; p-values "
-        "compare with labels dealt out to the samples at random."
-    )
-    text += html.figure(pl.leakage_gap(adata), "What a random split of cells adds to the score.", "Leakage gap")
-    text += html.figure(
-        pl.split_design(adata), "Who was held out, and what says the same as the label.", "Design tiles"
-    )
-    if code != "ALIASED":
-        text += html.figure(pl.metrics(adata), "Strict AUROC by cell with its floors.", "AUROC of models")
-        text += html.figure(pl.roc(adata), "ROC of held-out scores.", "ROC curves")
-        text += html.figure(pl.calibration(adata), "Predicted against observed, over samples.", "Calibration curve")
-        text += html.figure(
-            pl.risk_coverage(adata), "Error when only the surest cells are called.", "Risk against coverage"
-        )
-    power = dict(result.get("power") or {})
-    if power.get("further_samples") is not None:
-        text += html.paragraph(
-            f"The strict AUROC is known to +-{power['half_width']:.2f}; about {power['further_samples']:.0f} further samples "
-            f"would make it +-{power['wanted_half_width']:.2f}."
-        )
-    if "comparison" in result:
-        text += html.figure(pl.model_comparison(adata), "Models over data sets.", "Critical-difference diagram")
-    return text
-
-
-def _metric_table(rows: Any) -> str:
     import pandas as pd
 
-    lines, naive = [], []
-    for (model, kind), part in rows.groupby(["model", "kind"], sort=False, observed=True):
-        cells = part[part["level"] == "cell"].set_index("metric")
-        samples = part[part["level"] == "sample"].set_index("metric")
-        line: dict[str, Any] = {"model": str(model).replace("_", " ")}
-        for metric in SHOWN:
-            if metric in cells.index:
-                line[metric] = cells.loc[metric, "value"]
-                if metric == "auroc" and np.isfinite(cells.loc[metric, "low"]):
-                    line["95 % interval"] = f"{cells.loc[metric, 'low']:.2f} to {cells.loc[metric, 'high']:.2f}"
-                    line["p"] = cells.loc[metric, "p_value"]
-        if "samples_right" in samples.index:
-            row = samples.loc["samples_right"]
-            line["samples right"] = f"{row['value']:.0f} of {row['n_groups']:.0f}"
-        lines.append(line)
-        naive.append(kind == "naive")
-    return html.table(pd.DataFrame(lines), naive=np.asarray(naive))
+    frame = get.samples_df(data, **options)
+    columns: dict[str, Any] = {"sample": frame.index, "call": frame["call"]}
+    if "label" in frame:
+        columns["label"] = frame["label"].fillna("")
+    clones = frame["worst_clone"].nunique() > 1
+    titles = {"mean": "mean P(sensitive)", "worst": "P(sensitive) of the worst clone"}
+    for score in ("mean", "worst") if clones else ("mean",):
+        limits = frame[[score, f"{score}_low", f"{score}_high"]].to_numpy(dtype=float)
+        columns[titles[score]] = [score_text(*row) for row in limits]
+    if clones:
+        columns["worst clone"] = frame["worst_clone"]
+    columns |= {
+        "sensitive cells": frame["fraction_sensitive"].map("{:.0%}".format),
+        "out of distribution": frame["fraction_ood"].map("{:.0%}".format),
+        "cells": frame["n_cells"],
+        "interval over": frame["interval"],
+    }
+    plots = [(pl.samples, "Mean P(sensitive) of each sample.")] if len(frame) <= _MOST_SAMPLES else []
+    return {"table": table(pd.DataFrame(columns)), "figures": _draw(plots, data, options)}
 
 
-def state_section(adata: AnnData) -> str:
-    """State or sensitivity: verdict and AUROCs of the control."""
-    stored = adata.uns[STATE_CONTROL]
-    verdict = str(stored["verdict"])
-    text = html.box(f"{verdict}: {stored['reason']}", "ok" if verdict == "pre-treatment signal" else "warn")
-    return text + html.figure(pl.state_control(adata), "What is left without the treatment.", "State control")
-
-
-def training_section(adata: AnnData) -> str:
-    """Parameters, held-out metrics and epochs of the latest training."""
-    from .._core.keys import TRAIN_RESPONSE
-
-    stored = adata.uns[TRAIN_RESPONSE]
-    text = html.definitions(
-        dict(stored["params"]) | {"labeled cells": stored["n_cells"], "samples": stored["n_groups"]}
-    )
-    if stored["metrics"]:
-        wanted = ("cell_auroc", "cell_f1", "cell_brier", "sample_auroc", "samples_right", "samples")
-        text += html.paragraph("Held-out scores:")
-        text += html.definitions(
-            {name: stored["metrics"][name] for name in wanted if stored["metrics"].get(name) is not None}
-        )
-    if "comparison" in stored:
-        text += html.paragraph("The tuned model beside the frozen one, on the same held-out samples:")
-        text += html.table(stored["comparison"])
-    if len(get.history_df(adata)):
-        text += html.figure(pl.history(adata), "Loss and held-out scores by epoch.", "Training history")
-    return text
-
-
-def limits_section(adata: AnnData) -> str:
-    """What cannot be concluded."""
-    limits = [
-        (
-            "Labels of a sample are spread over its cells; a cell-level score is not a statement about single cells unless "
-            "labels were measured per cell."
-        ),
-        (
-            "Conformal calls state an error level for random cells of new samples from the same population; another cancer, "
-            "drug, platform or species is another population."
-        ),
+def describe_evaluation(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Scores of models beside naive baselines, leakage gap, calibration, design."""
+    metrics = get.metrics_df(data, **options)
+    strict = bool((metrics["protocol"] != RANDOM_CELLS).any())
+    plots: list[Plot] = [
+        (pl.leakage_gap, "What a random split of cells adds to the score."),
+        (pl.split_design, "Who could be held out, and which factors say the same as the label."),
     ]
-    keys = EvaluationKeys()
-    if keys.uns in adata.uns:
-        code = str(adata.uns[keys.uns]["verdict"]["code"])
-        if code != "OK":
-            limits.insert(0, VERDICTS[code])
-    else:
-        limits.insert(0, "No evaluation was run (tl.evaluate), so nothing is known about performance on new samples.")
-    return html.bullets(limits)
+    if strict:
+        plots = [
+            (pl.metrics, "AUROC of models (black) and naive baselines (gray)."),
+            *plots,
+            (pl.roc, "ROC curves of the held-out scores."),
+            (pl.calibration, "Predicted against observed."),
+            (pl.risk_coverage, "Error rate when only the most certain cells are called."),
+        ]
+    if "comparison" in stored:
+        plots.append((pl.model_comparison, "Ranks of models over data sets."))
+    params = stored["params"]
+    return stored | {
+        "strict": strict,
+        "scores": {
+            protocol_name(str(name), params): _score_table(rows, by_sample=name != RANDOM_CELLS)
+            for name, rows in metrics.groupby("protocol", sort=False)
+        },
+        "held_out": protocol_name(str(params["prob_protocol"]), params),
+        "p_values": bool(metrics["p_value"].notna().any()),
+        "naive": bool((metrics["kind"] == "naive").any()),
+        "models": [model_name(name) for name in params["models"]],
+        "figures": _draw(plots, data, options),
+    }
 
 
-def methods_section(adata: AnnData, versions: dict[str, str]) -> str:
-    """A paragraph to copy into a paper, the command, versions, and references."""
-    listed = ", ".join(f"{name} {number}" for name, number in versions.items())
-    text = html.paragraph(
-        "Drug response was predicted with sc_drugresp. Heads were fitted with every sample and both classes weighing the "
-        "same; performance was estimated by holding out whole samples, with everything that is fitted fitted inside the "
-        "folds, beside naive baselines and a permutation null; intervals were computed over samples. Probabilities were "
-        "calibrated and calls made conformal on held-out samples."
-    )
-    keys = EvaluationKeys()
-    if keys.uns in adata.uns:
-        result = adata.uns[keys.uns]
-        text += html.preformatted(str(result["command"])) + html.paragraph(f"Data hash: {result['data']['hash']}")
-    text += html.paragraph(f"Versions: {listed}.")
-    return text + html.preformatted(BIBTEX)
+def _score_table(rows: pd.DataFrame, *, by_sample: bool) -> dict[str, Any]:
+    """One row for each model, samples first; a random split holds out no samples."""
+    import pandas as pd
+
+    names = model_names(rows["model"].unique())
+    lines, gray = [], []
+    for (model, kind, shots), part in rows.groupby(["model", "kind", "n_labeled"], sort=False, observed=True):
+        found: dict[Any, Any] = {(row.level, row.metric): row for row in part.itertuples()}
+        line = {"model": names[str(model)] + (f", {shots} labeled samples" if shots else "")}
+        for level in ("sample", "cell") if by_sample else ("cell",):
+            row = found.get((level, "auroc"))
+            line[f"AUROC by {level}"] = score_text(row.value, row.low, row.high) if row else ""
+            line[f"p by {level}"] = p_text(row.p_value) if row else ""
+            right = found.get((level, "samples_right"))
+            if by_sample and right:
+                line["samples right"] = f"{right.value:.0f} of {right.n_groups:.0f}"
+        for metric in _BY_CELL:
+            row = found.get(("cell", metric))
+            line[metric_name(metric)] = f"{row.value:.2f}" if row and np.isfinite(row.value) else ""
+        lines.append(line)
+        gray.append(kind == "naive")
+    shown = pd.DataFrame(lines).fillna("")
+    return table(shown.loc[:, (shown != "").any()], gray=gray)
 
 
-BIBTEX = """@article{scdrugmap, title={scDrugMap: benchmarking large foundation models for drug response prediction},
-  author={Wang, Q. and others}, journal={arXiv:2505.05612}, year={2025}}
-@article{scanpy, title={SCANPY: large-scale single-cell gene expression data analysis},
-  author={Wolf, F. A. and Angerer, P. and Theis, F. J.}, journal={Genome Biology}, volume={19}, pages={15}, year={2018}}
-@article{conformal, title={Distribution-free prediction sets for two-layer hierarchical models},
-  author={Dunn, R. and Wasserman, L. and Ramdas, A.}, journal={JASA}, year={2023}}"""
+def describe_control(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """AUROCs of the state control."""
+    plots = [(pl.state_control, "What is left of the score without the treatment.")]
+    return stored | {"figures": _draw(plots, data, options)}
+
+
+def describe_training(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """Held-out metrics and epochs of the latest training."""
+    metrics = stored["metrics"]
+    scores = {"AUROC by sample": metrics.get("sample_auroc")}
+    if "samples_right" in metrics:
+        scores["samples right"] = f"{metrics['samples_right']} of {metrics['samples']}"
+    scores |= {f"{metric_name(name)} by cell": metrics.get(f"cell_{name}") for name in ("auroc", "f1", "brier")}
+    plots = [(pl.history, "Loss and held-out scores by epoch.")] if len(get.history_df(data, **options)) else []
+    return stored | {
+        "scores": {name: value for name, value in scores.items() if value is not None},
+        "comparison": table(stored["comparison"]) if "comparison" in stored else None,
+        "figures": _draw(plots, data, options),
+    }
+
+
+def _draw(plots: list[Plot], data: AnnData | MuData, options: dict[str, Any]) -> list[dict[str, Any]]:
+    return [figure(plot(data, **options), caption) for plot, caption in plots]

@@ -7,34 +7,38 @@ import os
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .._core.docs import doc_data, doc_label_key, doc_modality, doc_params
-from .._core.keys import STATE_CONTROL, TRAIN_RESPONSE, EvaluationKeys, PredictionKeys
+from .._core.docs import doc_params
 from .._core.log import logger
-from .._data.modalities import as_adata
+from ..get._read import CONTROL, EVALUATION, PREDICTION, TRAINING, Record
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from os import PathLike
 
     from anndata import AnnData
     from mudata import MuData
 
 
-@doc_params(data=doc_data, label_key=doc_label_key, modality=doc_modality)
+@doc_params()
 def report(
     data: AnnData | MuData,
     path: str | PathLike[str] = "report.html",
     *,
     title: str = "Drug response report",
     label_key: str = "response",
+    prediction_key: str | None = None,
+    evaluation_key: str | None = None,
+    training_key: str | None = None,
+    control_key: str | None = None,
     card: bool = True,
     modality: str = "rna",
 ) -> Path:
     """Write one self-contained HTML page about predictions, samples, training and evaluation.
 
-    The page has no scripts and loads nothing from the network. It holds what the tools wrote into the object; nothing is
-    computed anew and the object is not changed.
+    The page has no scripts and loads nothing from the network. It shows what the tools wrote into the object and the
+    findings of :func:`~sc_drugresp.pp.check`; no model is trained or run, and the object is not changed.
 
     Parameters
     ----------
@@ -44,6 +48,15 @@ def report(
     title
         Title of the page.
     {label_key}
+    prediction_key
+        The `key_added` of :func:`~sc_drugresp.tl.predict_response`; `None` shows the predictions of the default name if
+        there are any. The same holds for the other keys.
+    evaluation_key
+        The `key_added` of :func:`~sc_drugresp.tl.evaluate`.
+    training_key
+        The `key_added` of :func:`~sc_drugresp.tl.train_response`.
+    control_key
+        The `key_added` of :func:`~sc_drugresp.tl.state_control`.
     card
         Also write the evaluation card as JSON beside the page (`<name>.card.json`), if there is an evaluation.
     {modality}
@@ -54,53 +67,58 @@ def report(
 
     Raises
     ------
+    KeyError
+        Nothing was written under a key that was given.
     ValueError
         There is nothing to report: no predictions, no evaluation, no training.
 
     Examples
     --------
-    >>> import sc_drugresp as sdr, tempfile
-    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
-    >>> sdr.tl.predict_response(adata)
+    {predicted}
+    >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> sdr.report(adata, f"{folder.name}/report.html").name
     'report.html'
     >>> folder.cleanup()
     """
-    adata = as_adata(data, modality=modality)
-    predictions, evaluations = PredictionKeys(), EvaluationKeys()
-    found = [key for key in (predictions.uns, evaluations.uns, TRAIN_RESPONSE) if key in adata.uns]
-    if not found:
-        msg = "There is nothing to report. Run tl.predict_response, tl.train_response or tl.evaluate first."
+    keys = {PREDICTION: prediction_key, EVALUATION: evaluation_key, TRAINING: training_key, CONTROL: control_key}
+    found = {
+        record: record.find(data, None, modality) if key is None else record.read(data, key, modality)
+        for record, key in keys.items()
+    }
+    if not any(found[record] for record in (PREDICTION, EVALUATION, TRAINING)):
+        msg = (
+            "There is nothing to report. Run tl.predict_response, tl.train_response or tl.evaluate first, or name what was "
+            "written with `key_added` by `prediction_key`, `training_key` or `evaluation_key`."
+        )
         raise ValueError(msg)
     import matplotlib as mpl
 
-    from .._evaluate.card import evaluation_card, package_versions
+    from .._core.versions import package_versions
+    from .._evaluate.card import evaluation_card
     from . import _sections as sections
-    from ._page import page
+    from ._page import render
 
-    parts: list[tuple[str, str]] = []
+    def describe(section: Callable[..., dict[str, Any]], record: Record, **options: Any) -> dict[str, Any] | None:
+        stored = found[record]
+        return stored and section(data, stored, key_added=keys[record], modality=modality, **options)
+
     with mpl.rc_context({"font.size": 10, "figure.max_open_warning": 0}):
-        parts.append(("Data", sections.data_section(adata, label_key)))
-        if predictions.uns in adata.uns:
-            parts.append(("Predicted response", sections.prediction_section(adata, label_key)))
-            if predictions.samples in adata.uns[predictions.uns]:
-                parts.append(("Samples", sections.sample_section(adata, label_key)))
-        if evaluations.uns in adata.uns:
-            parts.append(("Evaluation", sections.evaluation_section(adata)))
-        if STATE_CONTROL in adata.uns:
-            parts.append(("State or sensitivity", sections.state_section(adata)))
-        if TRAIN_RESPONSE in adata.uns:
-            parts.append(("Training", sections.training_section(adata)))
-        parts.append(("Limits", sections.limits_section(adata)))
-        versions = package_versions()
-        parts.append(("Methods", sections.methods_section(adata, versions)))
-    made = datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
+        page = render(
+            title=title,
+            made=datetime.now(tz=UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            versions=package_versions(),
+            data=sections.describe_data(data, label_key, modality),
+            prediction=describe(sections.describe_prediction, PREDICTION, label_key=label_key),
+            evaluation=describe(sections.describe_evaluation, EVALUATION),
+            control=describe(sections.describe_control, CONTROL),
+            training=describe(sections.describe_training, TRAINING),
+        )
     path = Path(path)
-    _write(path, page(title, f"sc_drugresp {versions.get('sc-drugresp', '')}, {made}", parts))
-    if card and evaluations.uns in adata.uns:
-        values = evaluation_card(adata.uns[evaluations.uns])
-        _write(path.with_suffix(".card.json"), json.dumps(values, indent=2, allow_nan=False))
+    _write(path, page)
+    result = found[EVALUATION]
+    if card and result is not None:
+        _write(path.with_suffix(".card.json"), json.dumps(evaluation_card(result), indent=2, allow_nan=False))
     logger.info("wrote %s", path)
     return path
 

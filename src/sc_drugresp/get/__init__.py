@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from ._evaluation import risk_coverage_df as risk_coverage_df
     from ._evaluation import roc_df as roc_df
     from ._evaluation import split_design_df as split_design_df
-    from ._evaluation import state_control_df as state_control_df
-    from ._predictions import history_df as history_df
     from ._predictions import predictions_df as predictions_df
     from ._predictions import samples_df as samples_df
+    from ._training import history_df as history_df
+    from ._training import state_control_df as state_control_df
 
-_EVALUATION = (
-    "calibration_df", "evaluation_card", "leakage_gap_df", "metrics_df", "risk_coverage_df", "roc_df", "split_design_df",
-    "state_control_df",
-)  # fmt: skip
+_FRAMES = {
+    "._evaluation": (
+        "calibration_df", "evaluation_card", "leakage_gap_df", "metrics_df", "risk_coverage_df", "roc_df",
+        "split_design_df",
+    ),
+    "._predictions": ("predictions_df", "samples_df"),
+    "._training": ("history_df", "state_control_df"),
+}  # fmt: skip
 
-__getattr__, __dir__, __all__ = attach(
-    __name__,
-    dict.fromkeys(_EVALUATION, "._evaluation")
-    | dict.fromkeys(("history_df", "predictions_df", "samples_df"), "._predictions"),
-)
+__getattr__, __dir__, __all__ = attach(__name__, {name: home for home, names in _FRAMES.items() for name in names})

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from .._core.docs import doc_data, doc_key_added, doc_modality, doc_params
-from .._core.keys import SENSITIVE, STATE_CONTROL, EvaluationKeys
-from .._data.modalities import as_adata
+from .._core.docs import doc_params
 from .._stats.intervals import MACRO
+from ._read import EVALUATION, held_out
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,36 +18,7 @@ if TYPE_CHECKING:
 Level = Literal["cell", "sample"]
 
 
-def evaluation(data: AnnData | MuData, key_added: str | None, modality: str) -> dict[str, Any]:
-    """What `tl.evaluate` wrote.
-
-    Raises
-    ------
-    KeyError
-        Nothing was evaluated.
-    """
-    keys = EvaluationKeys.of(key_added)
-    uns = as_adata(data, modality=modality).uns
-    if keys.uns not in uns:
-        msg = f"No evaluation {keys.uns!r} in `.uns`. Run sc_drugresp.tl.evaluate(adata) first."
-        raise KeyError(msg)
-    return dict(uns[keys.uns])
-
-
-def held_out(data: AnnData | MuData, key_added: str | None, modality: str) -> pd.DataFrame:
-    """Held-out cells of an evaluation: `y` (1 sensitive), `prob`, `group`."""
-    keys = EvaluationKeys.of(key_added)
-    params = evaluation(data, key_added, modality)["params"]
-    obs = as_adata(data, modality=modality).obs
-    prob = obs[keys.prob].to_numpy(dtype=np.float64)
-    label, group = obs[str(params["label_key"])], str(params["group_key"])
-    keep = np.isfinite(prob) & label.notna().to_numpy()
-    groups = obs[group].astype(str).to_numpy() if group in obs else np.arange(len(obs)).astype(str)
-    y = (label.astype(str) == SENSITIVE).to_numpy().astype(int)
-    return pd.DataFrame({"y": y[keep], "prob": prob[keep], "group": groups[keep]}, index=obs.index[keep])
-
-
-@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def metrics_df(
     data: AnnData | MuData,
     metric: str | None = None,
@@ -72,28 +42,25 @@ def metrics_df(
         Only metrics by cell or by sample.
     macro
         Only the average over data sets; otherwise one row per data set as well.
-    {key_added}
+    {read_key}
     {modality}
 
     Returns
     -------
     Columns `model`, `kind` (model or naive), `protocol`, `n_labeled`, `dataset`, `level`, `metric`, `value`, `low`,
-    `high`, `n_groups`, `p_value`.
+    `high` (95 %, over samples), `n_groups`, `p_value` and `caution`.
 
     Raises
     ------
-    KeyError
-        Nothing was evaluated.
+    {no_evaluation}
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
-    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    {evaluated}
     >>> sdr.get.metrics_df(adata, "auroc", level="cell")["protocol"].tolist()
     ['leave_group_out', 'pooled']
     """
-    frame: pd.DataFrame = evaluation(data, key_added, modality)["metrics"]
+    frame: pd.DataFrame = EVALUATION.read(data, key_added, modality)["metrics"]
     wanted = {"metric": metric, "protocol": protocol, "level": level, "dataset": MACRO if macro else None}
     for column, value in wanted.items():
         if value is not None:
@@ -101,14 +68,14 @@ def metrics_df(
     return frame.reset_index(drop=True)
 
 
-@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def leakage_gap_df(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> pd.DataFrame:
-    """Get the AUROC of a random split of cells beside the strict one, for every model and naive row.
+    """Get the AUROC of a random split of cells beside that of held-out samples, for every model and naive baseline.
 
     Parameters
     ----------
     {data}
-    {key_added}
+    {read_key}
     {modality}
 
     Returns
@@ -117,48 +84,43 @@ def leakage_gap_df(data: AnnData | MuData, *, key_added: str | None = None, moda
 
     Raises
     ------
-    KeyError
-        Nothing was evaluated.
+    {no_evaluation}
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
-    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    {evaluated}
     >>> list(sdr.get.leakage_gap_df(adata).columns)
     ['model', 'kind', 'pooled', 'leave_group_out', 'gap']
     """
-    return evaluation(data, key_added, modality)["leakage_gap"].copy()
+    return EVALUATION.read(data, key_added, modality)["leakage_gap"].copy()
 
 
-@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def roc_df(
     data: AnnData | MuData, *, level: Level = "cell", key_added: str | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
-    """Get the ROC curve of the held-out scores of the first model.
+    """Get the ROC curve of the held-out scores of the first model in each data set.
 
     Parameters
     ----------
     {data}
     level
         By cell, or by sample (mean score; samples with both labels are left out).
-    {key_added}
+    {read_key}
     {modality}
 
     Returns
     -------
-    Columns `false_positive_rate`, `true_positive_rate` (of sensitive) and `threshold`.
+    Columns `dataset`, `false_positive_rate`, `true_positive_rate` (of sensitive) and `threshold`. The area under a curve
+    is the AUROC of that data set; data sets with one class only have no curve.
 
     Raises
     ------
-    KeyError
-        Nothing was evaluated.
+    {no_evaluation}
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
-    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    {evaluated}
     >>> float(sdr.get.roc_df(adata)["true_positive_rate"].iloc[-1])
     1.0
     """
@@ -166,18 +128,19 @@ def roc_df(
 
     from .._stats.metrics import sample_scores
 
-    cells = held_out(data, key_added, modality)
-    y, prob = cells["y"].to_numpy(), cells["prob"].to_numpy()
-    if level == "sample":
-        samples = sample_scores(y, prob, cells["group"].to_numpy())
-        y, prob = samples.y, samples.prob
-    if len(np.unique(y)) < 2:
-        return pd.DataFrame(columns=["false_positive_rate", "true_positive_rate", "threshold"], dtype=float)
-    false, true, threshold = roc_curve(y, prob)
-    return pd.DataFrame({"false_positive_rate": false, "true_positive_rate": true, "threshold": threshold})
+    columns = ["dataset", "false_positive_rate", "true_positive_rate", "threshold"]
+    curves = []
+    for dataset, cells in held_out(data, key_added, modality).groupby("dataset", sort=True):
+        y, prob = cells["y"].to_numpy(), cells["prob"].to_numpy()
+        if level == "sample":
+            samples = sample_scores(y, prob, cells["group"].to_numpy())
+            y, prob = samples.y, samples.prob
+        if len(np.unique(y)) == 2:
+            curves.append(pd.DataFrame({"dataset": dataset, **dict(zip(columns[1:], roc_curve(y, prob)))}))
+    return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
 
 
-@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def calibration_df(
     data: AnnData | MuData, *, n_bins: int = 10, key_added: str | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
@@ -187,8 +150,8 @@ def calibration_df(
     ----------
     {data}
     n_bins
-        Most bins of equal weight.
-    {key_added}
+        Largest number of bins; the bins have equal weight.
+    {read_key}
     {modality}
 
     Returns
@@ -198,14 +161,11 @@ def calibration_df(
 
     Raises
     ------
-    KeyError
-        Nothing was evaluated.
+    {no_evaluation}
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
-    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    {evaluated}
     >>> round(float(sdr.get.calibration_df(adata)["weight"].sum()), 6)
     1.0
     """
@@ -215,14 +175,14 @@ def calibration_df(
     return reliability_table(cells["y"], cells["prob"], cells["group"], n_bins=n_bins)
 
 
-@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def risk_coverage_df(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> pd.DataFrame:
-    """Get the error among called cells as ever less certain cells are called.
+    """Get the error rate among called cells as more and more of the less certain cells are called.
 
     Parameters
     ----------
     {data}
-    {key_added}
+    {read_key}
     {modality}
 
     Returns
@@ -231,14 +191,11 @@ def risk_coverage_df(data: AnnData | MuData, *, key_added: str | None = None, mo
 
     Raises
     ------
-    KeyError
-        Nothing was evaluated.
+    {no_evaluation}
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
-    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    {evaluated}
     >>> round(float(sdr.get.risk_coverage_df(adata)["coverage"].iloc[-1]), 6)
     1.0
     """
@@ -248,14 +205,14 @@ def risk_coverage_df(data: AnnData | MuData, *, key_added: str | None = None, mo
     return risk_coverage(cells["y"], cells["prob"], cells["group"]).table
 
 
-@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def split_design_df(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> pd.DataFrame:
     """Get the design of the evaluated data: cells of each class by sample, patient, batch and so on.
 
     Parameters
     ----------
     {data}
-    {key_added}
+    {read_key}
     {modality}
 
     Returns
@@ -264,83 +221,42 @@ def split_design_df(data: AnnData | MuData, *, key_added: str | None = None, mod
 
     Raises
     ------
-    KeyError
-        Nothing was evaluated.
+    {no_evaluation}
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
-    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    {evaluated}
     >>> len(sdr.get.split_design_df(adata))
     6
     """
-    return evaluation(data, key_added, modality)["design"].copy()
+    return EVALUATION.read(data, key_added, modality)["design"].copy()
 
 
-@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def evaluation_card(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> dict[str, Any]:
     """Get the evaluation card: what another person needs to judge and to repeat an evaluation, as JSON values.
 
     Parameters
     ----------
     {data}
-    {key_added}
+    {read_key}
     {modality}
 
     Returns
     -------
-    A dictionary: `verdict`, `scores`, `floors`, `leakage_gap`, `split`, `data` (with hash), `versions`, `command`.
+    A dictionary: `verdict`, `scores`, `floors` (naive baselines), `leakage_gap`, `split`, `data` (with hash), `versions`,
+    `command`.
 
     Raises
     ------
-    KeyError
-        Nothing was evaluated.
+    {no_evaluation}
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
-    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
+    {evaluated}
     >>> sdr.get.evaluation_card(adata)["score"]
     'P(sensitive)'
     """
     from .._evaluate.card import evaluation_card as build
 
-    return build(evaluation(data, key_added, modality))
-
-
-@doc_params(data=doc_data, modality=doc_modality)
-def state_control_df(data: AnnData | MuData, *, modality: str = "rna") -> pd.DataFrame:
-    """Get the AUROCs of :func:`~sc_drugresp.tl.state_control`.
-
-    Parameters
-    ----------
-    {data}
-    {modality}
-
-    Returns
-    -------
-    Rows `auroc`, `erased`, `pretreatment`, `treated`, `treated_erased`; columns `value`, `low`, `high`, `n_samples`. The
-    verdict is in `.attrs['verdict']`.
-
-    Raises
-    ------
-    KeyError
-        The control was not run.
-
-    Examples
-    --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=8, cells_per_sample=20, n_genes=100, timepoints=True)
-    >>> sdr.tl.state_control(adata, "timepoint", "pre", model="pca", group_key="patient")
-    >>> sdr.get.state_control_df(adata).shape
-    (5, 4)
-    """
-    uns = as_adata(data, modality=modality).uns
-    if STATE_CONTROL not in uns:
-        msg = "The control was not run. Run sc_drugresp.tl.state_control(adata, treatment_key, untreated) first."
-        raise KeyError(msg)
-    frame = uns[STATE_CONTROL]["table"].copy()
-    frame.attrs["verdict"] = str(uns[STATE_CONTROL]["verdict"])
-    return frame
+    return build(EVALUATION.read(data, key_added, modality))

@@ -8,23 +8,29 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .. import get
-from .._core.docs import doc_data, doc_key_added, doc_label_key, doc_modality, doc_params
+from .._core.checks import check_choice
+from .._core.docs import doc_params
+from .._core.keys import COLORS, MISSING, UNCERTAIN
 from .._data.modalities import as_adata
-from ._style import COLORS, PROBABILITY_CMAP, PROBABILITY_LABEL, new_axes, point_size
+from .._embed.slots import latest_embedding, read_rep
+from ..get._read import PREDICTION
+from ._style import MODEL_COLOR, PROBABILITY_CMAP, PROBABILITY_LABEL, new_axes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from mudata import MuData
 
-PANELS = ("call", "prob", "ood", "label")
-_TITLES = {"call": "call", "prob": PROBABILITY_LABEL, "ood": "out of distribution", "label": "label"}
+TITLES = {"call": "call", "prob": PROBABILITY_LABEL, "ood": "out of distribution", "label": "label"}
+MANY_CELLS = 5_000
+"""Beyond these, points are drawn as pixels in vector graphics."""
 
 
-@doc_params(data=doc_data, label_key=doc_label_key, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def response(
     data: AnnData | MuData,
     basis: str | None = None,
@@ -42,17 +48,18 @@ def response(
     ----------
     {data}
     basis
-        Key of `.obsm` whose first two dimensions are drawn (`'X_umap'` and `'umap'` both work). `None` takes UMAP,
-        t-SNE, or the first two dimensions of the embedding that the model used.
+        Key of `.obsm` (`'X_umap'` and `'umap'` both work). `None` takes UMAP, then t-SNE, then the embedding that the
+        prediction used, then the latest one that :func:`~sc_drugresp.tl.embed` wrote, then whatever is there. Of an embedding of more than two
+        dimensions, the first two principal components are drawn.
     color
         `'call'`, `'prob'`, `'ood'`, `'label'`, or a list of them for one panel each.
     {label_key}
-    {key_added}
+    {read_key}
     size
         Marker area; `None` chooses it by the number of cells.
     {modality}
     ax
-        Axes to draw on, for a single panel.
+        Axes to draw on, for a single panel; `None` makes a figure.
 
     Returns
     -------
@@ -61,87 +68,80 @@ def response(
     Raises
     ------
     KeyError
-        There are no predictions or no such basis.
+        There are no predictions, no labels to color by, or nothing to draw on.
     ValueError
         Unknown color, or several panels for one `ax`.
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
-    >>> sdr.tl.predict_response(adata)
+    {predicted}
     >>> sdr.tl.embed(adata, "pca")
     >>> ax = sdr.pl.response(adata, "X_sdr_pca")
     >>> ax.get_xlabel()
-    'X_sdr_pca 1'
+    'PC 1 of X_sdr_pca'
     """
+    from sklearn.decomposition import PCA
+
     panels = [color] if isinstance(color, str) else list(color)
-    unknown = [panel for panel in panels if panel not in PANELS]
-    if unknown or not panels:
-        msg = f"`color` must be one or several of {PANELS}, found {unknown or panels}."
-        raise ValueError(msg)
-    adata = as_adata(data, modality=modality)
-    frame = get.predictions_df(adata, label_key=label_key, key_added=key_added)
-    key = _basis(adata, basis)
-    xy = np.asarray(adata.obsm[key])[:, :2]
-    order = np.random.default_rng(0).permutation(len(frame))  # no group is always on top
-    marker = point_size(len(frame)) if size is None else size
-    if len(panels) == 1:
-        return _panel(new_axes(ax), frame.iloc[order], xy[order], panels[0], key, marker)
-    if ax is not None:
+    for panel in panels:
+        check_choice("color", panel, tuple(TITLES))
+    if ax is not None and len(panels) > 1:
         msg = f"`ax` takes one panel, found {len(panels)} colors."
         raise ValueError(msg)
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.8), layout="constrained")
+    frame = get.predictions_df(data, label_key=label_key, key_added=key_added, modality=modality)
+    if "label" in panels and "label" not in frame:
+        msg = f"Column {label_key!r} (`label_key`) not found in `.obs`, so there is no label to color by."
+        raise KeyError(msg)
+    adata = as_adata(data, modality=modality)
+    key = _basis(adata, basis, PREDICTION.find(adata, key_added))
+    values, axis = read_rep(adata, key), "dimension"
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(np.isfinite(values).all(axis=1)))
+    frame, values = frame.iloc[rows], values[rows]  # in random order, so that no group is always on top
+    if values.shape[1] > 2:
+        values, axis = PCA(2, random_state=0).fit_transform(values), "PC"
+    size = float(np.clip(120_000 / max(len(frame), 1), 1, 40)) if size is None else size  # as scanpy chooses it
+    if ax is None:
+        n = len(panels)
+        figure, grid = plt.subplots(1, n, figsize=(4.6 * n, 3.8), squeeze=False, layout="constrained")
+    axes = grid[0] if ax is None else [ax]
     for panel, each in zip(panels, axes):
-        _panel(new_axes(each), frame.iloc[order], xy[order], panel, key, marker)
-    return figure
+        _panel(new_axes(each), frame[panel], values, size)
+        each.set(xticks=[], yticks=[], xlabel=f"{axis} 1 of {key}", ylabel=f"{axis} 2 of {key}")
+        each.set_title(TITLES[panel], fontsize="medium")
+    return axes[0] if len(panels) == 1 else figure
 
 
-def _basis(adata: AnnData, basis: str | None) -> str:
-    candidates = ["X_umap", "X_tsne"] if basis is None else [basis, f"X_{basis}"]
+def _basis(adata: AnnData, basis: str | None, predictions: dict[str, Any] | None) -> str:
+    """Key of `.obsm` to draw on."""
+    candidates = [basis, f"X_{basis}"]
     if basis is None:
-        candidates += [key for key in adata.obsm if np.ndim(adata.obsm[key]) == 2 and adata.obsm[key].shape[1] >= 2]
+        used = [str(model.get("use_rep")) for model in (predictions or {"models": {}})["models"].values()]
+        candidates = ["X_umap", "X_tsne", *used, latest_embedding(adata), *adata.obsm]
     for key in candidates:
-        if key in adata.obsm:
-            if adata.obsm[key].shape[1] < 2:
-                msg = f"`.obsm[{key!r}]` has fewer than two dimensions."
-                raise ValueError(msg)
-            return key
-    msg = f"No embedding {basis or 'to draw on'!r} in `.obsm`. Available: {sorted(adata.obsm)}. Try tl.embed or sc.tl.umap."
+        if key in adata.obsm and adata.obsm[key].shape[1] > 1:
+            return str(key)
+    what = "There is no UMAP and no embedding" if basis is None else f"There is no embedding {basis!r}"
+    msg = (
+        f"{what} of two dimensions in `.obsm`. Available: {sorted(adata.obsm)}. Name one with `basis=`, or make one with "
+        "sc_drugresp.tl.embed(adata, model) or scanpy.tl.umap(adata)."
+    )
     raise KeyError(msg)
 
 
-def _panel(ax: Axes, frame: Any, xy: np.ndarray, panel: str, key: str, size: float) -> Axes:
-    many = len(xy) > 5_000
-    if panel == "prob":
-        points = ax.scatter(
-            xy[:, 0],
-            xy[:, 1],
-            c=frame["prob"],
-            cmap=PROBABILITY_CMAP,
-            vmin=0,
-            vmax=1,
-            s=size,
-            linewidths=0,
-            rasterized=many,
-        )
+def _panel(ax: Axes, values: pd.Series, xy: np.ndarray, size: float) -> None:
+    style: dict[str, Any] = {"s": size, "linewidths": 0, "rasterized": len(xy) > MANY_CELLS}
+    if values.name == "prob":
+        points = ax.scatter(xy[:, 0], xy[:, 1], c=values, cmap=PROBABILITY_CMAP, vmin=0, vmax=1, **style)
         ax.figure.colorbar(points, ax=ax, label=PROBABILITY_LABEL, shrink=0.7)
+        return
+    if values.name == "ood":
+        names, colors = values.map({True: "yes", False: "no"}), {"no": COLORS[MISSING], "yes": MODEL_COLOR}
     else:
-        values = frame[panel].map({True: "yes", False: "no"}) if panel == "ood" else frame[panel].astype(object)
-        values = values.where(values.notna(), "missing")
-        colors = {"no": COLORS["missing"], "yes": "#222222"} if panel == "ood" else COLORS
-        for name, tint in colors.items():
-            mask = (values == name).to_numpy()
-            if mask.any():
-                ax.scatter(
-                    xy[mask, 0],
-                    xy[mask, 1],
-                    c=tint,
-                    label=f"{name} ({mask.sum()})",
-                    s=size,
-                    linewidths=0,
-                    rasterized=many,
-                )
-        ax.legend(frameon=False, fontsize="small", markerscale=max(1.0, (30 / size) ** 0.5), loc="best")
-    ax.set(xticks=[], yticks=[], xlabel=f"{key} 1", ylabel=f"{key} 2", title=_TITLES[panel])
-    return ax
+        names, colors = values.astype(object).where(values.notna(), MISSING), COLORS
+    order = np.argsort(~names.isin([MISSING, UNCERTAIN, "no"]).to_numpy(), kind="stable")  # gray below
+    ax.scatter(xy[order, 0], xy[order, 1], c=names.map(colors).to_numpy()[order], **style)
+    count = names.value_counts()
+    for name, color in colors.items():
+        if name in count:
+            ax.plot([], [], color=color, marker="o", ms=6, ls="", label=f"{name} ({count[name]})")
+    ax.legend(frameon=False, fontsize="small", loc="best")

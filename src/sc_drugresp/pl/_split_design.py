@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import textwrap
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
+from matplotlib.transforms import Bbox
 
 from .. import get
-from .._core.docs import doc_data, doc_key_added, doc_modality, doc_params
-from .._core.keys import RESISTANT, SENSITIVE
-from ._style import COLORS, new_axes
+from .._core.docs import doc_params
+from .._core.keys import COLORS, RESPONSE_CLASSES
+from ..get._read import EVALUATION
+from ._style import PROBABILITY_CMAP, new_axes
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from mudata import MuData
 
-_COUNTS = ("n_cells", "n_sensitive", "n_resistant", "n_unlabeled")
+_COUNTS = ("n_cells", "n_sensitive", "n_resistant", "n_unlabeled", "share")
 _MAX_ROWS = 60
+_WRAP = 24
+"""Longest line in a tile, in letters; longer names are wrapped, never cut."""
 
 
-@doc_params(data=doc_data, key_added=doc_key_added, modality=doc_modality)
+@doc_params()
 def split_design(
     data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
 ) -> Axes:
-    """Draw the design as tiles: one row per sample, one column per factor, and the share of sensitive cells.
+    """Draw the design as tiles: one row per sample, one column per factor, and the label.
 
-    A column whose tiles change only where the label changes is aliased with it: a model may learn that factor instead.
+    A factor that changes only where the label changes is marked as aliased: a model may learn that factor instead.
 
     Parameters
     ----------
     {data}
-    {key_added}
+    {read_key}
     {modality}
-    ax
-        Axes to draw on.
+    {ax}
 
     Returns
     -------
@@ -43,45 +47,51 @@ def split_design(
 
     Raises
     ------
-    KeyError
-        Nothing was evaluated.
+    {no_evaluation}
 
     Examples
     --------
-    >>> import sc_drugresp as sdr
-    >>> adata = sdr.datasets.toy(n_samples=6, cells_per_sample=20, n_genes=100)
-    >>> sdr.tl.evaluate(adata, model="pca", baselines=False, n_boot=20, n_permutations=0)
-    >>> [tick.get_text() for tick in sdr.pl.split_design(adata).get_xticklabels()][-1]
-    'label'
+    {evaluated}
+    >>> sdr.pl.split_design(adata).get_title(loc="left")
+    'verdict: UNDERPOWERED'
     """
-    frame = get.split_design_df(data, key_added=key_added, modality=modality)
-    result = get._evaluation.evaluation(data, key_added, modality)
-    frame = frame.nlargest(_MAX_ROWS, "n_cells") if len(frame) > _MAX_ROWS else frame
-    labeled = (frame["n_sensitive"] + frame["n_resistant"]).to_numpy()
-    share = frame["n_sensitive"].to_numpy() / np.maximum(labeled, 1)
-    frame, share = frame.iloc[np.argsort(-share, kind="stable")], np.sort(share)[::-1]
-    roles = [name for name in frame.columns if name not in _COUNTS]
-    ax = new_axes(ax, 1.8 + 1.0 * (len(roles) + 1), 1.4 + 0.24 * len(frame))
-    for x, role in enumerate(roles):
-        levels = {name: i for i, name in enumerate(frame[role].unique())}
-        for row, name in enumerate(frame[role]):
-            tint = 0.93 - 0.38 * (levels[name] / max(len(levels) - 1, 1))
-            ax.add_patch(_tile(x, row, (tint, tint, tint)))
-            ax.text(x + 0.5, row + 0.5, str(name)[:12], ha="center", va="center", fontsize="x-small")
-    for row, (value, n) in enumerate(zip(share, frame["n_cells"])):
-        x = len(roles)
-        ax.add_patch(_tile(x, row, COLORS[RESISTANT]))
-        ax.add_patch(_tile(x, row, COLORS[SENSITIVE], width=value))
-        ax.text(x + 0.5, row + 0.5, f"n={n}", ha="center", va="center", fontsize="x-small", color="white")
-    ax.set(xlim=(0, len(roles) + 1), ylim=(len(frame), 0), yticks=[])
-    ax.set_xticks(np.arange(len(roles) + 1) + 0.5, [*roles, "label"], fontsize="small")
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-    ax.set_title(f"verdict: {result['verdict']['code']}", fontsize="medium", loc="left")
-    handles = [Patch(color=COLORS[name], label=name) for name in (SENSITIVE, RESISTANT)]
-    ax.legend(handles=handles, frameon=False, fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+    result = EVALUATION.read(data, key_added, modality)
+    every = get.split_design_df(data, key_added=key_added, modality=modality)
+    frame = every.nlargest(_MAX_ROWS, "n_cells") if len(every) > _MAX_ROWS else every
+    share = frame["n_sensitive"] / (frame["n_sensitive"] + frame["n_resistant"]).clip(lower=1)
+    frame = frame.assign(share=share).sort_values("share", ascending=False, kind="stable")
+    aliased = set(result["aliasing"].query("aliased")["role"])
+    columns = [column for column in frame if column not in _COUNTS]
+    titles = [f"{column}\n(aliased)" if column in aliased else str(column) for column in columns]
+    texts = [[textwrap.fill(str(value), _WRAP) for value in frame[column]] for column in columns]
+    tints = [_grays(frame[column].astype("category").cat.codes.to_numpy()) for column in columns]
+    titles.append("label")
+    texts.append([f"n={n}" for n in frame["n_cells"]])
+    tints.append(PROBABILITY_CMAP(frame["share"].to_numpy()))
+    letters = np.array(
+        [2 + max(len(line) for text in [t, *c] for line in text.split("\n")) for t, c in zip(titles, texts)]
+    )
+    lines = 1 + max(text.count("\n") for column in texts for text in column)
+    ax = new_axes(ax, 0.095 * letters.sum(), 0.9 + (0.1 + 0.14 * lines) * (len(frame) + 1))
+    table = ax.table(  # shrinks its text until it fits, if the axes are somebody else's
+        cellText=list(zip(*texts)),
+        cellColours=list(zip(*tints)),
+        colLabels=titles,
+        colWidths=list(letters / letters.sum()),
+        cellLoc="center",
+        bbox=Bbox.unit(),
+    )
+    for (row, column), cell in table.get_celld().items():
+        cell.set_edgecolor("white")
+        cell.get_text().set_color("white" if row and column == len(columns) else "black")
+    ax.axis("off")
+    more = f", the {len(frame)} largest of {len(every)} rows" if len(every) > len(frame) else ""
+    ax.set_title(f"verdict: {result['verdict']['code']}{more}", fontsize="medium", loc="left")
+    handles = [Patch(color=COLORS[name], label=name) for name in RESPONSE_CLASSES]
+    ax.legend(handles=handles, frameon=False, fontsize="small", loc="upper right", bbox_to_anchor=(1, 0), ncols=2)
     return ax
 
 
-def _tile(x: float, row: int, color: Any, width: float = 1.0) -> Rectangle:
-    return Rectangle((x, row), width, 1, facecolor=color, edgecolor="white", lw=1)
+def _grays(codes: np.ndarray) -> np.ndarray:
+    """A gray for each level, none too dark for black text."""
+    return np.repeat(0.95 - 0.35 * (codes / max(codes.max(), 1))[:, None], 3, axis=1)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .. import get
-from .._core.docs import doc_data, doc_modality, doc_params
-from ._style import NAIVE_COLOR, SERIES, new_axes
+from .._core.docs import doc_params
+from ..get._names import score_text
+from ._style import MODEL_COLOR, NAIVE_COLOR, forest, new_axes, row_texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -16,24 +15,28 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 _NAMES = {
-    "auroc": "response, as it is",
+    "auroc": "response, all cells",
     "erased": "response, treatment erased",
     "pretreatment": "response, before treatment only",
-    "treated": "treated cells, by the response score",
-    "treated_erased": "treated cells, after erasure",
+    "treated": "treatment, by the response score",
+    "treated_erased": "treatment, after erasure",
 }
 
 
-@doc_params(data=doc_data, modality=doc_modality)
-def state_control(data: AnnData | MuData, *, modality: str = "rna", ax: Axes | None = None) -> Axes:
-    """Draw the AUROC of the response as it is, with the treatment erased, and before treatment.
+@doc_params()
+def state_control(
+    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
+) -> Axes:
+    """Draw the AUROC for the response as it is, with the treatment erased, and before treatment.
+
+    The gray rows are the AUROC for telling treated from untreated cells.
 
     Parameters
     ----------
     {data}
+    {read_key}
     {modality}
-    ax
-        Axes to draw on.
+    {ax}
 
     Returns
     -------
@@ -42,7 +45,7 @@ def state_control(data: AnnData | MuData, *, modality: str = "rna", ax: Axes | N
     Raises
     ------
     KeyError
-        The control was not run.
+        There is no control of this name.
 
     Examples
     --------
@@ -52,18 +55,14 @@ def state_control(data: AnnData | MuData, *, modality: str = "rna", ax: Axes | N
     >>> sdr.pl.state_control(adata).get_xlabel()
     'AUROC by cell'
     """
-    frame = get.state_control_df(data, modality=modality).reindex(list(_NAMES))[::-1]
-    ax = new_axes(ax, 5.6, 2.6)
-    at = np.arange(len(frame))
-    for row, (name, values) in zip(at, frame.iterrows()):
-        color = NAIVE_COLOR if str(name).startswith("treated") else SERIES[0]
-        if np.isfinite(values["value"]):
-            error = np.nan_to_num([[values["value"] - values["low"]], [values["high"] - values["value"]]])
-            ax.errorbar(values["value"], row, xerr=np.clip(error, 0, None), fmt="o", color=color, ms=5, lw=1.5)
-        else:
-            ax.text(0.5, float(row), "too few samples", ha="center", va="center", fontsize="small", color=color)
-    ax.axvline(0.5, color="#777777", lw=0.8, ls=":")
-    ax.set(xlim=(0, 1), ylim=(-0.6, len(frame) - 0.4), yticks=at, xlabel="AUROC by cell")
-    ax.set_yticklabels([_NAMES[str(name)] for name in frame.index], fontsize="small")
-    ax.set_title(f"verdict: {frame.attrs['verdict']}", fontsize="medium", loc="left")
+    frame = get.state_control_df(data, key_added=key_added, modality=modality)
+    verdict = frame.attrs["verdict"]
+    frame = frame.reindex(list(_NAMES))
+    ax = new_axes(ax, 6.4, 2.6)
+    colors = [NAIVE_COLOR if name.startswith("treated") else MODEL_COLOR for name in _NAMES]
+    at = forest(ax, frame, list(_NAMES.values()), colors)
+    scores = frame[["value", "low", "high"]].to_numpy(dtype=float)
+    row_texts(ax, at, [score_text(*row) or "too few samples" for row in scores])
+    ax.set(xlim=(0, 1), xlabel="AUROC by cell")
+    ax.set_title(f"verdict: {verdict}", fontsize="medium", loc="left")
     return ax

@@ -1,22 +1,23 @@
-"""What all plots share: fixed colors that color-blind readers can tell apart, axes, and labels."""
+"""What all plots share: axes, colors that color-blind readers can tell apart, and intervals."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.transforms import ScaledTranslation
 
-from .._core.keys import RESISTANT, SENSITIVE, UNCERTAIN
+from .._core.keys import COLORS, RESISTANT, SENSITIVE
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
-# Okabe & Ito (2008), "Color universal design".
-COLORS = {SENSITIVE: "#0072B2", RESISTANT: "#D55E00", UNCERTAIN: "#BBBBBB", "missing": "#EEEEEE"}
-MODEL_COLOR, NAIVE_COLOR, ACCENT = "#222222", "#9A9A9A", "#009E73"
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#222222")
+MODEL_COLOR, NAIVE_COLOR, GUIDE_COLOR = "#222222", "#8A8A8A", "#777777"
+# Okabe & Ito (2008), "Color universal design", without the two colors of calls and labels.
+SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8A8A8A")
 PROBABILITY_LABEL = f"P({SENSITIVE})"
 PROBABILITY_CMAP = LinearSegmentedColormap.from_list("response", [COLORS[RESISTANT], "#E8E8E8", COLORS[SENSITIVE]])
 
@@ -29,19 +30,35 @@ def new_axes(ax: Axes | None, width: float = 4.5, height: float = 3.6) -> Axes:
     return ax
 
 
-def point_size(n: int) -> float:
-    """Marker area for `n` cells, as scanpy chooses it."""
-    return float(np.clip(120_000 / max(n, 1), 1, 40))
+def name_rows(ax: Axes, names: list[str]) -> np.ndarray:
+    """One labeled row for each name, the first one on top; returns their heights."""
+    at = np.arange(len(names))[::-1]
+    ax.set(yticks=at, ylim=(-0.6, len(names) - 0.4))
+    ax.set_yticklabels(names, fontsize="small")
+    return at
 
 
-def percent_axis(ax: Axes, axis: str = "y") -> None:
-    """Label an axis in percent."""
-    from matplotlib.ticker import PercentFormatter
+def row_texts(ax: Axes, at: np.ndarray, texts: list[str]) -> None:
+    """Texts to the right of the rows."""
+    for y, text in zip(at, texts):
+        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
 
-    (ax.yaxis if axis == "y" else ax.xaxis).set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+def forest(
+    ax: Axes, frame: pd.DataFrame, names: list[str], colors: list[str], chance: float | None = 0.5
+) -> np.ndarray:
+    """One row for each row of `frame`: its name, and `value` with a line from `low` to `high`; returns their heights."""
+    at = name_rows(ax, names)
+    ax.hlines(at, frame["low"].fillna(frame["value"]), frame["high"].fillna(frame["value"]), colors=colors, lw=1.5)
+    ax.scatter(frame["value"], at, s=26, c=colors, zorder=2)
+    if chance is not None:
+        ax.axvline(chance, color=GUIDE_COLOR, lw=0.8, ls=":", zorder=0)
+    return at
 
 
-def pretty(name: str) -> str:
-    """Name of a metric or model for a label."""
-    special = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "mcc": "MCC", "ece": "ECE", "brier": "Brier score"}
-    return special.get(name, name.replace("_", " "))
+def legend_below(ax: Axes, **options: Any) -> None:
+    """A legend under the label of the x axis, half an inch below the axes whatever their height."""
+    below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+    ax.legend(
+        frameon=False, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, **options
+    )

@@ -1,0 +1,101 @@
+"""Names and numbers as a reader should see them; used by every plot and by the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._core.keys import EmbeddingKeys
+from ..models._registry import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+STRICT, RANDOM_CELLS = "leave_group_out", "pooled"
+NAIVE = {
+    "constant": "Constant",
+    "prevalence": "Prevalence",
+    "permuted_labels": "Permuted labels",
+    "qc": "QC only",
+    "pseudobulk_ridge": "Pseudobulk + ridge",
+    "pca_logistic": "PCA + logistic regression",
+    "hvg_boosting": "HVG + boosting",
+}
+METRICS = {
+    "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "f1_resistant": "F1 of resistant", "mcc": "MCC", "ece": "ECE",
+    "brier": "Brier score",
+}  # fmt: skip
+MODES = {"lora": "LoRA", "full": "fully fine-tuned"}
+PLURAL = {"dataset": "data sets", "cell_line": "cell lines", "patient": "patients", "batch": "batches"}
+
+
+@cache
+def _titles() -> dict[str, str]:
+    """Titles by every name that a row of a table can have: model, checkpoint, slot in `.obsm`, tuned or not."""
+    out = {**NAIVE, "obs_features": "Columns of .obs"}
+    for spec in registry().values():
+        for tag in ("", *spec.checkpoints):
+            title = f"{spec.title} ({tag})" if tag else spec.title
+            for mode in ("", *MODES):
+                full = f"{title}, {MODES[mode]}" if mode else title
+                for base in {spec.name, spec.slot}:
+                    name = ".".join(part for part in (base, tag, mode) if part)
+                    out |= {name: full, EmbeddingKeys.of(name).obsm: full}
+    return out
+
+
+def model_name(name: object) -> str:
+    """Display name of a model, an embedding or a naive baseline; a user's own names stay as they are."""
+    return _titles().get(str(name), str(name))
+
+
+def model_names(names: Iterable[str]) -> dict[str, str]:
+    """Display names of those that appear together.
+
+    Where two would look the same (`pca` and `X_sdr_pca`), the name of the table follows in parentheses.
+    """
+    titles = {str(name): model_name(name) for name in names}
+    count = Counter(titles.values())
+    return {name: title if count[title] == 1 else f"{title} ({name})" for name, title in titles.items()}
+
+
+def metric_name(metric: str) -> str:
+    """Display name of a metric."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def protocol_name(protocol: str, params: Mapping[str, Any]) -> str:
+    """Display name of a protocol, with what was held out."""
+    if protocol == STRICT:
+        thing = next(
+            (PLURAL[key] for key in (params.get("level_key"), params.get("level")) if key in PLURAL), "samples"
+        )
+        return f"held-out {thing}"
+    known = {
+        RANDOM_CELLS: "random split of cells",
+        "cross_dataset": "other data sets",
+        "few_shot": "few labeled samples",
+    }
+    return known.get(protocol, protocol.replace("_", " "))
+
+
+def interval_text(low: float, high: float) -> str:
+    """`0.62 to 0.91`, with a remark where it covers nearly all that is possible; empty where there is none."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return ""
+    return f"{low:.2f} to {high:.2f}" + (", says nothing" if high - low > 0.9 else "")
+
+
+def score_text(value: float, low: float, high: float) -> str:
+    """`0.80 (0.62 to 0.91)`, or the value alone where there is no interval; empty where there is no value."""
+    limits = interval_text(low, high)
+    return "" if not np.isfinite(value) else f"{value:.2f} ({limits})" if limits else f"{value:.2f}"
+
+
+def p_text(p: float) -> str:
+    """Two digits of a p-value; empty where there is none."""
+    return "" if not np.isfinite(p) else f"{p:.2g}" if p >= 0.001 else "< 0.001"
