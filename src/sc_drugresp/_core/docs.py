@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .keys import GROUP_CANDIDATES
+
+_NAMES = ", ".join(f"`{name}`" for name in GROUP_CANDIDATES)
 F = TypeVar("F", bound=Callable[..., Any])
 
 doc_adata = """adata
@@ -20,9 +23,9 @@ doc_modality = """modality
 doc_label_key = """label_key
     Column of `.obs` with `sensitive` / `resistant`; missing values are allowed.
     See :func:`~sc_drugresp.pp.harmonize_labels`."""
-doc_group_key = """group_key
+doc_group_key = f"""group_key
     Column of `.obs` with the independent unit: patient, cell line or sample. `None` takes the first of
-    `patient`, `donor`, `cell_line`, `sample`, `batch`, `library`, `plate` that has more than one value, and says so."""
+    {_NAMES} that has more than one value, and says so."""
 doc_use_rep = """use_rep
     Key of `.obsm` with the embedding to use."""
 doc_rng = """rng

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .._core.checks import check_choice
-from .._core.docs import doc_copy, doc_data, doc_key_added, doc_modality, doc_params, doc_rng
+from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Score = Literal["mean", "worst"]
 
 
-@doc_params(data=doc_data, modality=doc_modality, key_added=doc_key_added, rng=doc_rng, copy=doc_copy)
+@doc_params()
 def aggregate(
     data: AnnData | MuData,
     group_key: str | None = None,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._core.docs import doc_copy, doc_data, doc_key_added, doc_layer, doc_modality, doc_params, doc_rng
+from .._core.docs import doc_params
 from .._core.keys import EmbeddingKeys
 from .._core.log import logger, warn
 from .._core.rng import Rng, seed_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .._data.counts import CountSource
 
 
-@doc_params(data=doc_data, layer=doc_layer, modality=doc_modality, key_added=doc_key_added, rng=doc_rng, copy=doc_copy)
+@doc_params()
 def embed(
     data: AnnData | MuData,
     model: str,

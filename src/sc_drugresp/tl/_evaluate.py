@@ -6,17 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.docs import (
-    doc_copy,
-    doc_data,
-    doc_group_key,
-    doc_key_added,
-    doc_label_key,
-    doc_layer,
-    doc_modality,
-    doc_params,
-    doc_rng,
-)  # fmt: skip
+from .._core.docs import doc_params
 from .._core.keys import EvaluationKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
@@ -36,16 +26,7 @@ if TYPE_CHECKING:
     from .._response.recipe import Recipe
 
 
-@doc_params(
-    data=doc_data,
-    label_key=doc_label_key,
-    group_key=doc_group_key,
-    layer=doc_layer,
-    modality=doc_modality,
-    rng=doc_rng,
-    key_added=doc_key_added,
-    copy=doc_copy,
-)
+@doc_params()
 def evaluate(
     data: AnnData | MuData,
     *,

@@ -5,17 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core.checks import check_share
-from .._core.docs import (
-    doc_copy,
-    doc_data,
-    doc_group_key,
-    doc_key_added,
-    doc_label_key,
-    doc_layer,
-    doc_modality,
-    doc_params,
-    doc_rng,
-)  # fmt: skip
+from .._core.docs import doc_params
 from .._core.keys import TRAIN_RESPONSE, PredictionKeys, color_key, colors_of
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
@@ -31,16 +21,7 @@ if TYPE_CHECKING:
     from .._response.ensemble import ModelLike
 
 
-@doc_params(
-    data=doc_data,
-    label_key=doc_label_key,
-    group_key=doc_group_key,
-    layer=doc_layer,
-    modality=doc_modality,
-    key_added=doc_key_added,
-    rng=doc_rng,
-    copy=doc_copy,
-)
+@doc_params()
 def predict_response(
     data: AnnData | MuData,
     model: ModelLike | Sequence[ModelLike] | None = None,

@@ -6,17 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.docs import (
-    doc_copy,
-    doc_data,
-    doc_group_key,
-    doc_key_added,
-    doc_label_key,
-    doc_layer,
-    doc_modality,
-    doc_params,
-    doc_rng,
-)  # fmt: skip
+from .._core.docs import doc_params
 from .._core.keys import STATE_CONTROL
 from .._core.log import logger, warn
 from .._core.rng import Rng, seed_of
@@ -32,16 +22,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
-@doc_params(
-    data=doc_data,
-    label_key=doc_label_key,
-    group_key=doc_group_key,
-    layer=doc_layer,
-    key_added=doc_key_added,
-    modality=doc_modality,
-    rng=doc_rng,
-    copy=doc_copy,
-)
+@doc_params()
 def state_control(
     data: AnnData | MuData,
     treatment_key: str,

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.checks import check_choice, check_share
-from .._core.docs import (
-    doc_data,
-    doc_group_key,
-    doc_key_added,
-    doc_label_key,
-    doc_layer,
-    doc_modality,
-    doc_params,
-    doc_rng,
-)
+from .._core.docs import doc_params
 from .._core.keys import TRAIN_RESPONSE
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
@@ -35,15 +26,7 @@ if TYPE_CHECKING:
     from .._response.tune.options import FineTuning
 
 
-@doc_params(
-    data=doc_data,
-    label_key=doc_label_key,
-    group_key=doc_group_key,
-    layer=doc_layer,
-    modality=doc_modality,
-    key_added=doc_key_added,
-    rng=doc_rng,
-)
+@doc_params()
 def train_response(
     data: AnnData | MuData,
     *,
