@@ -124,3 +124,17 @@ def colors_of(obs: pd.DataFrame, column: str) -> np.ndarray | None:
     if categories is None or not set(categories) <= COLORS.keys():
         return None
     return np.array([COLORS[name] for name in categories], dtype=object)
+
+
+def slot_name(name: str, argument: str = "key_added") -> str:
+    """A name that the user chose for a slot, if files can hold it.
+
+    Raises
+    ------
+    ValueError
+        It is empty, reserved, or divides a path.
+    """
+    if not isinstance(name, str) or name in {"", "_index"} or "/" in name:
+        msg = f"`{argument}` must be a name without '/' that files can hold, found {name!r}."
+        raise ValueError(msg)
+    return name

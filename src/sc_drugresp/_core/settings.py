@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def _directory(value: Any) -> Path | None:
 
 def _device(value: Any) -> str:
     text = str(value)
-    if text.split(":")[0] not in {"auto", "cpu", "cuda", "mps", "xpu"}:
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", text):
         msg = f"settings.device must be 'auto', 'cpu', 'cuda', 'cuda:<n>', 'mps' or 'xpu', found {value!r}."
         raise ValueError(msg)
     return text

@@ -6,7 +6,11 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from anndata import AnnData
     from mudata import MuData
@@ -39,11 +43,20 @@ def as_adata(data: AnnData | MuData, *, modality: str = "rna") -> AnnData:
 def observations(data: AnnData | MuData, *, modality: str = "rna") -> pd.DataFrame:
     """`.obs` in memory, whatever holds it; a modality also sees the columns of its MuData that it lacks."""
     adata = as_adata(data, modality=modality)
-    obs = adata.obs if hasattr(adata.obs, "iterrows") else adata.obs.to_memory()
-    if _is_mudata(data):
+    obs = in_memory(adata.obs)
+    if _is_mudata(data) and data.obs.index.is_unique:  # otherwise names do not say which cell a row is
         shared = data.obs.reindex(obs.index)
         obs = obs.join(shared[[name for name in shared.columns if name not in obs]])
     return obs
+
+
+def in_memory(value: Any) -> Any:
+    """Data frames and arrays instead of what a lazy object holds in their place, also inside dictionaries."""
+    if isinstance(value, dict):
+        return {key: in_memory(item) for key, item in value.items()}
+    if hasattr(value, "to_memory"):  # `Dataset2D`, and matrices on disk
+        return value.to_memory()
+    return value.compute() if hasattr(value, "dask") else value
 
 
 def _is_mudata(data: Any) -> bool:
@@ -53,7 +66,15 @@ def _is_mudata(data: Any) -> bool:
 
 @dataclass(frozen=True)
 class Target:
-    """Where a verb will write. Made before any work, so that an object that cannot be written is refused at once."""
+    """Where a verb will write. Made before any work, so that an object that cannot be written is refused at once.
+
+    Parameters
+    ----------
+    data, modality
+        The object of the user, and the modality to write into if it is a MuData.
+    copy
+        Leave the object alone and write into a copy.
+    """
 
     data: AnnData | MuData
     modality: str
@@ -75,3 +96,51 @@ class Target:
         if adata.is_view:
             adata._init_as_actual(adata.copy())
         return data, adata
+
+    def write(
+        self,
+        *,
+        obs: Mapping[str, Any] | None = None,
+        var: Mapping[str, Any] | None = None,
+        obsm: Mapping[str, Any] | None = None,
+        layers: Mapping[str, Any] | None = None,
+        uns: Mapping[str, Any] | None = None,
+    ) -> AnnData | MuData | None:
+        """Write all slots, or none if one of them does not fit; return the copy, if one was asked for.
+
+        Columns take the place of an index of the same name, which keeps its values and loses its name: files cannot
+        hold both.
+
+        Raises
+        ------
+        ValueError
+            A column, array or layer does not have one row for each cell (or gene).
+        """
+        shape = as_adata(self.data, modality=self.modality).shape
+        sizes = {"obs": shape[:1], "var": shape[1:], "obsm": shape[:1], "layers": shape}
+        parts = {"obs": obs, "var": var, "obsm": obsm, "layers": layers}
+        for slot, values in parts.items():
+            for name, value in (values or {}).items():
+                found = np.shape(value)[: len(sizes[slot])] if not hasattr(value, "shape") else value.shape
+                if found[: len(sizes[slot])] != sizes[slot]:
+                    msg = f"`.{slot}[{name!r}]` must have the shape {sizes[slot]}, found {found}."
+                    raise ValueError(msg)
+        data, adata = self.open()
+        for slot, values in parts.items():
+            place = getattr(adata, slot)
+            for name, value in (values or {}).items():
+                if slot in {"obs", "var"}:
+                    _free_name(place, name, value)
+                place[name] = value
+        adata.uns.update(uns or {})
+        return data if self.copy else None
+
+
+def _free_name(frame: Any, name: str, values: Any) -> None:
+    """Take its name from an index that is called like a column and holds something else."""
+    if frame.index.name != name:
+        return
+    if not hasattr(frame, "iterrows"):  # a lazy frame keeps every column apart from the index; this name means "none"
+        frame.index = frame.index.rename("_index")
+    elif not np.array_equal(np.asarray(frame.index, dtype=object), np.asarray(values, dtype=object)):
+        frame.index = frame.index.rename(None)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._core.log import logger, warn
+from .._core.device import resolve_device
+from .._core.log import warn
 from .._core.progress import progress_bar
 from .._core.settings import settings
 from .._data import CountBlock, CountSource, GeneVocab, Tokens, read_counts, token_batches
@@ -245,7 +246,7 @@ class CellEncoder(nn.Module):
         """
         source = _aligned(self, data, layer, genes)
         out = np.full((source.n_obs, self.dim), np.nan, dtype=np.float32)
-        self.to(_device())
+        self.to(resolve_device())
         bar = progress_bar(total=source.n_obs, desc=self.name or type(self).__name__)
         with bar:
             for start, tokens in self.token_blocks(source, rng):
@@ -332,15 +333,3 @@ def _random_tensor(name: str, like: Tensor, generator: torch.Generator) -> Tenso
     if like.ndim > 1:
         return torch.empty(like.shape, dtype=like.dtype).normal_(0.0, 0.02, generator=generator)
     return (torch.ones if name.endswith("weight") else torch.zeros)(like.shape, dtype=like.dtype)
-
-
-def _device() -> torch.device:
-    """The device that the settings ask for."""
-    if settings.device != "auto":
-        return torch.device(settings.device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    logger.debug("no accelerator found, using the CPU")
-    return torch.device("cpu")

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._core.device import resolve_device
 from .._core.log import warn
 from .._core.progress import progress_bar
 from .._core.settings import settings
 from .._data import GeneVocab, Tokens, entry_uniforms, token_batches
 from .._data.product_kernels import weighted_rows
 from .._nn import FlowLayer, SetLayout
-from ._encoder import Batch, CellEncoder, _aligned, _device
+from ._encoder import Batch, CellEncoder, _aligned
 from ._weights import flat_state, read_json, read_state, rename
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ class CellPLM(CellEncoder):
         if groups is None and source.n_obs > 1 and not hasattr(data, "alignment"):
             warn(f"CellPLM embeds cells as a set; without `groups` all {source.n_obs} cells form one set.")
         sets = _set_codes(groups, source.n_obs)
-        self.to(_device())
+        self.to(resolve_device())
         with progress_bar(total=source.n_obs, desc=self.name or type(self).__name__) as bar:
             return self._embed_sets(self.token_blocks(source, rng), sets, batch_tokens, bar.update)
 

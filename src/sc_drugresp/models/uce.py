@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._core.device import resolve_device
 from .._data import GeneVocab, Tokens
 from .._data.sentence_kernels import assemble_sentences, draw_genes, shuffle_chromosomes
 from .._nn import PostNormLayer, run_layers
-from ._encoder import Batch, CellEncoder, _aligned, _device
+from ._encoder import Batch, CellEncoder, _aligned
 from ._uce_genes import GenomeTable, read_genome
 from ._weights import flat_state, read_json, read_state, rename, split_rows
 
@@ -356,7 +357,7 @@ class UCE(CellEncoder):
                 batch_tokens=batch_tokens,
                 mask_obs=mask_obs,
             )
-        self.to(_device())  # upstream's batches run over the borders of blocks
+        self.to(resolve_device())  # upstream's batches run over the borders of blocks
         source = _aligned(self, data, layer, genes)
         return self.embed_tokens(Tokens.concatenate([tokens for _, tokens in self.token_blocks(source, rng)]))
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..._core.device import resolve_device
 from ..fit import fit_head
 from ..heads import Head, HeadKind, LinearHead, MLPHead
 from .adapters import adapter_state, inject, inject_saved, load_weights, lora_config, merge_adapters
 from .held_out import check_overlap, split_samples
 from .module import ResponseModule, TorchHead, held_out_scores
-from .trainer import device, fit
+from .trainer import fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +85,7 @@ def finetune(
     if train is None or held_out is None:
         train, held_out = split_samples(y, groups, validation=options.validation, seed=seed, force=options.force)
     check_overlap(groups[train], groups[held_out])
-    encoder.to(device())
+    encoder.to(resolve_device())
     config, inherited = _prepare(encoder, mode, options, start, seed)
     before = embed_by_sample(encoder, tokens, groups)
     usable = np.isfinite(before).all(axis=1)
@@ -113,14 +114,14 @@ def finetune(
     trainable = sum(parameter.numel() for parameter in module.trained().values())
     total = sum(parameter.numel() for parameter in encoder.parameters())
     was, wanted = encoder.gradient_checkpointing, options.gradient_checkpointing
-    encoder.gradient_checkpointing = device().type == "cuda" if wanted == "auto" else wanted
+    encoder.gradient_checkpointing = resolve_device().type == "cuda" if wanted == "auto" else wanted
     try:
         fit(module, options)
     finally:
         encoder.gradient_checkpointing = was
         encoder.eval()
     module.restore_best()
-    encoder.to(device())  # Lightning leaves it on the CPU
+    encoder.to(resolve_device())  # Lightning leaves it on the CPU
     adapter, weights = _result(encoder, config, options, inherited)
     encoder.requires_grad_(requires_grad=False)
     tuned = module.head.to_head()

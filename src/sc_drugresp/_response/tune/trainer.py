@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 
+from ..._core.device import resolve_device
 from ..._core.settings import settings
 
 if TYPE_CHECKING:
@@ -25,14 +26,6 @@ if TYPE_CHECKING:
 LAST = "last.ckpt"
 
 
-def device() -> torch.device:
-    """Where training runs, as the settings say."""
-    if settings.device != "auto":
-        return torch.device(settings.device)
-    kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return torch.device(kind)
-
-
 def fit(module: ResponseModule, options: FineTuning) -> None:
     """Train; continue where an interrupted run in `options.checkpoint_dir` stopped.
 
@@ -41,7 +34,7 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
     ValueError
         The interrupted run was another one.
     """
-    where = device()
+    where = resolve_device()
     callbacks: list[pl.Callback] = []
     resume: Path | None = None
     if options.checkpoint_dir is not None:
