@@ -14,7 +14,7 @@ from scipy import sparse
 import sc_drugresp as sdr
 from sc_drugresp._data import read_counts
 from sc_drugresp._data import rows as rows_module
-from sc_drugresp._data.counts import gene_columns
+from sc_drugresp._data.matrices import gene_columns
 
 N, G = 83, 61
 

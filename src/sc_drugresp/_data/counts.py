@@ -7,39 +7,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._core.keys import COUNTS_LAYER
 from .._core.log import logger
 from .._core.settings import settings
-from .content import TRANSFORM_WORDS, WORDS, Kind, Transform, find_transform, kind_of, probe, recover_counts
+from .content import TRANSFORM_WORDS, WORDS, kind_of, recover_counts
+from .matrices import best_matrix, find_matrices, gene_columns, other_counts
 from .modalities import as_adata
 from .rows import Rows, open_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from anndata import AnnData
     from mudata import MuData
     from scipy.sparse import csr_matrix
 
+    from .content import Kind, Transform
+    from .matrices import Matrix
     from .vocab import GeneAlignment, GeneMode, GeneVocab
 
-ID_COLUMNS = (
-    "ensembl_id",
-    "symbol",
-    "gene_ids",
-    "gene_id",
-    "feature_id",
-    "ensembl",
-    "ensembl_ids",
-    "gene_symbols",
-    "gene_symbol",
-    "gene_name",
-    "gene_names",
-    "feature_name",
-    "symbols",
-    "hgnc_symbol",
+_FILL = "Replace missing values (counts that were not seen are 0)."
+_FIX = (
+    "Put the integer counts of the same genes into adata.layers['counts'] (or name the layer with `layer=`). "
+    "Models that work on any matrix: 'pca', 'hvg'."
 )
-"""Columns of `.var` that may hold the second identifier of a gene: ours first, then those of common readers."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,7 @@ class CountSource:
         at = int(np.flatnonzero(bad)[0])
         row = int(np.searchsorted(block.indptr, at, side="right")) - 1 + start
         row = row if rows is None else int(rows[row])
-        fix = "Replace missing values (counts that were not seen are 0)." if kind in {"nan", "infinite"} else _FIX
+        fix = _FILL if kind in {"nan", "infinite"} else _FIX
         msg = (
             f"{self.origin} holds {block.data[at]} in row {row}, although its other rows hold {WORDS[self.kind]}. {fix}"
         )
@@ -239,135 +229,30 @@ def read_counts(
     if 0 in adata.shape:
         msg = f"Expected at least one cell and one gene, found an object of shape {adata.shape}."
         raise ValueError(msg)
-    found = [(origin, rows, var, probe(rows)) for origin, rows, var in candidates(adata, layer)]
+    found = find_matrices(adata, layer)
     if not found:
         msg = "The object holds no matrix: `.X`, `.raw` and `.layers['counts']` are all empty."
         raise ValueError(msg)
-    for origin, rows, var, kind in found:
-        if kind == "counts":
-            logger.info("reading raw counts from %s", origin)
-            return CountSource(rows, *gene_columns(var), origin, kind)
-    if expect == "any":
-        origin, rows, var, kind = next((item for item in found if item[0] == "X"), found[0])
-        if kind in {"nan", "infinite"}:
-            msg = f"{origin} holds {WORDS[kind]}. Replace missing values (counts that were not seen are 0)."
+    best = best_matrix(found, recover=expect == "counts")
+    if not best.holds_counts:
+        if expect == "counts":
+            raise ValueError(refusal(found, other_counts(adata)))
+        if best.kind in {"nan", "infinite"}:
+            msg = f"{best.origin} holds {WORDS[best.kind]}. {_FILL}"
             raise ValueError(msg)
-        logger.info("no raw counts found; reading %s as it is (%s)", origin, kind)
-        return CountSource(rows, *gene_columns(var), origin, kind)
-    for origin, rows, var, kind in found:
-        transform = find_transform(rows, kind)
-        if transform is not None:
-            logger.info("%s holds %s; reading the counts recovered from it", origin, TRANSFORM_WORDS[transform])
-            return CountSource(rows, *gene_columns(var), f"{origin} (counts recovered)", "counts", transform)
-    raise ValueError(refusal([(origin, kind) for origin, _, _, kind in found], other_counts(adata)))
+    names, other = gene_columns(best.var)
+    if best.transform is None:
+        logger.info("reading %s, which holds %s", best.origin, WORDS[best.kind])
+        return CountSource(best.rows, names, other, best.origin, best.kind)
+    logger.info("%s holds %s; reading the counts recovered from it", best.origin, TRANSFORM_WORDS[best.transform])
+    return CountSource(best.rows, names, other, f"{best.origin} (counts recovered)", "counts", best.transform)
 
 
-_FIX = (
-    "Put the integer counts of the same genes into adata.layers['counts'] (or name the layer with `layer=`). "
-    "Models that work on any matrix: 'pca', 'hvg'."
-)
-
-
-def refusal(found: list[tuple[str, Kind]], elsewhere: list[str]) -> str:
+def refusal(found: Sequence[Matrix], elsewhere: list[str]) -> str:
     """Why no counts can be read, and what to do."""
-    looked = "; ".join(f"{origin} holds {WORDS[kind]}" for origin, kind in found)
+    looked = "; ".join(f"{matrix.origin} holds {WORDS[matrix.kind]}" for matrix in found)
     reason = ""
-    if any(kind in {"log_normalized", "nonnegative"} for _, kind in found):
-        reason = " Undoing the normalization does not give integers, so that the counts are lost."
+    if any(matrix.kind in {"log_normalized", "nonnegative"} for matrix in found):
+        reason = " Undoing the normalization does not give integers, so the counts are lost."
     hint = f" {', '.join(elsewhere)} may hold them: choose with `layer=`." if elsewhere else ""
     return f"Raw counts are needed, but none were found: {looked}.{reason}{hint} {_FIX}"
-
-
-def other_counts(adata: AnnData) -> list[str]:
-    """Layers with raw counts under a name that is not looked for."""
-    names = [name for name in adata.layers if name not in {COUNTS_LAYER, None}]
-    return [f"layers[{name!r}]" for name in names if probe(_layer_rows(adata, name)) == "counts"]
-
-
-def candidates(adata: AnnData, layer: str | None) -> list[tuple[str, Rows, Any]]:
-    """Matrices to look at, best first: where each lies, its rows and its `.var`.
-
-    Raises
-    ------
-    KeyError
-        The layer does not exist.
-    """
-    out: list[tuple[str, Rows, Any]] = []
-    if layer is not None and layer not in {"X", "raw"} and layer not in adata.layers:
-        msg = (
-            f"Layer {layer!r} not found in `.layers`. "
-            f"Available layers: {sorted(name for name in adata.layers if name)}; also 'X' and 'raw'."
-        )
-        raise KeyError(msg)
-    if layer == "raw" and adata.raw is None:
-        msg = "layer='raw' was asked for, but `.raw` is empty."
-        raise KeyError(msg)
-    if layer == "X" and not _has_x(adata):
-        msg = "layer='X' was asked for, but `.X` is empty."
-        raise KeyError(msg)
-    name = COUNTS_LAYER if layer is None else layer
-    if name in adata.layers and name not in {"X", "raw"}:
-        out.append((f"layers[{name!r}]", _layer_rows(adata, name), adata.var))
-    if layer in {None, "X"} and _has_x(adata):
-        obs, var = _selection(adata)
-        out.append(("X", open_rows(_parent(adata).X, obs, var), adata.var))
-    if layer in {None, "raw"} and adata.raw is not None and 0 not in adata.raw.shape:
-        out.append(("raw", open_rows(adata.raw.X), adata.raw.var))
-    return out
-
-
-def _parent(adata: AnnData) -> AnnData:
-    """The object that a view looks at: slicing it block by block copies less than the view's own `.X`."""
-    return adata._adata_ref if adata.is_view else adata
-
-
-def _selection(adata: AnnData) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Rows and columns of the parent that a view shows."""
-    if not adata.is_view:
-        return None, None
-    parent = adata._adata_ref
-    return np.arange(parent.n_obs)[adata._oidx], np.arange(parent.n_vars)[adata._vidx]
-
-
-def _has_x(adata: AnnData) -> bool:
-    parent = _parent(adata)
-    return bool(parent.isbacked) or parent.X is not None
-
-
-def _layer_rows(adata: AnnData, name: str) -> Rows:
-    return open_rows(_parent(adata).layers[name], *_selection(adata))
-
-
-def gene_columns(
-    var: Any, key: str | None = None, *, skip: tuple[str, ...] = ()
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """`var_names` and the second identifier of each gene, `""` where unknown; `None` if `.var` has none.
-
-    Parameters
-    ----------
-    var
-        `.var`, also that of a lazy object.
-    key
-        Column to use; `None` takes the first of the usual ones that differs from the names.
-    skip
-        Columns not to take unless named.
-
-    Raises
-    ------
-    KeyError
-        There is no such column.
-    """
-    import pandas as pd
-
-    names = np.asarray(var.index, dtype=str)
-    available = [str(name) for name in var.columns]
-    if key is not None and key not in available:
-        msg = f"Column {key!r} (`gene_key`) not found in `.var`. Available columns: {sorted(available)}."
-        raise KeyError(msg)
-    for name in ID_COLUMNS if key is None else (key,):
-        if name in available and (name == key or name not in skip):
-            column = np.asarray(var[name], dtype=object)
-            text = np.where(pd.isna(column), "", column).astype(str)
-            if not np.array_equal(text, names) and (text != "").any():
-                return names, text
-    return names, None

@@ -27,6 +27,11 @@ def read_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
     return obs[key]
 
 
+def as_text(column: pd.Series) -> np.ndarray:
+    """A column as strings, shape `(n_obs,)`; `""` where missing."""
+    return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=str)
+
+
 def read_labels(obs: pd.DataFrame, label_key: str) -> np.ndarray:
     """Labels as 1 (sensitive), 0 (resistant) and -1 (missing), shape `(n_obs,)`, int8.
 
@@ -37,8 +42,7 @@ def read_labels(obs: pd.DataFrame, label_key: str) -> np.ndarray:
     ValueError
         The column holds other values.
     """
-    column = read_column(obs, label_key, "label_key")
-    text = np.array(["" if missing else str(value) for value, missing in zip(column, column.isna())], dtype=str)
+    text = as_text(read_column(obs, label_key, "label_key"))
     y = np.select([text == SENSITIVE, text == RESISTANT], [1, 0], -1).astype(np.int8)
     other = sorted(set(text[(y < 0) & (text != "")]))
     if other:

@@ -27,51 +27,32 @@ def check_labels(findings: Findings, labels: np.ndarray | None, label_key: str) 
     """Labels as 1, 0 and -1 if both classes are there, else `None` with a finding that says why."""
     if labels is None:
         message = (
-            f"No column {label_key!r}. Prediction with a trained model needs no labels; training and evaluation do."
+            f"No column {label_key!r}. A trained model predicts without labels; training and evaluation need them."
         )
-        findings.add(
-            "labels-absent", "info", label_key, message, "Run pp.harmonize_labels, or name the column with label_key=."
-        )
+        fix = "Run pp.harmonize_labels, or name the column with label_key=."
+        findings.info("labels-absent", label_key, message, fix)
         return None
     y = np.select([labels == SENSITIVE, labels == RESISTANT], [1, 0], -1)
     other = sorted(set(labels[(y < 0) & (labels != "")].tolist()))
+    n_sensitive, n_resistant, n_missing = (int((y == value).sum()) for value in (1, 0, -1))
+    told = f"{n_sensitive} {SENSITIVE}, {n_resistant} {RESISTANT}, {n_missing} missing"
     if other:
-        known = [value for value in other if word_of(value) is not None]
-        how = (
-            f"pp.harmonize_labels(adata, {label_key!r}"
-            + ("" if len(known) == len(other) else ", sensitive=..., resistant=...")
-            + ")"
-        )
+        known = all(word_of(value) is not None for value in other)
+        meanings = "" if known else ", sensitive=..., resistant=..."
         message = f"Values other than {' / '.join(RESPONSE_CLASSES)}: {', '.join(map(repr, other[:5]))}."
-        findings.add("labels-wording", "error", label_key, message, f"Run {how}.")
-        return None
-    numbers = {SENSITIVE: int((y == 1).sum()), RESISTANT: int((y == 0).sum()), "missing": int((y < 0).sum())}
-    told = ", ".join(f"{number} {name}" for name, number in numbers.items())
-    if numbers["missing"] == len(y):
-        message = "Every label is missing."
-        findings.add(
-            "labels-missing",
-            "error",
-            label_key,
-            message,
-            "Training needs labels; prediction with a trained model does not.",
+        findings.error(
+            "labels-wording", label_key, message, f"Run pp.harmonize_labels(adata, {label_key!r}{meanings})."
         )
-        return None
-    if 0 in (numbers[SENSITIVE], numbers[RESISTANT]):
-        absent = SENSITIVE if not numbers[SENSITIVE] else RESISTANT
-        findings.add(
-            "labels-one-class", "error", label_key, f"No {absent} cell ({told}).", "Add samples of the other class."
-        )
-        return None
-    findings.add("labels", "info", label_key, f"{told}.")
-    return y
-
-
-def find_group(columns: Mapping[str, np.ndarray]) -> str | None:
-    """The first usual column that names samples: one with several values if there is one."""
-    present = [key for key in GROUP_CANDIDATES if key in columns]
-    several = [key for key in present if len(np.unique(columns[key])) > 1]
-    return next(iter(several or present), None)
+    elif n_missing == len(y):
+        fix = "Label some cells to train or evaluate; a trained model predicts without labels."
+        findings.error("labels-missing", label_key, "Every label is missing.", fix)
+    elif not n_sensitive or not n_resistant:
+        message = f"No {RESISTANT if n_sensitive else SENSITIVE} cell ({told})."
+        findings.error("labels-one-class", label_key, message, "Add samples of the other class.")
+    else:
+        findings.info("labels", label_key, f"{told}.")
+        return y
+    return None
 
 
 def check_groups(
@@ -79,70 +60,60 @@ def check_groups(
 ) -> np.ndarray | None:
     """Samples as they are, if every cell has one; findings about few or small samples."""
     if groups is None:
-        usual = ", ".join(GROUP_CANDIDATES)
+        looked = ", ".join(GROUP_CANDIDATES)
         message = (
-            f"No column names the sample of each cell (looked for {usual}). Without it no honest score is possible."
+            f"No column names the sample of each cell (looked for {looked}). Without it no honest score is possible."
         )
-        findings.add("groups-absent", "warning", "obs", message, "Name the column with group_key=.")
+        findings.warning("groups-absent", "obs", message, "Name the column with group_key=.")
         return None
     subject = str(group_key)
-    if (groups == "").any():
-        message = f"{int((groups == '').sum())} cells have no sample."
-        findings.add(
-            "groups-missing", "error", subject, message, "Every cell needs a sample; fill in or remove these cells."
-        )
+    absent = int((groups == "").sum())
+    if absent:
+        message = f"{absent} cells have no sample."
+        findings.error("groups-missing", subject, message, "Give every cell a sample, or remove these cells.")
         return None
     names, sizes = np.unique(groups, return_counts=True)
-    small = names[sizes < _FEW_CELLS]
-    if len(small):
-        message = f"{len(small)} of {len(names)} samples have fewer than {_FEW_CELLS} cells ({', '.join(map(repr, small[:5].tolist()))})."
-        findings.add(
-            "small-samples",
-            "warning",
-            subject,
-            message,
-            "Their calls and scores are uncertain; consider leaving them out.",
-        )
+    small = names[sizes < _FEW_CELLS].tolist()
+    if small:
+        listed = ", ".join(map(repr, small[:5]))
+        message = f"{len(small)} of {len(names)} samples have fewer than {_FEW_CELLS} cells ({listed})."
+        fix = "Their calls and scores are uncertain; consider leaving them out."
+        findings.warning("small-samples", subject, message, fix)
+    told = f"{len(names)} samples of {sizes.min()} to {sizes.max()} cells"
     if y is None:
-        findings.add("groups", "info", subject, f"{len(names)} samples of {sizes.min()} to {sizes.max()} cells.")
-        return groups
-    kind = aliasing(y, groups, "sample")
-    n = {SENSITIVE: kind.n_sensitive + kind.n_mixed, RESISTANT: kind.n_resistant + kind.n_mixed}
-    told = f"{n[SENSITIVE]} samples with sensitive cells, {n[RESISTANT]} with resistant ones, {kind.n_mixed} with both"
-    if kind.n_levels < 2:
-        findings.add(
-            "groups-one", "error", subject, "All labeled cells are of one sample.", "A score needs other samples."
-        )
-    elif kind.aliased:
-        message = f"A class comes from a single sample ({told}): response cannot be told from the sample."
-        findings.add(
-            "labels-aliased",
-            "error",
-            subject,
-            message,
-            "Add samples, or score on other data (protocol='cross_dataset').",
-        )
-    elif min(n.values()) < _FEW_SAMPLES:
-        findings.add(
-            "few-samples",
-            "warning",
-            subject,
-            f"{told}: scores will have wide intervals.",
-            "Add samples of the smaller class.",
-        )
+        findings.info("groups", subject, f"{told}.")
     else:
-        findings.add("groups", "info", subject, f"{told}; {sizes.min()} to {sizes.max()} cells each.")
+        _check_classes(findings, groups, subject, y, told)
     return groups
 
 
+def _check_classes(findings: Findings, groups: np.ndarray, subject: str, y: np.ndarray, told: str) -> None:
+    """Find out whether enough samples hold each class."""
+    kind = aliasing(y, groups, "sample")
+    sensitive, resistant = kind.n_sensitive + kind.n_mixed, kind.n_resistant + kind.n_mixed
+    classes = f"{sensitive} with sensitive cells, {resistant} with resistant ones, {kind.n_mixed} with both"
+    if kind.n_levels < 2:
+        message = "All labeled cells are of one sample."
+        findings.error("groups-one", subject, message, "A score needs other samples.")
+    elif kind.aliased:
+        message = f"A class comes from a single sample ({classes}): response cannot be told from the sample."
+        fix = "Add samples, or score on other data (protocol='cross_dataset')."
+        findings.error("labels-aliased", subject, message, fix)
+    elif min(sensitive, resistant) < _FEW_SAMPLES:
+        message = f"{told}: {classes}. Scores will have wide intervals."
+        findings.warning("few-samples", subject, message, "Add samples of the smaller class.")
+    else:
+        findings.info("groups", subject, f"{told}: {classes}.")
+
+
 def check_aliasing(
-    findings: Findings, columns: Mapping[str, np.ndarray], y: np.ndarray, groups: np.ndarray | None, skip: set[str]
+    findings: Findings, columns: Mapping[str, np.ndarray], y: np.ndarray, groups: np.ndarray | None
 ) -> None:
     """Find columns (batch, platform, condition, ...) of which every value has one class only."""
     labeled = y >= 0
     for name, values in columns.items():
         levels = np.unique(values[labeled])
-        if name in skip or not 2 <= len(levels) <= min(_MOST_LEVELS, labeled.sum() / 2):
+        if not 2 <= len(levels) <= min(_MOST_LEVELS, labeled.sum() / 2):
             continue
         if all(word_of(level) in RESPONSE_CLASSES for level in levels):
             continue  # another label
@@ -155,41 +126,39 @@ def check_aliasing(
                 f"Every value of {name!r} has one class only ({kind.n_sensitive} sensitive, {kind.n_resistant} resistant): "
                 "response and this column cannot be told apart."
             )
-            findings.add(
-                "labels-aliased",
-                "warning",
-                name,
-                message,
-                "Read scores as recognition of this column, or add data that break the tie.",
-            )
+            fix = "Read scores as recognition of this column, or add data that break the tie."
+            findings.warning("labels-aliased", name, message, fix)
 
 
 def check_depth(findings: Findings, scanned: Scan, y: np.ndarray, groups: np.ndarray | None) -> None:
     """Find out whether sequencing depth alone tells the classes apart."""
-    from sklearn.metrics import roc_auc_score
-
-    if scanned.kind == "scaled":
-        return
-    labeled = y >= 0
-    for name, values in (("counts per cell", scanned.totals), ("detected genes", scanned.detected)):
-        if name == "counts per cell" and not scanned.is_counts:
-            continue
-        cells = _strength(roc_auc_score(y[labeled], values[labeled]))
+    measures = {"detected genes": scanned.detected}
+    if scanned.is_counts:
+        measures["counts per cell"] = scanned.totals
+    for name, values in measures.items() if scanned.matrix.kind != "scaled" else ():
+        cells = _strength(y, values)
         told = f"{name} alone: AUROC {cells:.2f} over cells"
         leaks = cells >= _CELLS_LEAK
         if groups is not None:
-            keys = np.unique(groups[labeled])
-            share = np.array([y[labeled & (groups == key)].mean() for key in keys])
+            names = np.unique(groups[y >= 0])
+            share = np.array([y[(y >= 0) & (groups == name)].mean() for name in names])
+            medians = np.array([np.median(values[(y >= 0) & (groups == name)]) for name in names])
             pure = np.isin(share, (0, 1))
-            least = min(int((share[pure] == value).sum()) for value in (0, 1))
-            if least >= _FEW_SAMPLES:
-                medians = np.array([np.median(values[labeled & (groups == key)]) for key in keys])
-                samples = _strength(roc_auc_score(share[pure], medians[pure]))
+            fewest = min(int((share[pure] == value).sum()) for value in (0, 1))
+            if fewest >= _FEW_SAMPLES:
+                samples = _strength(share[pure], medians[pure])
                 told += f", {samples:.2f} over {int(pure.sum())} samples"
-                leaks = leaks or (samples >= _SAMPLES_LEAK and least > _FEW_SAMPLES)
-        fix = "A model can score by depth alone: compare with the 'QC only' row of tl.evaluate." if leaks else ""
-        findings.add("depth-by-label", "warning" if leaks else "info", name, f"{told}.", fix)
+                leaks = leaks or (samples >= _SAMPLES_LEAK and fewest > _FEW_SAMPLES)
+        if leaks:
+            fix = "A model can score by depth alone: compare with the 'QC only' row of tl.evaluate."
+            findings.warning("depth-by-label", name, f"{told}.", fix)
+        else:
+            findings.info("depth-by-label", name, f"{told}.")
 
 
-def _strength(auroc: float) -> float:
-    return max(float(auroc), 1 - float(auroc))
+def _strength(y: np.ndarray, values: np.ndarray) -> float:
+    """AUROC of labeled cells or samples, whichever class has the larger values."""
+    from sklearn.metrics import roc_auc_score
+
+    auroc = float(roc_auc_score(y[y >= 0], values[y >= 0]))
+    return max(auroc, 1 - auroc)

@@ -10,8 +10,9 @@ from .. import genes as gene_tools
 from .._core.docs import doc_copy, doc_data, doc_layer, doc_modality, doc_params
 from .._core.keys import GeneKeys
 from .._core.log import logger, warn
-from .._data.counts import candidates, gene_columns, read_counts
+from .._data.matrices import gene_columns
 from .._data.modalities import Target, as_adata
+from ._scan import scan
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -68,7 +69,8 @@ def harmonize_genes(
     `None`, or the changed copy. Writes:
 
     `.var['symbol']`, `.var['ensembl_id']` : :class:`str`
-        Empty where unknown.
+        Empty where unknown. If `.var_names` carries the name of one of these columns and differs from it, it keeps its
+        values and loses that name: files cannot hold both.
     `.uns['harmonize_genes']` : :class:`dict`
         `status` (number of genes by how they were recognized), `share_of_counts` (in recognized genes of the target
         species; `share_basis` is `'genes'` where the matrix holds no sums), `ambiguous`, `lost` and `duplicated`
@@ -100,89 +102,80 @@ def harmonize_genes(
     if duplicates not in get_args(Duplicates):
         msg = f"`duplicates` must be one of {get_args(Duplicates)}, found {duplicates!r}."
         raise ValueError(msg)
+    target_object = Target(data, modality, copy)
     adata = as_adata(data, modality=modality)
     if 0 in adata.shape:
         msg = f"Expected at least one cell and one gene, found an object of shape {adata.shape}."
         raise ValueError(msg)
-    keys = GeneKeys()
-    before = adata.uns.get(keys.uns, {})
-    # What an earlier call translated to another species is no evidence of what the genes are.
-    ours = (keys.symbol, keys.ensembl_id) if before.get("organism") != before.get("target") else ()
-    names, other = gene_columns(adata.var, gene_key, skip=ours)
-    aliases = gene_tools.load_aliases(download=("hgnc",))
-    found = gene_tools.resolve(names, organism=organism, target=target, ids=other, aliases=aliases)
-    if found.organism in {"human", "mouse"} and found.organism != found.target:
-        aliases = gene_tools.load_aliases(download=("hgnc", "orthologs"))
-        if not aliases.orthologs:
-            aliases = _orthologs(found.organism, target)
-        found = gene_tools.resolve(names, organism=organism, target=target, ids=other, aliases=aliases)
+    names, other = identifiers(adata.var, adata.uns, gene_key)
+    found = _resolve(names, other, organism, target)
     report = _report(adata, names, found, layer)
     _judge(report, names, found, duplicates)
-
-    data, adata = Target(data, modality, copy).open()
-    adata.var[keys.symbol] = found.symbol.astype(object)
-    adata.var[keys.ensembl_id] = found.ensembl_id.astype(object)
-    adata.uns[keys.uns] = report | {
-        "params": {"organism": organism, "duplicates": duplicates, "gene_key": gene_key or ""}
-    }
+    report["params"] = {"organism": organism, "duplicates": duplicates, "gene_key": gene_key or ""}
+    keys = GeneKeys()
     logger.info(
-        "recognized %d of %d genes with %.1f %% of the %s (%s, %s); wrote .var[%r], .var[%r], .uns[%r]",
-        found.matched.sum(),
-        len(found),
-        100 * report["share_of_counts"],
-        report["share_basis"],
-        found.organism,
-        found.release,
-        keys.symbol,
-        keys.ensembl_id,
-        keys.uns,
-    )
-    return data if copy else None
+        "recognized %d of %d genes with %.1f %% of the %s (%s, %s); writing .var[%r], .var[%r], .uns[%r]",
+        report["n_matched"], len(found), 100 * report["share_of_counts"], report["share_basis"],
+        found.organism, found.release, keys.symbol, keys.ensembl_id, keys.uns,
+    )  # fmt: skip
+    columns = {keys.symbol: found.symbol.astype(object), keys.ensembl_id: found.ensembl_id.astype(object)}
+    return target_object.write(var=columns, uns={keys.uns: report})
 
 
-def gene_totals(adata: AnnData, layer: str | None) -> tuple[np.ndarray | None, str]:
-    """Sum of each gene over all cells, float64, and where it was read; `None` if the matrix holds no counts to add up.
+def identifiers(var: Any, uns: Any, gene_key: str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Names and second identifiers of the genes.
 
-    A matrix with other genes than `.var` (as `.raw` may be) is not used.
+    What an earlier call translated to another species is no evidence of what the genes are.
     """
-    for origin, rows, _ in candidates(adata, layer):
-        if rows.shape[1] != adata.n_vars:
-            continue
-        source = read_counts(adata, layer=_layer_of(origin), expect="any")
-        if source.kind not in {"counts", "nonnegative", "log_normalized"}:
-            continue
-        totals = np.zeros(adata.n_vars)
-        for _, block in source.blocks():
-            values = np.expm1(block.data) if source.kind == "log_normalized" else block.data
-            totals += np.bincount(block.indices, weights=values, minlength=adata.n_vars)
-        return totals, source.origin
-    return None, ""
+    keys = GeneKeys()
+    before = uns.get(keys.uns, {})
+    translated = before.get("organism") != before.get("target")
+    return gene_columns(var, gene_key, skip=(keys.symbol, keys.ensembl_id) if translated else ())
 
 
-def _orthologs(organism: str, target: str) -> gene_tools.Aliases:
-    try:
-        gene_tools.fetch_file("orthologs")
-    except ConnectionError as error:
-        msg = (
-            f"The genes are {organism}; one-to-one orthologs are needed to translate them to {target}. {error}\n"
-            f"To keep {organism} genes, pass target={organism!r}."
-        )
-        raise ConnectionError(msg) from error
-    return gene_tools.load_aliases(download=("hgnc",))
+def _resolve(names: np.ndarray, other: np.ndarray | None, organism: Any, target: Any) -> gene_tools.Resolution:
+    """Resolve the names; orthologs are fetched only if all genes are of the other species.
+
+    Raises
+    ------
+    ConnectionError
+        Orthologs are needed and cannot be had.
+    """
+    choices = {"organism": organism, "target": target, "ids": other}
+    found = gene_tools.resolve(names, aliases=gene_tools.load_aliases(download=("hgnc",)), **choices)
+    if found.organism not in {"human", "mouse"} or found.organism == found.target:
+        return found
+    aliases = gene_tools.load_aliases(download=("hgnc", "orthologs"))
+    if not aliases.orthologs:
+        try:
+            gene_tools.fetch_file("orthologs")
+        except ConnectionError as error:
+            msg = (
+                f"These are {found.organism} genes; one-to-one orthologs are needed to translate them to {target}. "
+                f"{error}\nTo keep {found.organism} genes, pass target={found.organism!r}."
+            )
+            raise ConnectionError(msg) from error
+        aliases = gene_tools.load_aliases(download=("hgnc",))
+    return gene_tools.resolve(names, aliases=aliases, **choices)
 
 
-def _layer_of(origin: str) -> str:
-    return origin[len("layers['") : -len("']")] if origin.startswith("layers[") else origin
+def _weights(adata: AnnData, names: np.ndarray, layer: str | None) -> tuple[np.ndarray, str]:
+    """Counts of each gene, from the matrix that the tools would read if it has these genes, else from `.X`."""
+    scanned = scan(adata, layer, "adding up genes")
+    weights = None if scanned is None else scanned.weights_of(names)
+    if weights is None and scanned is not None and scanned.matrix.origin == "raw" and layer is None:
+        scanned = scan(adata, "X", "adding up genes")
+        weights = None if scanned is None else scanned.weights_of(names)
+    return weights or (np.ones(len(names)), "genes")
 
 
 def _report(adata: AnnData, names: np.ndarray, found: gene_tools.Resolution, layer: str | None) -> dict[str, Any]:
-    totals, origin = gene_totals(adata, layer)
+    weights, basis = _weights(adata, names, layer)
     own = found.status != "other_species"
-    weights = np.ones(len(found)) if totals is None or not totals[own].any() else totals
-    share = float(weights[found.matched].sum() / weights[own].sum()) if own.any() else 0.0
+    if not weights[own].any():
+        weights, basis = np.ones(len(names)), "genes"
     groups = gene_tools.gene_groups(names, found)
-    size = np.bincount(groups)
-    repeated = names[found.matched & (size[groups] > 1)]
+    repeated = names[found.matched & (np.bincount(groups)[groups] > 1)]
 
     def listed(status: str) -> np.ndarray:
         chosen = np.flatnonzero(found.status == status)
@@ -196,9 +189,9 @@ def _report(adata: AnnData, names: np.ndarray, found: gene_tools.Resolution, lay
         "n_genes": len(found),
         "n_matched": int(found.matched.sum()),
         "status": found.counts(),
-        "share_of_counts": share,
-        "share_basis": f"counts ({origin})" if weights is totals else "genes",
-        "share_other_species": float(weights[~own].sum() / max(weights.sum(), 1e-300)),
+        "share_of_counts": float(weights[found.matched].sum() / weights[own].sum()) if own.any() else 0.0,
+        "share_basis": basis,
+        "share_other_species": float(weights[~own].sum() / weights.sum()),
         "n_duplicated": len(repeated),
         "duplicated": np.sort(repeated)[:_LISTED].astype(object),
         "ambiguous": listed("ambiguous"),

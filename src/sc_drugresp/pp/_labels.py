@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from .._core.docs import doc_copy, doc_data, doc_modality, doc_params
-from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE, slot_name
 from .._core.log import logger
-from .._data.modalities import Target, as_adata
+from .._data.modalities import Target, observations
+from .._data.obs import read_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -31,33 +32,11 @@ _WORDS = {
     ),
     "": "na n_a nan null missing unknown unk unclear not_available not_applicable not_evaluable ne nos",
 }
-_FILLERS = frozenset(
-    [
-        "drug",
-        "treatment",
-        "therapy",
-        "chemo",
-        "acquired",
-        "intrinsic",
-        "primary",
-        "cell",
-        "cells",
-        "line",
-        "lines",
-        "clone",
-        "clones",
-        "patient",
-        "patients",
-        "tumor",
-        "tumour",
-        "tumors",
-        "tumours",
-        "sample",
-        "samples",
-        "population",
-        "subline",
-    ]
-)
+_FILLERS = {
+    "drug", "treatment", "therapy", "chemo", "acquired", "intrinsic", "primary", "cell", "cells", "line", "lines",
+    "clone", "clones", "patient", "patients", "tumor", "tumour", "tumors", "tumours", "sample", "samples",
+    "population", "subline",
+}  # fmt: skip
 _LETTERS = {
     frozenset({"s", "r"}): {"s": SENSITIVE, "r": RESISTANT},
     frozenset({"r", "nr"}): {"r": SENSITIVE, "nr": RESISTANT},
@@ -136,11 +115,9 @@ def harmonize_labels(
     if unknown not in get_args(Unknown):
         msg = f"`unknown` must be one of {get_args(Unknown)}, found {unknown!r}."
         raise ValueError(msg)
-    adata = as_adata(data, modality=modality)
-    if key not in adata.obs:
-        msg = f"Column {key!r} (`key`) not found in `.obs`. Available columns: {sorted(map(str, adata.obs.columns))}."
-        raise KeyError(msg)
-    column = pd.Series(np.asarray(adata.obs[key], dtype=object))
+    target = Target(data, modality, copy)
+    slot_name(key_added)
+    column = read_column(observations(data, modality=modality), key, "key").astype(object)
     values = [value for value in column.unique() if not pd.isna(value)]
     given = _given({SENSITIVE: sensitive, RESISTANT: resistant, "": missing})
     meaning, open_values = _translate(values, given)
@@ -154,12 +131,10 @@ def harmonize_labels(
         msg = f"No cell of column {key!r} is sensitive or resistant; it holds {listed}. Pass `sensitive=` and `resistant=`."
         raise ValueError(msg)
 
-    data, adata = Target(data, modality, copy).open()
-    adata.obs[key_added] = categories
     absent = len(column) - sum(numbers.values())
     table = {str(value): meaning.get(value) or "missing" for value in values}
-    logger.info("wrote .obs[%r]: %s, %d missing (from %s)", key_added, numbers, absent, table)
-    return data if copy else None
+    logger.info("writing .obs[%r]: %s, %d missing (from %s)", key_added, numbers, absent, table)
+    return target.write(obs={key_added: categories})
 
 
 def word_of(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""One pass over a matrix for everything that `check` reports about it."""
+"""One pass over the matrix that the tools would read."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy as np
 
 from .._core.progress import progress_bar
 from .._core.settings import settings
-from .._data.content import find_transform, probe, recover_counts
-from .._data.counts import candidates
+from .._data.content import recover_counts
+from .._data.matrices import best_matrix, find_matrices
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
-    from .._data.content import Kind, Transform
+    from .._data.matrices import Matrix
 
 
 @dataclass
@@ -26,25 +25,22 @@ class Scan:
 
     Parameters
     ----------
-    origin, kind, transform, var
-        Which matrix was read, what its probed rows hold, how to get counts back, and its `.var`.
-    looked_at
-        Kind of every matrix that was probed.
+    matrix, looked_at
+        The matrix that was read, and all that were looked at.
     totals, detected
         Sum and number of non-zero genes of each cell.
     gene_totals
         Sum of each gene; of the counts where they can be recovered.
     n_nan, n_infinite, n_negative, n_fractions
-        Stored values of that kind.
+        Number of stored values of that kind.
     n_unrecovered
         Cells whose counts cannot be recovered.
+    largest
+        Largest finite value.
     """
 
-    origin: str
-    kind: Kind
-    transform: Transform | None
-    var: Any
-    looked_at: list[tuple[str, Kind]]
+    matrix: Matrix
+    looked_at: list[Matrix]
     totals: np.ndarray
     detected: np.ndarray
     gene_totals: np.ndarray
@@ -58,63 +54,64 @@ class Scan:
     @property
     def is_counts(self) -> bool:
         """The matrix holds counts in every cell, as they are or recovered."""
-        clean = not (self.n_nan or self.n_infinite or self.n_negative)
-        recovered = self.transform is not None and not self.n_unrecovered
-        return clean and (recovered or (self.kind == "counts" and not self.n_fractions))
+        clean = not (self.n_nan or self.n_infinite or self.n_negative or self.n_unrecovered)
+        return clean and self.matrix.holds_counts and (self.matrix.transform is not None or not self.n_fractions)
+
+    def weights(self) -> tuple[np.ndarray, str]:
+        """What each gene counts for, float64, and in words what that is: its counts, or 1 where values do not add up."""
+        return self._weights(self.gene_totals)
+
+    def weights_of(self, names: np.ndarray) -> tuple[np.ndarray, str] | None:
+        """The same for genes by name; `None` if the matrix has other genes, as `.raw` may."""
+        own = np.asarray(self.matrix.var.index, dtype=str)
+        if np.array_equal(names, own):
+            return self.weights()
+        column = {name: i for i, name in enumerate(own)}
+        if len(column) < len(own) or not column.keys() >= set(names):
+            return None
+        return self._weights(self.gene_totals[[column[name] for name in names]])
+
+    def _weights(self, totals: np.ndarray) -> tuple[np.ndarray, str]:
+        if self.matrix.kind == "scaled" or self.n_negative or not totals.any():
+            return np.ones(len(totals)), "genes"
+        return totals, f"counts ({self.matrix.origin})"
+
+    def add(self, start: int, block: csr_matrix) -> None:
+        """Take in some rows."""
+        values, matrix = block.data, self.matrix
+        if matrix.transform is not None:
+            values, wrong = recover_counts(block, matrix.transform)
+            self.n_unrecovered += len(wrong)
+            values = np.nan_to_num(values)
+        self.n_nan += int(np.isnan(values).sum())
+        self.n_infinite += int(np.isinf(values).sum())
+        values = np.where(np.isfinite(values), values, 0)
+        self.n_negative += int((values < 0).sum())
+        self.n_fractions += int((values != np.rint(values)).sum())
+        self.largest = max(self.largest, float(values.max(initial=0)))
+        n, genes = block.shape
+        detected = np.diff(block.indptr)
+        here = slice(start, start + n)
+        self.totals[here] = np.bincount(np.repeat(np.arange(n), detected), weights=values, minlength=n)
+        self.detected[here] = detected
+        logged = matrix.kind == "log_normalized" and matrix.transform is None
+        weights = np.expm1(np.clip(values, None, 80)) if logged else values
+        self.gene_totals += np.bincount(block.indices, weights=weights, minlength=genes)
 
 
-def scan(adata: AnnData, layer: str | None) -> Scan | None:
-    """Choose the matrix that the tools would read, and read it once in blocks. `None` if there is none."""
-    found = [(origin, rows, var, probe(rows)) for origin, rows, var in candidates(adata, layer)]
+def scan(adata: AnnData, layer: str | None, desc: str) -> Scan | None:
+    """Choose the matrix that the tools would read, and read it once in blocks; `None` if there is none."""
+    found = find_matrices(adata, layer)
     if not found:
         return None
-    transform: Transform | None = None
-    chosen = next((item for item in found if item[3] == "counts"), None)
-    if chosen is None:
-        for item in found:
-            transform = find_transform(item[1], item[3])
-            if transform is not None:
-                chosen = item
-                break
-    origin, rows, var, kind = chosen or next((item for item in found if item[0] == "X"), found[0])
-    n, g = rows.shape
-    out = Scan(
-        origin=origin,
-        kind=kind,
-        transform=transform,
-        var=var,
-        looked_at=[(item[0], item[3]) for item in found],
-        totals=np.zeros(n),
-        detected=np.zeros(n, dtype=np.int64),
-        gene_totals=np.zeros(g),
-    )
-    bar = progress_bar(total=n, desc="checking")
+    matrix = best_matrix(found)
+    n, genes = matrix.rows.shape
+    out = Scan(matrix, found, np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(genes))
+    bar = progress_bar(total=n, desc=desc)
     try:
-        for start, block in rows.blocks(settings.block_cells):
-            _add(out, start, block)
+        for start, block in matrix.rows.blocks(settings.block_cells):
+            out.add(start, block)
             bar.update(block.shape[0])
     finally:
         bar.close()
     return out
-
-
-def _add(out: Scan, start: int, block: Any) -> None:
-    values = block.data
-    if out.transform is not None:
-        values, wrong = recover_counts(block, out.transform)
-        out.n_unrecovered += len(wrong)
-        values = np.nan_to_num(values)
-    finite = np.isfinite(values)
-    if not finite.all():
-        out.n_nan += int(np.isnan(values).sum())
-        out.n_infinite += int(np.isinf(values).sum())
-        values = np.where(finite, values, 0)
-    out.n_negative += int((values < 0).sum())
-    out.n_fractions += int((values != np.rint(values)).sum())
-    out.largest = max(out.largest, float(values.max(initial=0)))
-    row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-    stop = start + block.shape[0]
-    out.totals[start:stop] = np.bincount(row, weights=values, minlength=block.shape[0])
-    out.detected[start:stop] = np.diff(block.indptr)
-    weights = np.expm1(np.clip(values, None, 80)) if out.kind == "log_normalized" and out.transform is None else values
-    out.gene_totals += np.bincount(block.indices, weights=weights, minlength=block.shape[1])

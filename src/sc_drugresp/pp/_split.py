@@ -16,9 +16,9 @@ from .._core.docs import (
     doc_params,
     doc_rng,
 )
-from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT
+from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT, slot_name
 from .._core.log import logger
-from .._data.modalities import Target, as_adata
+from .._data.modalities import Target, observations
 from .._data.obs import read_groups, read_labels, require_both_classes
 
 if TYPE_CHECKING:
@@ -98,10 +98,12 @@ def split(
     if test_size + val_size >= 1:
         msg = f"`test_size` + `val_size` must leave cells for training, found {test_size} + {val_size}."
         raise ValueError(msg)
-    adata = as_adata(data, modality=modality)
-    y = read_labels(adata.obs, label_key)
+    target = Target(data, modality, copy)
+    slot_name(key_added)
+    obs = observations(data, modality=modality)
+    y = read_labels(obs, label_key)
     require_both_classes(y, label_key)
-    group_key, groups = read_groups(adata.obs, group_key)
+    group_key, groups = read_groups(obs, group_key)
     n_parts = 2 + (val_size > 0)
     for value, name in ((1, SENSITIVE), (0, RESISTANT)):
         n = len(np.unique(groups[y == value]))
@@ -123,12 +125,11 @@ def split(
         rest = rest[~val]
     part_of |= dict.fromkeys(np.unique(groups[rest]).tolist(), "train")
 
-    data, adata = Target(data, modality, copy).open()
     parts = [name for name in PARTS if val_size > 0 or name != "val"]
-    adata.obs[key_added] = pd.Categorical([part_of.get(group) for group in groups.tolist()], categories=parts)
+    column = pd.Categorical([part_of.get(group) for group in groups.tolist()], categories=parts)
     numbers = {name: sum(part == name for part in part_of.values()) for name in parts}
-    logger.info("wrote .obs[%r]: %s of %r in %s", key_added, numbers, group_key, parts)
-    return data if copy else None
+    logger.info("writing .obs[%r]: %s of %r", key_added, numbers, group_key)
+    return target.write(obs={key_added: column})
 
 
 def _hold_out(
