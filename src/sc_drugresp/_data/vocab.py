@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
 GeneMode = Literal["auto", "exact"]
 Duplicates = Literal["sum", "first", "keep", "collapse"]
-WARN_COVERAGE, FAIL_COVERAGE = 0.5, 0.05
-"""Share of the counts in genes that a model knows: below the first an embedding is doubtful, below the second refused.
-
-Some models leave out whole classes of genes on purpose (mitochondrial, ribosomal), so half of the counts is no error.
-"""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from .. import genes as gene_tools
 from .._core.settings import settings
 from .._data.matrices import gene_columns
-from .._data.vocab import FAIL_COVERAGE, WARN_COVERAGE
+from .._embed.coverage import LOW_COVERAGE, NO_COVERAGE
 from ._genes import FAIL_BELOW, WARN_BELOW, identifiers
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def check_models(findings: Findings, scanned: Scan, found: gene_tools.Resolution
         known = vocab.align(names.tolist(), None if other is None else other.tolist()).matched
         share = float(weights[known].sum() / max(weights.sum(), 1e-300))
         message = f"{title} knows {known.sum()} of {len(known)} genes with {share:.1%} of the {basis}."
-        findings.coverage("model-coverage", title, share, (WARN_COVERAGE, FAIL_COVERAGE), message)
+        findings.coverage("model-coverage", title, share, (LOW_COVERAGE, NO_COVERAGE), message)
 
 
 def _facts(model: Any) -> tuple[str, str, tuple[str, ...], GeneVocab | None, str]:
