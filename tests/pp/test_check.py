@@ -190,6 +190,43 @@ def test_models(adata):
         sdr.pp.check(adata, models="nothing")
 
 
+def test_genes_that_a_model_does_not_know_are_an_error_where_embedding_refuses_them(adata):
+    from sc_drugresp._embed.coverage import LOW_COVERAGE, NO_COVERAGE
+
+    totals = np.asarray(adata.X.sum(axis=0)).ravel()
+    order = np.argsort(totals)
+    for n in (0, 1, 60, 150):
+        known = adata.var_names[order[:n]].tolist()
+        share = totals[order[:n]].sum() / totals.sum()
+        frame = sdr.pp.check(adata, models=[Encoder([*known, "NOGENE"])], group_key="sample")
+        expected = "error" if share < NO_COVERAGE else "warning" if share < LOW_COVERAGE else "info"
+        assert frame.loc[frame["code"] == "model-coverage", "severity"].item() == expected
+        assert f"{share:.1%}" in frame.loc[frame["code"] == "model-coverage", "message"].item()
+
+
+def test_columns_of_a_whole_mudata(adata):
+    expected = sdr.pp.check(adata, group_key="sample")
+    obs = adata.obs[["response", "sample"]].copy()
+    bare = adata.copy()
+    bare.obs = bare.obs.drop(columns=["response", "sample"])
+    mdata = mudata.MuData({"rna": bare})
+    mdata.obs[["response", "sample"]] = obs
+    pd.testing.assert_frame_equal(sdr.pp.check(mdata, group_key="sample"), expected)
+    prefixed = mudata.MuData({"rna": adata})
+    frame = sdr.pp.check(prefixed, label_key="rna:response", group_key="rna:sample")
+    assert codes(frame, "error") == codes(frame, "warning") == set()
+    assert "labels" in codes(frame, "info")
+    adata.obs["platform"] = np.where(adata.obs["response"] == "sensitive", "10x", "Smart-seq2")
+    frame = sdr.pp.check(mudata.MuData({"rna": adata}), group_key="sample")
+    assert frame.loc[frame["code"] == "labels-aliased", "subject"].tolist() == ["platform"]
+
+
+def test_usual_names_of_samples(adata):
+    adata.obs = adata.obs[["response", "sample"]].rename(columns={"sample": "orig.ident"})
+    frame = sdr.pp.check(adata)
+    assert frame.loc[frame["code"] == "groups", "subject"].item() == "orig.ident"
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (1, 1), (1, 5), (5, 1)])
 def test_tiny_objects(shape):
     frame = sdr.pp.check(ad.AnnData(np.zeros(shape, np.float32)))

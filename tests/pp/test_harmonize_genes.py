@@ -134,6 +134,45 @@ def test_normalized_and_scaled_values():
     assert adata.uns["harmonize_genes"]["share_basis"] == "genes"
 
 
+@pytest.mark.parametrize("how", ["scaled", "logged"])
+def test_counts_in_raw_decide_even_if_raw_has_more_genes(how):
+    """Shares come from the counts, of the genes of `.var` alone."""
+    full = make(["TP53", "EGFR", "KRAS", "odd1", "odd2", "MALAT1"])
+    full.X = np.tile(np.array([[50, 40, 9, 1, 1, 500]], np.float32), (5, 1)) + np.arange(5, dtype=np.float32)[:, None]
+    adata = full[:, ["odd1", "TP53", "EGFR"]].copy()
+    adata.raw = full
+    adata.X = np.log1p(adata.X * 0.37) if how == "logged" else (adata.X - adata.X.mean(axis=0)) / adata.X.std(axis=0)
+    sdr.pp.harmonize_genes(adata)
+    report = adata.uns["harmonize_genes"]
+    counts = full.X[:, [3, 0, 1]].sum(axis=0)
+    assert report["share_of_counts"] == pytest.approx(counts[1:].sum() / counts.sum())
+    assert report["share_basis"] == "counts (raw)"
+
+
+def test_raw_with_other_genes_is_no_evidence():
+    adata = make()
+    other = make(["X1", "X2"])
+    adata.raw = other
+    adata.X = np.log1p(adata.X.toarray() * 0.9).astype(np.float32)
+    sdr.pp.harmonize_genes(adata)
+    assert adata.uns["harmonize_genes"]["share_basis"] == "counts (X)"
+
+
+@pytest.mark.parametrize("name", ["symbol", "ensembl_id"])
+@pytest.mark.parametrize("genes", [GENES, ["TP53", "EGFR", "ACTB"]])
+def test_index_named_like_our_columns(name, genes, tmp_path):
+    adata = make(genes)
+    adata.var.index.name = name
+    sdr.pp.harmonize_genes(adata)
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    again = ad.read_h5ad(tmp_path / "x.h5ad")
+    assert again.var_names.tolist() == genes
+    for column in ("symbol", "ensembl_id"):
+        assert again.var[column].tolist() == adata.var[column].tolist()
+    # Equal names stay, since files can hold them.
+    assert adata.var_names.name == (name if name == "symbol" and len(genes) == 3 else None)
+
+
 def test_mouse_needs_orthologs(tmp_path, shared):
     mouse = ["Trp53", "Egfr", "Actb", "Gapdh", "Gm26407"]
     adata = make(mouse)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import anndata as ad
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,3 +118,14 @@ def test_lazy_object(tmp_path):
     lazy = ad.experimental.read_lazy(tmp_path / "x.h5ad")
     sdr.pp.harmonize_labels(lazy, "raw")
     assert np.asarray(lazy.obs["response"]).tolist() == ["sensitive", "resistant"]
+
+
+def test_column_of_a_whole_mudata():
+    mdata = mudata.MuData({"rna": make(["x", "y", "z"])})
+    mdata.obs["outcome"] = ["R", "NR", None]
+    sdr.pp.harmonize_labels(mdata, "outcome")
+    assert mdata.mod["rna"].obs["response"].tolist()[:2] == ["sensitive", "resistant"]
+    sdr.pp.harmonize_labels(mdata, "rna:raw", sensitive="x", resistant="y", missing="z", key_added="mine")
+    assert mdata.mod["rna"].obs["mine"].tolist()[:2] == ["sensitive", "resistant"]
+    with pytest.raises(KeyError, match="'outcome'"):
+        sdr.pp.harmonize_labels(mdata, "nope")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import anndata as ad
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
 
 import sc_drugresp as sdr
+from sc_drugresp._data.modalities import in_memory
 
 
 def test_groups_stay_whole_and_classes_balanced():
@@ -35,6 +38,44 @@ def test_same_seed_same_split_and_copy():
     assert one.obs["split"].tolist() == two.obs["split"].tolist()
     others = [sdr.pp.split(adata, group_key="sample", rng=s, copy=True).obs["split"].tolist() for s in range(2, 8)]
     assert any(other != one.obs["split"].tolist() for other in others)
+
+
+def test_columns_of_a_whole_mudata():
+    adata = sdr.datasets.toy(n_samples=12, cells_per_sample=4, n_genes=50)
+    expected = sdr.pp.split(adata, group_key="sample", copy=True).obs["split"]
+    bare = adata.copy()
+    bare.obs = bare.obs.drop(columns=["response", "sample"])
+    mdata = mudata.MuData({"rna": bare})
+    mdata.obs["response"], mdata.obs["well"] = adata.obs["response"], adata.obs["sample"]
+    sdr.pp.split(mdata, group_key="well")
+    assert mdata.mod["rna"].obs["split"].tolist() == expected.tolist()
+    prefixed = mudata.MuData({"rna": adata})
+    sdr.pp.split(prefixed, label_key="rna:response", group_key="rna:sample")
+    assert prefixed.mod["rna"].obs["split"].tolist() == expected.tolist()
+
+
+def test_integer_or_generator():
+    adata = sdr.datasets.toy(n_samples=12, cells_per_sample=4, n_genes=50)
+    one, two = (sdr.pp.split(adata, rng=np.random.default_rng(5), copy=True).obs["split"].tolist() for _ in range(2))
+    assert one == two == sdr.pp.split(adata, rng=5, copy=True).obs["split"].tolist()
+
+
+def test_lazy_and_backed_objects(tmp_path):
+    adata = sdr.datasets.toy(n_samples=12, cells_per_sample=4, n_genes=50)
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    sdr.pp.split(adata)
+    for other in (ad.read_h5ad(tmp_path / "x.h5ad", backed="r"), ad.experimental.read_lazy(tmp_path / "x.h5ad")):
+        sdr.pp.split(other)
+        assert in_memory(other.obs)["split"].equals(adata.obs["split"])
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "_index"])
+def test_names_that_files_cannot_hold(name):
+    adata = sdr.datasets.toy(n_samples=12, cells_per_sample=4, n_genes=50)
+    with pytest.raises(ValueError, match="`key_added` must be a name"):
+        sdr.pp.split(adata, key_added=name)
+    with pytest.raises(ValueError, match="`key_added` must be a name"):
+        sdr.pp.harmonize_labels(adata, "response", key_added=name)
 
 
 def test_without_validation_and_unlabeled_cells_follow_their_sample():

@@ -15,6 +15,8 @@ from ..genes import gene_table
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from .._core.rng import Rng
+
 NoiseLabels = Literal["sample", "cell"]
 Organism = Literal["human", "mouse"]
 
@@ -63,7 +65,7 @@ def toy(
     unlabeled: float = 0.0,
     timepoints: bool = False,
     organism: Organism = "human",
-    rng: int | np.random.Generator = 0,
+    rng: Rng = 0,
 ) -> AnnData:
     """Draw negative-binomial counts of tumor samples whose response program is known.
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.rng import Rng
+
 PARTS = ("train", "val", "test")
 
 
@@ -44,7 +46,7 @@ def split(
     group_key: str | None = None,
     test_size: float = 0.2,
     val_size: float = 0.2,
-    rng: int | np.random.Generator = 0,
+    rng: Rng = 0,
     key_added: str = SPLIT,
     modality: str = "rna",
     copy: bool = False,
