@@ -2,49 +2,46 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import hashlib
-import io
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .._core.hashing import sha256
 from .._core.log import logger
 from .._core.settings import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class GeneFile:
-    """A published file. `sha256=None`: its publisher names no hash, so that of the first download is kept and required.
+    """A published file; its publisher names no hash, so that of the first download is kept and required.
 
     Parameters
     ----------
-    name, release, license, publisher
+    name, license, publisher
         What the file is.
     url
         Where it is fetched from.
     local_names
         File names under which it is looked for in `settings.data_dir` and the cache.
-    sha256
-        Hash of the file.
     """
 
     name: str
-    release: str
     license: str
     publisher: str
     url: str
     local_names: tuple[str, ...]
-    sha256: str | None = None
 
 
 _ARCHIVE = "https://storage.googleapis.com/public-download-files/hgnc/archive/archive/quarterly/tsv"
 SOURCES: dict[str, GeneFile] = {
     "hgnc": GeneFile(
-        name="HGNC complete set",
-        release="2025-07-01",
+        name="HGNC complete set of 2025-07-01",
         license="CC0-1.0",
         publisher="HUGO Gene Nomenclature Committee, www.genenames.org",
         url=f"{_ARCHIVE}/hgnc_complete_set_2025-07-01.txt",
@@ -52,7 +49,6 @@ SOURCES: dict[str, GeneFile] = {
     ),
     "orthologs": GeneFile(
         name="human and mouse homology classes",
-        release="current",
         license="CC-BY-4.0",
         publisher="Mouse Genome Informatics, www.informatics.jax.org",
         url="https://www.informatics.jax.org/downloads/reports/HOM_MouseHumanSequence.rpt",
@@ -146,9 +142,9 @@ def fetch_file(kind: str) -> Path:
     ConnectionError
         The network is off limits (`settings.offline`) or fails. The message names the file and the manual step.
     ValueError
-        What arrived is not the file whose hash is known.
+        What arrived is not the file of the first download.
     """
-    from .._core.download import Expected, fetch
+    from .._core.download import fetch
 
     source = SOURCES[kind]
     folder = settings.cache_dir / "genes"
@@ -156,9 +152,7 @@ def fetch_file(kind: str) -> Path:
         f"download {source.url} ({source.name}; {source.publisher}; {source.license}) and put it into {folder}, "
         "or into the folder named by the environment variable SC_DRUGRESP_DATA."
     )
-    return fetch(
-        folder / source.local_names[0], [source.url], Expected(sha256=source.sha256), manual=manual, attempts=2
-    )
+    return fetch(folder / source.local_names[0], [source.url], manual=manual, attempts=2)
 
 
 @lru_cache(maxsize=4)
@@ -170,7 +164,7 @@ def _read_all(stamps: tuple[tuple[str, str, int], ...]) -> Aliases:
             parts["approved"], parts["previous"], parts["alias"] = read_hgnc(path)
         else:
             parts["orthologs"] = read_orthologs(path)
-        parts["sources"][kind] = f"{path.name} (SHA-256 {_sha256(path)[:12]})"
+        parts["sources"][kind] = f"{path.name} (SHA-256 {sha256(path)[:12]})"
     return Aliases(**parts)
 
 
@@ -192,26 +186,14 @@ def read_hgnc(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, ...]], d
     ValueError
         A column is missing.
     """
-    approved: dict[str, str] = {}
-    previous: dict[str, list[str]] = {}
-    alias: dict[str, list[str]] = {}
-    rows = _rows(path)
-    columns = {
-        "symbol": _column(rows[0], path, "symbol"),
-        "id": _column(rows[0], path, "ensembl_gene_id", "ensembl_id"),
-        "previous": _column(rows[0], path, "prev_symbol", "prev_symbols"),
-        "alias": _column(rows[0], path, "alias_symbol", "alias_symbols"),
-    }
-    status = rows[0].index("status") if "status" in rows[0] else None
-    for row in rows[1:]:
-        symbol = row[columns["symbol"]]
-        if not symbol or (status is not None and row[status] not in {"", "Approved"}):
-            continue
-        approved[symbol] = row[columns["id"]]
-        for table, key in ((previous, "previous"), (alias, "alias")):
-            for name in _names(row[columns[key]]):
-                table.setdefault(name, []).append(symbol)
-    return approved, {k: tuple(v) for k, v in previous.items()}, {k: tuple(v) for k, v in alias.items()}
+    table = _read(path)
+    approved = table[table["status"].isin(["", "Approved"])] if "status" in table else table
+    approved = approved[_column(approved, path, "symbol") != ""]
+    symbols = approved["symbol"].tolist()
+    ids = _column(approved, path, "ensembl_gene_id", "ensembl_id")
+    previous = _column(approved, path, "prev_symbol", "prev_symbols")
+    alias = _column(approved, path, "alias_symbol", "alias_symbols")
+    return dict(zip(symbols, ids)), _by_name(symbols, previous), _by_name(symbols, alias)
 
 
 def read_orthologs(path: Path) -> dict[str, str]:
@@ -233,60 +215,58 @@ def read_orthologs(path: Path) -> dict[str, str]:
     ValueError
         The columns are those of no known table.
     """
-    rows = _rows(path)
-    head = rows[0]
-    if "DB Class Key" in head:
-        key, taxon, symbol = (_column(head, path, name) for name in ("DB Class Key", "NCBI Taxon ID", "Symbol"))
-        classes: dict[str, dict[str, list[str]]] = {}
-        for row in rows[1:]:
-            classes.setdefault(row[key], {}).setdefault(row[taxon], []).append(row[symbol])
-        pairs = [
-            (human, mouse) for c in classes.values() for human in c.get("9606", []) for mouse in c.get("10090", [])
-        ]
+    import pandas as pd
+
+    table = _read(path)
+    if "DB Class Key" in table:
+        classes, taxon, symbol = (_column(table, path, name) for name in ("DB Class Key", "NCBI Taxon ID", "Symbol"))
+        genes = pd.DataFrame({"class": classes, "symbol": symbol})
+        pairs = genes[taxon == "9606"].merge(genes[taxon == "10090"], on="class", suffixes=("_human", "_mouse"))
+        human, mouse = pairs["symbol_human"], pairs["symbol_mouse"]
     else:
-        human = _column(head, path, "human_gene_symbol", "human_symbol")
-        mouse = _column(head, path, "mouse_gene_symbol", "mouse_symbol")
-        support = head.index("support") if "support" in head else None
-        pairs = [
-            (row[human], row[mouse])
-            for row in rows[1:]
-            if support is None or len([name for name in row[support].split(",") if name.strip()]) > 1
-        ]
-    of_human: dict[str, set[str]] = {}
-    of_mouse: dict[str, set[str]] = {}
-    for left, right in pairs:
-        if left not in {"", "-"} and right not in {"", "-"}:
-            of_human.setdefault(left, set()).add(right)
-            of_mouse.setdefault(right, set()).add(left)
-    return {
-        mouse_symbol: next(iter(partners))
-        for mouse_symbol, partners in of_mouse.items()
-        if len(partners) == 1 and len(of_human[next(iter(partners))]) == 1
-    }
+        if "support" in table:
+            table = table[table["support"].str.count(r"[^,\s][^,]*") > 1]
+        human = _column(table, path, "human_gene_symbol", "human_symbol")
+        mouse = _column(table, path, "mouse_gene_symbol", "mouse_symbol")
+    pairs = pd.DataFrame({"human": human, "mouse": mouse}).drop_duplicates()
+    pairs = pairs[~pairs.isin(["", "-"]).any(axis=1)]
+    pairs = pairs[~pairs["human"].duplicated(keep=False) & ~pairs["mouse"].duplicated(keep=False)]
+    return dict(zip(pairs["mouse"], pairs["human"]))
 
 
-def _rows(path: Path) -> list[list[str]]:
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8", errors="replace")
-    rows = list(csv.reader(io.StringIO(text), delimiter="\t"))
-    if not rows:
+def _read(path: Path) -> pd.DataFrame:
+    """A table of text, tab-separated, gzipped whatever its name says, or not."""
+    import pandas as pd
+
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    try:
+        table = pd.read_csv(
+            path, sep="\t", dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace",
+            compression="gzip" if zipped else None,
+        )  # fmt: skip
+    except pd.errors.EmptyDataError as error:
         msg = f"The gene file {path} is empty. Remove it, so that it is fetched again."
-        raise ValueError(msg)
-    width = len(rows[0])
-    return [row + [""] * (width - len(row)) for row in rows if row]
+        raise ValueError(msg) from error
+    return table.fillna("")
 
 
-def _column(head: list[str], path: Path, *names: str) -> int:
+def _column(table: pd.DataFrame, path: Path, *names: str) -> pd.Series:
     for name in names:
-        if name in head:
-            return head.index(name)
-    msg = f"Expected a column {' or '.join(map(repr, names))} in {path}, found {head}. Remove the file or replace it."
+        if name in table:
+            return table[name]
+    msg = (
+        f"Expected a column {' or '.join(map(repr, names))} in {path}, found {list(table.columns)}. "
+        "Remove the file or replace it."
+    )
     raise ValueError(msg)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.replace(", ", "|").split("|") if name.strip()]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _by_name(symbols: Iterable[str], names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Each other name to the symbols that have it."""
+    out: dict[str, list[str]] = {}
+    for symbol, text in zip(symbols, names):
+        for name in text.replace(", ", "|").split("|"):
+            if name.strip():
+                out.setdefault(name.strip(), []).append(symbol)
+    return {name: tuple(owners) for name, owners in out.items()}
