@@ -12,7 +12,8 @@ import pytest
 
 import sc_drugresp as sdr
 from sc_drugresp.genes import _aliases as module
-from sc_drugresp.genes import fetch_file, load_aliases, read_hgnc, read_orthologs
+from sc_drugresp.genes import fetch_file, load_aliases
+from sc_drugresp.genes._aliases import read_hgnc, read_orthologs
 
 HGNC = (
     "hgnc_id\tsymbol\tstatus\talias_symbol\tprev_symbol\tensembl_gene_id\n"

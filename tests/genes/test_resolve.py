@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import sc_drugresp as sdr
-from sc_drugresp.genes import STATUSES, Aliases, gene_groups, gene_table, load_aliases, match, resolve
+from sc_drugresp.genes import Aliases, gene_groups, gene_table, load_aliases, match, resolve
+from sc_drugresp.genes._resolve import STATUSES
 
 NONE = Aliases()
 HGNC = Aliases(

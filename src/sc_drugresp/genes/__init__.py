@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from ._aliases import Aliases, fetch_file, load_aliases, read_hgnc, read_orthologs
+from ._aliases import Aliases, fetch_file, load_aliases
 from ._match import gene_groups, match
-from ._resolve import STATUSES, Resolution, resolve
-from ._table import GeneTable, gene_table, provenance
+from ._resolve import Resolution, resolve
+from ._table import gene_table
 
-__all__ = [
-    "Aliases",
-    "GeneTable",
-    "Resolution",
-    "STATUSES",
-    "fetch_file",
-    "gene_groups",
-    "gene_table",
-    "load_aliases",
-    "match",
-    "provenance",
-    "read_hgnc",
-    "read_orthologs",
-    "resolve",
-]
+__all__ = ["Aliases", "Resolution", "fetch_file", "gene_groups", "gene_table", "load_aliases", "match", "resolve"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ._aliases import Aliases, load_aliases
-from ._resolve import SURE, Resolution, resolve
+from ._resolve import Resolution, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def match(
     data = resolve(names, ids=None if data_ids is None else others, target="human", aliases=aliases)
     places = _places(vocab, positions)
     named = set(out[out >= 0].tolist())
-    sure, matched = np.isin(data.status, SURE), data.matched
+    sure, matched = data.sure, data.matched
     for i in left.tolist():
         if not (matched[i] or data.status[i] == "unlisted"):
             continue
@@ -92,7 +92,7 @@ def _places(vocab: Resolution, positions: np.ndarray) -> dict[str, tuple[int, bo
     The place is -1 where two entries claim the gene with equal right.
     """
     places: dict[str, tuple[int, bool]] = {}
-    sure = np.isin(vocab.status, SURE)
+    sure = vocab.sure
     for i in np.flatnonzero(vocab.matched | (vocab.status == "unlisted")).tolist():
         for key in {vocab.ensembl_id[i], vocab.symbol[i]} - {""}:
             here = (int(positions[i]), bool(sure[i]))

@@ -10,37 +10,22 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from ._aliases import Aliases, load_aliases
-from ._table import Organism, gene_table
+from ._names import GeneNames, Name, gene_names, parse
+from ._table import Organism
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OrganismChoice = Literal["auto", "human", "mouse"]
-STATUSES = (
-    "ensembl",
-    "ensembl_version",
-    "symbol",
-    "case",
-    "previous",
-    "alias",
-    "ortholog",
-    "unlisted",
-    "no_ortholog",
-    "other_species",
-    "ambiguous",
-    "lost",
-)
-"""How a name was understood. The first seven are matches; see :class:`Resolution`."""
-MATCHED = STATUSES[:7]
-SURE = STATUSES[:4]
+SURE = ("ensembl", "ensembl_version", "symbol", "case")
 """Statuses that leave no doubt about the gene; an old or other name may have been another gene once."""
+MATCHED = (*SURE, "previous", "alias", "ortholog")
+STATUSES = (*MATCHED, "unlisted", "no_ortholog", "other_species", "ambiguous", "lost")
+"""How a name was understood, see :class:`Resolution`."""
 
-_ENSEMBL = re.compile(r"(ENS(?:MUS)?G\d{11})(\.\d+)?(_PAR_Y)?")
-_GENOME = re.compile(r"(?:(GRCh3[78]|hg19|hg38)|(GRCm3[89]|mm9|mm10|mm39))_+(?=.)", re.IGNORECASE)
 _SUFFIX = re.compile(r"(.+)[-.]\d{1,2}")
 _MIXED_SHARE = 0.05
 """From this share of either species on, a data set counts as a mixture."""
-_PUNCTUATION = str.maketrans("._", "--")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +41,6 @@ class Resolution:
         `symbol` (current symbol), `case` (current symbol in another spelling: case, `.` or `_` for `-`),
         `previous`, `alias`, `ortholog` (one-to-one partner in the other species); not matched: `unlisted` (a well-formed
         Ensembl id that the table does not name; it is kept), `no_ortholog`, `other_species`, `ambiguous`, `lost`.
-    matched_as
-        The text that was recognized, `""` where nothing was.
     species
         `human`, `mouse` or `""` for each gene as it was given.
     organism
@@ -73,7 +56,6 @@ class Resolution:
     symbol: np.ndarray
     ensembl_id: np.ndarray
     status: np.ndarray
-    matched_as: np.ndarray
     species: np.ndarray
     organism: str
     target: str
@@ -88,101 +70,16 @@ class Resolution:
         """Whether each name means one gene of the target species, bool of shape `(n_genes,)`."""
         return np.isin(self.status, MATCHED)
 
+    @property
+    def sure(self) -> np.ndarray:
+        """Whether each name leaves no doubt about its gene, bool of shape `(n_genes,)`."""
+        return np.isin(self.status, SURE)
+
     def counts(self) -> dict[str, int]:
         """Number of genes of each status that occurs."""
         names, numbers = np.unique(self.status.astype(str), return_counts=True)
         found = dict(zip(names.tolist(), numbers.tolist()))
         return {status: found[status] for status in STATUSES if status in found}
-
-
-class GeneNames:
-    """Every name of every gene of one organism. A gene is a number; -1 stands for several genes."""
-
-    def __init__(self, organism: str, aliases: Aliases) -> None:
-        table = gene_table(organism)
-        self.organism, self.table = organism, table
-        self.ids: list[str] = table.ensembl_id.tolist()
-        self.symbols: list[str] = table.symbol.tolist()
-        self.of_id = dict(table.row_of_id)
-        self.of_symbol = dict(table.row_of_symbol)
-        self.of_previous: dict[str, int] = {}
-        self.of_alias: dict[str, int] = {}
-        if organism == "human":
-            self._add_hgnc(aliases)
-        for symbol, names in table.synonyms.items():
-            gene = self.of_symbol.get(symbol)
-            # HGNC's word counts more than a synonym of unknown standing.
-            if gene is not None:
-                for name in names:
-                    if name not in self.of_previous and name not in aliases.alias:
-                        self._put(self.of_alias, name, gene)
-        self.of_spelling: dict[str, int] = {}
-        for symbol, gene in self.of_symbol.items():
-            self._put(self.of_spelling, spelling(symbol), gene)
-        self.of_other_spelling: dict[str, tuple[int, str]] = {}
-        for status, names_of in (("previous", self.of_previous), ("alias", self.of_alias)):
-            folded: dict[str, int] = {}
-            for name, gene in names_of.items():
-                self._put(folded, spelling(name), gene)
-            for name, gene in folded.items():
-                self.of_other_spelling.setdefault(name, (gene, status))
-
-    @staticmethod
-    def _put(table: dict[str, int], name: str, gene: int) -> None:
-        if table.setdefault(name, gene) != gene:
-            table[name] = -1
-
-    def _add_hgnc(self, aliases: Aliases) -> None:
-        genes: dict[str, int] = {}
-        for symbol, ensembl_id in aliases.approved.items():
-            gene = self.of_id.get(ensembl_id) if ensembl_id else None
-            if gene is None:
-                gene = self.of_symbol.get(symbol)
-            elif self.of_symbol.get(symbol) == -1:
-                self.of_symbol[symbol] = gene  # several genes carry the symbol; HGNC says which one owns it
-            if gene is None or gene < 0:
-                gene = len(self.ids)
-                self.ids.append(ensembl_id)
-                self.symbols.append(symbol)
-                self.of_symbol[symbol] = gene
-                if ensembl_id:
-                    self.of_id.setdefault(ensembl_id, gene)
-            genes[symbol] = gene
-            if symbol not in self.of_symbol:
-                self._put(self.of_previous, symbol, gene)  # another release names this gene differently
-        for table, names_of in ((self.of_previous, aliases.previous), (self.of_alias, aliases.alias)):
-            for name, symbols in names_of.items():
-                for symbol in symbols:
-                    self._put(table, name, genes[symbol])
-
-    def find(self, name: str) -> tuple[int, str]:
-        """Gene and status of a symbol in any spelling; `(-1, 'ambiguous')` or `(-2, 'lost')` if there is none."""
-        gene = self.of_symbol.get(name)
-        if gene is not None:
-            return (gene, "symbol") if gene >= 0 else (-1, "ambiguous")
-        folded = spelling(name)
-        gene = self.of_spelling.get(folded)
-        if gene is not None and gene >= 0:
-            return gene, "case"
-        for table, status in ((self.of_previous, "previous"), (self.of_alias, "alias")):
-            gene = table.get(name)
-            if gene is not None:
-                return (gene, status) if gene >= 0 else (-1, "ambiguous")
-        if folded in self.of_other_spelling:
-            gene, status = self.of_other_spelling[folded]
-            return (gene, status) if gene >= 0 else (-1, "ambiguous")
-        return -2, "lost"
-
-
-def spelling(name: str) -> str:
-    """A name without its case and punctuation: `HLA.A` (from R) and `hla-a` are `HLA-A`."""
-    return name.upper().translate(_PUNCTUATION)
-
-
-@lru_cache(maxsize=4)
-def gene_names(organism: str, aliases: Aliases) -> GeneNames:
-    """The names of one organism, built once for each set of aliases."""
-    return GeneNames(organism, aliases)
 
 
 def resolve(
@@ -243,8 +140,8 @@ def resolve(
         msg = f"`ids` must have one entry for each of the {len(names)} names, found {len(ids)}."
         raise ValueError(msg)
     aliases = load_aliases() if aliases is None else aliases
-    given = [_clean(name) for name in names]
-    second = [None] * len(given) if ids is None else [_clean(name) for name in ids]
+    given = [parse(name) for name in names]
+    second = [None] * len(given) if ids is None else [parse(name) for name in ids]
     books = {species: gene_names(species, aliases) for species in get_args(Organism)}
     species = [_species(one, two, books) for one, two in zip(given, second)]
     overall = _overall(species) if organism == "auto" else organism
@@ -252,11 +149,11 @@ def resolve(
     target = target or default  # type: ignore[assignment]
 
     n = len(given)
-    symbol, ensembl_id, status, matched_as = (np.full(n, "", dtype=object) for _ in range(4))
-    present = {text for text, _, _ in given}
+    symbol, ensembl_id, status = (np.full(n, "", dtype=object) for _ in range(3))
+    present = {name.text for name in given}
     for i, (one, two) in enumerate(zip(given, second)):
         # A name that fits both species, or neither, belongs to the species of the data set.
-        own = species[i] if species[i] and (overall == "mixed" or organism == "auto" or one[2]) else default
+        own = species[i] if species[i] and (overall == "mixed" or organism == "auto" or one.genome) else default
         book = books[own]
         gene, how, text = _find(one, two, book, present)
         if gene >= 0 and own != target:
@@ -267,18 +164,17 @@ def resolve(
             how = "other_species"
         status[i] = how
         if gene >= 0:
-            symbol[i], ensembl_id[i], matched_as[i] = books[target].symbols[gene], books[target].ids[gene], text
+            symbol[i], ensembl_id[i] = books[target].symbols[gene], books[target].ids[gene]
         elif own == target and how == "unlisted":
             ensembl_id[i] = text
-        elif own == target and how == "ambiguous" and one[0] in book.of_symbol:
-            symbol[i] = one[0]  # the symbol is right, only the Ensembl id is open
+        elif own == target and how == "ambiguous" and one.text in book.of_symbol:
+            symbol[i] = one.text  # the symbol is right, only the Ensembl id is open
         species[i] = own if how not in {"lost", "ambiguous"} or species[i] else ""
-    _withdraw(symbol, ensembl_id, status, matched_as)
+    _withdraw(symbol, ensembl_id, status)
     return Resolution(
         symbol=symbol,
         ensembl_id=ensembl_id,
         status=status,
-        matched_as=matched_as,
         species=np.array(species, dtype=object),
         organism=overall,
         target=target,  # type: ignore[arg-type]
@@ -287,7 +183,7 @@ def resolve(
     )
 
 
-def _withdraw(symbol: np.ndarray, ensembl_id: np.ndarray, status: np.ndarray, matched_as: np.ndarray) -> None:
+def _withdraw(symbol: np.ndarray, ensembl_id: np.ndarray, status: np.ndarray) -> None:
     """Take back old and other names of genes that the same data also name outright.
 
     One annotation does not name a gene twice: `HNRNPU-AS1` beside `HNRNPU` is another gene, although it was once a
@@ -297,36 +193,20 @@ def _withdraw(symbol: np.ndarray, ensembl_id: np.ndarray, status: np.ndarray, ma
     named = set(zip(symbol[sure], ensembl_id[sure]))
     for i in np.flatnonzero(np.isin(status, ("previous", "alias"))).tolist():
         if (symbol[i], ensembl_id[i]) in named:
-            symbol[i] = ensembl_id[i] = matched_as[i] = ""
+            symbol[i] = ensembl_id[i] = ""
             status[i] = "ambiguous"
 
 
-_Name = tuple[str, str, str]
-"""Text without genome prefix, Ensembl id without version (or `""`), species of the prefix (or `""`)."""
-
-
-def _clean(name: str) -> _Name:
-    text = str(name).strip()
-    if text in {"", "nan", "NaN", "None", "<NA>"}:
-        return "", "", ""
-    prefix = _GENOME.match(text)
-    genome = ("human" if prefix[1] else "mouse") if prefix else ""
-    if prefix:
-        text = text[prefix.end() :]
-    stable = _ENSEMBL.fullmatch(text) if text.startswith("ENS") else None
-    return text, stable[1] if stable else "", genome
-
-
-def _species(one: _Name, two: _Name | None, books: dict[str, GeneNames]) -> str:
+def _species(one: Name, two: Name | None, books: dict[str, GeneNames]) -> str:
     """What a name itself says about its species; `""` if nothing."""
     for name in (one, two):
         if name is None:
             continue
-        if name[2]:
-            return name[2]
-        if name[1]:
-            return "mouse" if name[1].startswith("ENSMUSG") else "human"
-    in_human, in_mouse = one[0] in books["human"].of_symbol, one[0] in books["mouse"].of_symbol
+        if name.genome:
+            return name.genome
+        if name.stable_id:
+            return "mouse" if name.stable_id.startswith("ENSMUSG") else "human"
+    in_human, in_mouse = (one.text in books[species].of_symbol for species in ("human", "mouse"))
     return "" if in_human == in_mouse else "human" if in_human else "mouse"
 
 
@@ -339,7 +219,7 @@ def _overall(species: list[str]) -> str:
     return "human" if human >= mouse else "mouse"
 
 
-def _find(one: _Name, two: _Name | None, book: GeneNames, present: set[str]) -> tuple[int, str, str]:
+def _find(one: Name, two: Name | None, book: GeneNames, present: set[str]) -> tuple[int, str, str]:
     unlisted = ""
     pair = (one,) if two is None else (two, one)
     for text, stable, _ in pair:
