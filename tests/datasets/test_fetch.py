@@ -137,6 +137,10 @@ def test_table_with_cells_is_read_labeled_and_cached(geo):
         again = sdr.datasets.load("GSE120575")
     assert len(geo.server.log) == requests
     assert (again.X != adata.X).nnz == 0
+    assert again.obs.equals(adata.obs)
+    for key, value in adata.uns["dataset"].items():
+        assert type(value) is type(again.uns["dataset"][key])
+        assert np.array_equal(value, again.uns["dataset"][key])
     assert sdr.datasets.available().loc["GSE120575", "where"] == "cache"
 
 

@@ -6,7 +6,7 @@ import difflib
 import os
 from typing import TYPE_CHECKING
 
-from .._core.download import Expected, fetch
+from .._core.download import fetch
 from .._core.log import logger
 from .._core.settings import settings
 from ._registry import Dataset, registry
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from anndata import AnnData
+
+FACTS = ("cancer", "source", "drugs", "protocol", "values", "label_kind", "pmid")
 
 
 def available() -> pd.DataFrame:
@@ -46,15 +48,12 @@ def available() -> pd.DataFrame:
 
 
 def _row(dataset: Dataset | None, accession: str, where: str, path: Path) -> dict[str, object]:
+    unknown = {"values", "label_kind"} if where == "data_dir" else set()  # a file of the user may hold anything
+    facts = {name: "" if dataset is None or name in unknown else getattr(dataset, name) for name in FACTS}
     return {
         "accession": accession,
-        "cancer": dataset.cancer if dataset else "",
-        "source": dataset.source if dataset else "",
-        "drugs": ", ".join(dataset.drugs) if dataset else "",
-        "protocol": dataset.protocol if dataset else "",
-        "values": dataset.values if dataset and where != "data_dir" else "",
-        "label_kind": dataset.label_kind if dataset and where != "data_dir" else "",
-        "pmid": dataset.pmid if dataset else "",
+        **facts,
+        "drugs": ", ".join(facts["drugs"]),
         "where": where,
         "confirmed": where != "download" or (dataset is not None and dataset.confirmed),
         "path": str(path) if path.is_file() else "",
@@ -117,8 +116,7 @@ def _download(dataset: Dataset, cached: Path) -> AnnData:
     paths = {}
     for role, file in dataset.files.items():
         manual = f"get {file} from {dataset.page} and put it into {folder}"
-        expected = Expected(dataset.sizes.get(role), dataset.sha256.get(role))
-        paths[role] = fetch(folder / file, dataset.urls(role), expected, manual=manual)
+        paths[role] = fetch(folder / file, dataset.urls(role), manual=manual)
     adata = read(dataset, paths)
     partial = cached.with_name(f".{cached.name}.{os.getpid()}.part")
     try:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+from .._core.keys import RESPONSE, RESPONSE_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import pandas as pd
     from anndata import AnnData
 
     from ._registry import Dataset
@@ -45,7 +44,7 @@ def read(dataset: Dataset, paths: Mapping[str, Path]) -> AnnData:
         "accession": dataset.accession,
         "values": dataset.values,
         "label_kind": dataset.label_kind,
-        "drugs": list(dataset.drugs),
+        "drugs": np.array(dataset.drugs, dtype=str),
         "cancer": dataset.cancer,
         "source": dataset.page,
         "pmid": dataset.pmid,
@@ -178,13 +177,11 @@ def _add_cells(adata: AnnData, dataset: Dataset, path: Path) -> None:
 def _add_labels(adata: AnnData, dataset: Dataset) -> None:
     import pandas as pd
 
-    labels: pd.Series | None = None
     if dataset.labels:
-        lookup = {text: name for name in RESPONSE_CLASSES for text in dataset.labels[name]}
-        labels = adata.obs[dataset.labels["column"]].astype(object).map(lookup)
+        texts, classes = adata.obs[dataset.labels["column"]].astype(object), dataset.labels
     elif dataset.sample_labels:
-        samples = adata.obs["sample"].astype(str).str.split("_").str[0]
-        lookup = {sample: name for name in (SENSITIVE, RESISTANT) for sample in dataset.sample_labels[name]}
-        labels = samples.map(lookup)
-    if labels is not None:
-        adata.obs[RESPONSE] = pd.Categorical(labels, categories=list(RESPONSE_CLASSES))
+        texts, classes = adata.obs["sample"].astype(str).str.split("_").str[0], dataset.sample_labels
+    else:
+        return
+    lookup = {text: name for name in RESPONSE_CLASSES for text in classes[name]}
+    adata.obs[RESPONSE] = pd.Categorical(texts.map(lookup), categories=list(RESPONSE_CLASSES))

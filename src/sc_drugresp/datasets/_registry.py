@@ -29,8 +29,6 @@ class Dataset:
     label_kind: str
     confirmed: bool
     pmid: str = ""
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)
     matrix_options: Mapping[str, Any] = field(default_factory=dict)
     cells_options: Mapping[str, Any] = field(default_factory=dict)
     obs: Mapping[str, str] = field(default_factory=dict)

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from .._core.docs import doc_params, doc_rng
 from .._core.keys import ENSEMBL_ID, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
-from ..genes import gene_table
+from ._toy_genes import NORMAL, TREATMENT, TUMOR, Organism, base_expression, program_loading, toy_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
+    from scipy.sparse import csr_matrix
 
     from .._core.rng import Rng
 
 NoiseLabels = Literal["sample", "cell"]
-Organism = Literal["human", "mouse"]
-
-# Output of the EGFR-MAPK pathway and proliferation: what an inhibitor acts on. High in sensitive cells.
-UP = ("DUSP6", "SPRY2", "SPRY4", "ETV4", "ETV5", "PHLDA1", "EGR1", "FOSL1", "CCND1", "EPHA2", "MKI67", "TOP2A")
-# Drug-tolerant, mesenchymal state. High in resistant cells.
-DOWN = (
-    "AXL",
-    "VIM",
-    "ZEB1",
-    "TWIST1",
-    "FGFR1",
-    "NT5E",
-    "SOX9",
-    "ALDH1A1",
-    "ABCB1",
-    "ABCB1A",
-    "IGFBP3",
-    "SERPINE1",
-    "TGFB1",
-)
-TREATMENT = ("CDKN1A", "TXNIP", "BBC3", "DDIT3", "ATF3", "HMOX1", "GADD45A", "TRIB3")
-TUMOR, NORMAL = (
-    ("EPCAM", "KRT8", "KRT18", "KRT19", "CDH1", "MUC1"),
-    ("PTPRC", "CD3D", "CD3E", "CD2", "LYZ", "LYZ2", "CD74"),
-)
-MITO = ("MT-CO1", "MT-CO2", "MT-CO3", "MT-ND1", "MT-ND4", "MT-CYB", "MT-CYTB")
-ORDINARY = re.compile(r"(?!MIR|LINC|RN7|RNU|RNA|SNOR|SCARNA|OR\d|GM\d|TR[ABDG][VJ]|IG[HKL][VJ])[A-Z][A-Z0-9]*$")
-RIBOSOMAL = re.compile(r"RP[LS]\d+[AXYL]?$")
 COUNTS_PER_GENE, MAX_DEPTH = 3.0, 8_000.0
 MALIGNANT_SHARE = 0.7
 N_HIDDEN, HIDDEN_SHARE, OWN_SHARE = 2, 0.05, 0.1
@@ -135,16 +106,18 @@ def toy(
     from anndata import AnnData
     from scipy import sparse
 
-    symbols, ids = _gene_names(organism)
-    _validate(n_samples, cells_per_sample, n_genes, len(symbols), noise_labels, unlabeled, timepoints)
+    symbols, ids = toy_genes(organism)
+    _validate(n_samples, cells_per_sample, n_genes, len(symbols), noise_labels, unlabeled)
+    if timepoints and n_samples % 4:
+        msg = f"timepoints=True needs pairs of both classes: n_samples must be a multiple of 4, found {n_samples}."
+        raise ValueError(msg)
     symbols, ids = symbols[:n_genes], ids[:n_genes]
-    generator = np.random.default_rng(rng)
     # Independent streams: switching one effect on or off leaves the draws of the others as they were.
-    base_rng, class_rng, sample_rng, batch_rng, label_rng, *cell_rngs = generator.spawn(5 + n_samples)
+    base_rng, class_rng, sample_rng, batch_rng, label_rng, *cell_rngs = np.random.default_rng(rng).spawn(5 + n_samples)
 
     upper = np.char.upper(symbols)
-    loading = _loading(upper, n_genes, base_rng)
-    log_base = _base_expression(upper, n_genes, base_rng)
+    loading = program_loading(upper, n_genes, base_rng)
+    log_base = base_expression(upper, n_genes, base_rng)
     dispersion = base_rng.gamma(4.0, 1.0, n_genes)
     types = np.isin(upper, TUMOR).astype(float) - np.isin(upper, NORMAL)
     treatment = np.isin(upper, TREATMENT).astype(float)
@@ -152,50 +125,44 @@ def toy(
     design = _design(n_samples, aliased=aliased, timepoints=timepoints, rng=class_rng)
     sensitive, batch, post = design["sensitive"], design["batch"], design["post"]
     strength = 0.0 if noise_labels is not None else float(signal)
-    shifts = sample_effect * _shifts(n_samples, n_genes, sample_rng)
-    shifts += batch_effect * _shifts(2, n_genes, batch_rng)[batch]
-    blocks, cell_types, activities = [], [], []
+    log_base = log_base + sample_effect * _shifts(n_samples, n_genes, sample_rng)
+    log_base += batch_effect * _shifts(2, n_genes, batch_rng)[batch]
+    malignant = np.arange(cells_per_sample) < round(MALIGNANT_SHARE * cells_per_sample)
+    blocks, activities = [], []
     for i, cell_rng in enumerate(cell_rngs):
-        malignant = np.arange(cells_per_sample) < round(MALIGNANT_SHARE * cells_per_sample)
         # Cells of one sample differ: half a signal up or down on average, spread over the cells.
         activity = strength * (sensitive[i] - 0.5 + 0.3 * cell_rng.standard_normal(cells_per_sample)) * malignant
-        log_mean = (log_base + shifts[i])[None, :] + activity[:, None] * loading[None, :]
-        log_mean = (
-            log_mean + np.where(malignant, 1.0, -1.0)[:, None] * types + (malignant * post[i])[:, None] * treatment
-        )
-        share = np.exp(log_mean)
-        depth = min(COUNTS_PER_GENE * n_genes, MAX_DEPTH) * np.exp(0.35 * cell_rng.standard_normal(cells_per_sample))
-        mean = share / share.sum(axis=1, keepdims=True) * depth[:, None]
-        counts = cell_rng.poisson(cell_rng.gamma(dispersion, mean / dispersion)).astype(np.float32)
-        blocks.append(sparse.csr_matrix(counts))
-        cell_types.append(np.where(malignant, "malignant", "normal"))
+        log_mean = log_base[i] + np.outer(activity, loading)
+        log_mean += np.outer(np.where(malignant, 1.0, -1.0), types) + np.outer(malignant & post[i], treatment)
+        blocks.append(_counts(log_mean, dispersion, cell_rng))
         activities.append(float(activity[malignant].mean()) if malignant.any() else 0.0)
 
-    sample_names = np.array([f"S{i + 1:02d}" for i in range(n_samples)])
     label = np.where(sensitive, SENSITIVE, RESISTANT).astype(object)
     label[_without_label(sensitive, unlabeled, label_rng)] = None
     cell_label = np.repeat(label, cells_per_sample)
     if noise_labels == "cell":
         random = np.where(label_rng.random(cell_label.size) < 0.5, SENSITIVE, RESISTANT).astype(object)
-        cell_label[~pd.isna(cell_label)] = random[~pd.isna(cell_label)]
-    obs = {
-        "sample": np.repeat(sample_names, cells_per_sample),
-        "patient": np.repeat(design["patient"], cells_per_sample),
-        "batch": np.repeat(np.array(["B1", "B2"])[batch], cells_per_sample),
-        "drug": "erlotinib",
-        RESPONSE: pd.Categorical(cell_label, categories=list(RESPONSE_CLASSES)),
-        "cell_type": np.concatenate(cell_types),
-        "timepoint": np.repeat(np.where(post, "post", "pre"), cells_per_sample),
-    }
-    names = [f"{s}_{j:04d}" for s in sample_names for j in range(cells_per_sample)]
-    frame = pd.DataFrame(obs, index=names)
-    frame = frame.astype(dict.fromkeys(frame.columns.difference([RESPONSE]), "category"))
-    adata = AnnData(
-        sparse.vstack(blocks, format="csr", dtype=np.float32),
-        obs=frame,
-        var=pd.DataFrame({ENSEMBL_ID: ids}, index=symbols),
-    )
+        cell_label = np.where(pd.isna(cell_label), None, random)
+    samples = [f"S{i + 1:02d}" for i in range(n_samples)]
+    obs = pd.DataFrame(
+        {
+            "sample": np.repeat(samples, cells_per_sample),
+            "patient": np.repeat(design["patient"], cells_per_sample),
+            "batch": np.repeat(np.array(["B1", "B2"])[batch], cells_per_sample),
+            "drug": "erlotinib",
+            RESPONSE: pd.Categorical(cell_label, categories=list(RESPONSE_CLASSES)),
+            "cell_type": np.tile(np.where(malignant, "malignant", "normal"), n_samples),
+            "timepoint": np.repeat(np.where(post, "post", "pre"), cells_per_sample),
+        },
+        index=[f"{sample}_{j:04d}" for sample in samples for j in range(cells_per_sample)],
+    ).astype("category")
+    adata = AnnData(sparse.vstack(blocks, format="csr"), obs=obs, var=pd.DataFrame({ENSEMBL_ID: ids}, index=symbols))
     used = loading != 0
+    truth = {
+        "true_class": np.where(sensitive, SENSITIVE, RESISTANT),
+        "labeled": ~pd.isna(label),
+        "activity": activities,
+    }
     adata.uns["toy"] = {
         "params": {
             "signal": float(signal),
@@ -208,42 +175,36 @@ def toy(
             "organism": organism,
         },
         "program": pd.DataFrame({"loading": loading[used]}, index=symbols[used]),
-        "samples": pd.DataFrame(
-            {
-                "true_class": np.where(sensitive, SENSITIVE, RESISTANT),
-                "labeled": ~pd.isna(label),
-                "activity": activities,
-            },
-            index=sample_names,
-        ),
+        "samples": pd.DataFrame(truth, index=samples),
     }
     return adata
 
 
 def _validate(
-    n_samples: int,
-    cells_per_sample: int,
-    n_genes: int,
-    n_known: int,
-    noise_labels: str | None,
-    unlabeled: float,
-    timepoints: bool,  # noqa: FBT001
+    n_samples: int, cells_per_sample: int, n_genes: int, n_known: int, noise_labels: str | None, unlabeled: float
 ) -> None:
     if n_samples < 2 or cells_per_sample < 1:
         msg = f"Expected n_samples >= 2 and cells_per_sample >= 1, found {n_samples} and {cells_per_sample}."
-        raise ValueError(msg)
-    if not 40 <= n_genes <= n_known:
+    elif not 40 <= n_genes <= n_known:
         msg = f"n_genes must lie between 40 and {n_known} (the genes with a known id), found {n_genes}."
-        raise ValueError(msg)
-    if noise_labels is not None and noise_labels not in get_args(NoiseLabels):
+    elif noise_labels not in {None, *get_args(NoiseLabels)}:
         msg = f"noise_labels must be None or one of {get_args(NoiseLabels)}, found {noise_labels!r}."
-        raise ValueError(msg)
-    if not 0 <= unlabeled < 1:
+    elif not 0 <= unlabeled < 1:
         msg = f"unlabeled must lie in [0, 1), found {unlabeled}."
-        raise ValueError(msg)
-    if timepoints and n_samples % 4:
-        msg = f"timepoints=True needs pairs of both classes: n_samples must be a multiple of 4, found {n_samples}."
-        raise ValueError(msg)
+    else:
+        return
+    raise ValueError(msg)
+
+
+def _counts(log_mean: np.ndarray, dispersion: np.ndarray, rng: np.random.Generator) -> csr_matrix:
+    """Negative-binomial counts of cells that differ in depth."""
+    from scipy.sparse import csr_matrix
+
+    n_cells, n_genes = log_mean.shape
+    share = np.exp(log_mean)
+    depth = min(COUNTS_PER_GENE * n_genes, MAX_DEPTH) * np.exp(0.35 * rng.standard_normal(n_cells))
+    mean = share / share.sum(axis=1, keepdims=True) * depth[:, None]
+    return csr_matrix(rng.poisson(rng.gamma(dispersion, mean / dispersion)).astype(np.float32))
 
 
 def _design(n_samples: int, *, aliased: bool, timepoints: bool, rng: np.random.Generator) -> dict[str, Any]:
@@ -275,43 +236,3 @@ def _without_label(sensitive: np.ndarray, share: float, rng: np.random.Generator
     candidates = [rng.permutation(np.flatnonzero(sensitive == value))[1:] for value in (True, False)]
     order = [pool[i] for i in range(len(sensitive)) for pool in candidates if i < len(pool)]
     return np.array(order[: round(share * len(sensitive))], dtype=int)
-
-
-def _loading(upper: np.ndarray, n_genes: int, rng: np.random.Generator) -> np.ndarray:
-    loading = np.isin(upper, UP).astype(float) - np.isin(upper, DOWN)
-    # One gene in twenty beyond the named ones, so that the program grows with the number of genes.
-    special = np.isin(upper, (*UP, *DOWN, *TREATMENT, *TUMOR, *NORMAL, *MITO))
-    others = rng.permutation(np.flatnonzero(~special))[: max(0, n_genes // 20 - int(np.abs(loading).sum()))]
-    loading[others] = rng.choice([-1.0, 1.0], others.size)
-    return loading * rng.uniform(0.6, 1.4, n_genes)
-
-
-def _base_expression(upper: np.ndarray, n_genes: int, rng: np.random.Generator) -> np.ndarray:
-    base = rng.normal(0.0, 1.2, n_genes)
-    named = np.isin(upper, (*UP, *DOWN, *TREATMENT, *TUMOR, *NORMAL))
-    base[named] = rng.normal(0.3, 0.4, named.sum())  # the program must be seen at ordinary depth
-    base[np.isin(upper, MITO)] += 1.5
-    base[[RIBOSOMAL.match(symbol) is not None for symbol in upper]] += 1.5
-    return base
-
-
-@cache
-def _gene_names(organism: str) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols and Ensembl ids: the named genes first, then well-known ones, a ribosomal protein now and then."""
-    if organism not in get_args(Organism):
-        msg = f"organism must be one of {get_args(Organism)}, found {organism!r}."
-        raise ValueError(msg)
-    table = gene_table(organism)
-    row = {symbol.upper(): i for symbol, i in table.row_of_symbol.items() if i >= 0}
-    first = [*UP, *DOWN, *TUMOR, *NORMAL, *MITO, *TREATMENT]
-    named = [row[symbol] for symbol in first if symbol in row]
-    others = list(np.random.default_rng(0).permutation([i for symbol, i in row.items() if symbol not in first]))
-    # Genes with other names are the studied ones, nearly all of them coding for proteins.
-    others.sort(key=lambda i: not (table.symbol[i] in table.synonyms and ORDINARY.match(str(table.symbol[i]).upper())))
-    ribosomal = [i for i in others if RIBOSOMAL.match(str(table.symbol[i]).upper())]
-    chosen = set(ribosomal)
-    rest = [i for i in others if i not in chosen]
-    for position, i in enumerate(ribosomal):
-        rest.insert(12 * position, i)
-    order = np.array(named + rest)
-    return table.symbol[order].astype(str), table.ensembl_id[order].astype(str)
