@@ -17,6 +17,7 @@ import pytest
 import zarr
 
 import sc_drugresp as sdr
+from sc_drugresp._data.modalities import in_memory
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 FILES = (
@@ -40,7 +41,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "tl.train_response": {"use_rep": "X_sdr_pca"},
     "tl.predict_response": {},
     "tl.aggregate": {},
-    "tl.evaluate": {"use_rep": "X_sdr_pca", "n_boot": 20, "n_permutations": 20},
+    "tl.evaluate": {"use_rep": "X_sdr_pca", "options": sdr.tl.EvaluationOptions(n_boot=20, n_permutations=20)},
     "tl.state_control": {"treatment_key": "when", "untreated": "pre", "use_rep": "X_sdr_pca"},
 }
 """Every function that writes, in the order of a study, with options that make it quick."""
@@ -169,14 +170,49 @@ def outcome(function: Any, adata: ad.AnnData) -> Any:
         return error
 
 
-def test_verbs_go_on_with_what_came_back(tmp_path):
-    """A later session predicts and aggregates from the file."""
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_later_session_goes_on_from_the_file(lazy, tmp_path):
     adata, _ = studied("toy")
     again = stored(adata, tmp_path, "h5ad")
-    for call in ("tl.predict_response", "tl.aggregate"):
-        resolve(call)(again, **CALLS[call])
+    again = ad.experimental.read_lazy(tmp_path / "x.h5ad") if lazy else again
+    sdr.tl.aggregate(again)  # of the stored predictions
     one, two = adata.uns["predicted_response"]["samples"], again.uns["predicted_response"]["samples"]
+    pd.testing.assert_frame_equal(one, two)
+    sdr.tl.predict_response(again, use_rep="X_sdr_pca")  # from the stored embedding
+    sdr.tl.aggregate(again)
+    two = again.uns["predicted_response"]["samples"]
     pd.testing.assert_frame_equal(one, two, check_exact=False, rtol=1e-5)
+
+
+@pytest.mark.parametrize("container", ["lazy", "backed", "view", "MuData"])
+def test_every_container_gets_the_same(container, tmp_path):
+    """Objects on disk, views and modalities are read and written as objects in memory are."""
+    expected, added = studied("toy")
+    raw = small("toy")
+    raw.write_h5ad(tmp_path / "x.h5ad")
+    data = {
+        "lazy": lambda: ad.experimental.read_lazy(tmp_path / "x.h5ad"),
+        "backed": lambda: ad.read_h5ad(tmp_path / "x.h5ad", backed="r"),
+        "view": lambda: raw[:, :],
+        "MuData": lambda: mudata.MuData({"rna": raw}),
+    }[container]()
+    for call, arguments in CALLS.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            resolve(call)(data, **arguments)
+    found = data.mod["rna"] if container == "MuData" else data
+    for slot in ("obs", "var"):
+        frame = in_memory(getattr(found, slot))[sorted(added[slot])]
+        pd.testing.assert_frame_equal(frame, getattr(expected, slot)[sorted(added[slot])], obj=slot, rtol=1e-5)
+    np.testing.assert_allclose(in_memory(found.obsm["X_sdr_pca"]), expected.obsm["X_sdr_pca"], rtol=1e-4, atol=1e-4)
+    assert added["uns"] <= set(found.uns)
+    one, two = expected.uns["evaluation"]["metrics"], in_memory(found.uns["evaluation"]["metrics"])
+    pd.testing.assert_frame_equal(one, two, rtol=1e-4)
+    for key in sdr.get.__all__:
+        one, two = outcome(getattr(sdr.get, key), expected), outcome(getattr(sdr.get, key), data)
+        assert type(one) is type(two), (key, two)
+    sdr.report(data, tmp_path / "report.html")
+    plt.close("all")
 
 
 def test_a_mudata_comes_back_too(tmp_path):

@@ -9,7 +9,7 @@ from .._core.docs import doc_params
 from .._core.keys import TRAIN_RESPONSE, PredictionKeys, color_key, colors_of
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
-from .._data.modalities import Target, as_adata, observations
+from .._data.modalities import Target, as_adata, in_memory, observations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,7 +139,7 @@ def predict_response(
         adata.obsm[name] = values
     adata.uns[keys.uns] = summary
     for key in (keys.call, label_key):
-        colors = colors_of(adata.obs, key)
+        colors = colors_of(in_memory(adata.obs), key)
         if colors is not None and (key == keys.call or color_key(key) not in adata.uns):
             adata.uns[color_key(key)] = colors
     if answer.trained is not None:
