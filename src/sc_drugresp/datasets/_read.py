@@ -68,7 +68,7 @@ def read_table(path: Path, *, skip: list[int] | None = None) -> AnnData:
     try:
         header = pd.read_csv(path, nrows=1, **options)
         # R leaves the corner out: pandas then takes the first column as the index by itself.
-        index = None if header.index.dtype == object else 0
+        index = 0 if isinstance(header.index, pd.RangeIndex) else None
         genes: list[str] = []
         blocks = []
         for part in pd.read_csv(path, index_col=index, chunksize=ROWS_AT_ONCE, **options):

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._core.keys import GROUP_CANDIDATES, RESISTANT, RESPONSE_CLASSES, SENSITIVE
 from .._evaluate.design import aliasing, nested
-from ._labels import word_of
+from ._label_words import word_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

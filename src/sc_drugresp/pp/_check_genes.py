@@ -11,7 +11,7 @@ from .. import genes as gene_tools
 from .._core.settings import settings
 from .._data.matrices import gene_columns
 from .._embed.coverage import LOW_COVERAGE, NO_COVERAGE
-from ._genes import FAIL_BELOW, WARN_BELOW, identifiers
+from ._gene_report import FAIL_BELOW, WARN_BELOW, identifiers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import numpy as np
-
 from .. import genes as gene_tools
 from .._core.docs import doc_copy, doc_data, doc_layer, doc_modality, doc_params
 from .._core.keys import GeneKeys
 from .._core.log import logger, warn
-from .._data.matrices import gene_columns
 from .._data.modalities import Target, as_adata
-from ._scan import scan
+from ._gene_report import FAIL_BELOW, WARN_BELOW, gene_report, identifiers
 
 if TYPE_CHECKING:
+    import numpy as np
     from anndata import AnnData
     from mudata import MuData
 
 Duplicates = Literal["sum", "error"]
-WARN_BELOW, FAIL_BELOW = 0.8, 0.5
-"""Share of the counts that must lie in genes that were recognized."""
-_LISTED = 200
-"""Names listed in a report; the numbers beside them are complete."""
 
 
 @doc_params(data=doc_data, layer=doc_layer, modality=doc_modality, copy=doc_copy)
@@ -102,14 +96,14 @@ def harmonize_genes(
     if duplicates not in get_args(Duplicates):
         msg = f"`duplicates` must be one of {get_args(Duplicates)}, found {duplicates!r}."
         raise ValueError(msg)
-    target_object = Target(data, modality, copy)
+    slots = Target(data, modality, copy)
     adata = as_adata(data, modality=modality)
     if 0 in adata.shape:
         msg = f"Expected at least one cell and one gene, found an object of shape {adata.shape}."
         raise ValueError(msg)
     names, other = identifiers(adata.var, adata.uns, gene_key)
     found = _resolve(names, other, organism, target)
-    report = _report(adata, names, found, layer)
+    report = gene_report(adata, names, found, layer)
     _judge(report, names, found, duplicates)
     report["params"] = {"organism": organism, "duplicates": duplicates, "gene_key": gene_key or ""}
     keys = GeneKeys()
@@ -119,18 +113,7 @@ def harmonize_genes(
         found.organism, found.release, keys.symbol, keys.ensembl_id, keys.uns,
     )  # fmt: skip
     columns = {keys.symbol: found.symbol.astype(object), keys.ensembl_id: found.ensembl_id.astype(object)}
-    return target_object.write(var=columns, uns={keys.uns: report})
-
-
-def identifiers(var: Any, uns: Any, gene_key: str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Names and second identifiers of the genes.
-
-    What an earlier call translated to another species is no evidence of what the genes are.
-    """
-    keys = GeneKeys()
-    before = uns.get(keys.uns, {})
-    translated = before.get("organism") != before.get("target")
-    return gene_columns(var, gene_key, skip=(keys.symbol, keys.ensembl_id) if translated else ())
+    return slots.write(var=columns, uns={keys.uns: report})
 
 
 def _resolve(names: np.ndarray, other: np.ndarray | None, organism: Any, target: Any) -> gene_tools.Resolution:
@@ -142,10 +125,10 @@ def _resolve(names: np.ndarray, other: np.ndarray | None, organism: Any, target:
         Orthologs are needed and cannot be had.
     """
     choices = {"organism": organism, "target": target, "ids": other}
-    found = gene_tools.resolve(names, aliases=gene_tools.load_aliases(download=("hgnc",)), **choices)
+    aliases = gene_tools.load_aliases(download=("hgnc",))
+    found = gene_tools.resolve(names, aliases=aliases, **choices)
     if found.organism not in {"human", "mouse"} or found.organism == found.target:
         return found
-    aliases = gene_tools.load_aliases(download=("hgnc", "orthologs"))
     if not aliases.orthologs:
         try:
             gene_tools.fetch_file("orthologs")
@@ -155,75 +138,30 @@ def _resolve(names: np.ndarray, other: np.ndarray | None, organism: Any, target:
                 f"{error}\nTo keep {found.organism} genes, pass target={found.organism!r}."
             )
             raise ConnectionError(msg) from error
-        aliases = gene_tools.load_aliases(download=("hgnc",))
-    return gene_tools.resolve(names, aliases=aliases, **choices)
-
-
-def _weights(adata: AnnData, names: np.ndarray, layer: str | None) -> tuple[np.ndarray, str]:
-    """Counts of each gene, from the matrix that the tools would read if it has these genes, else from `.X`."""
-    scanned = scan(adata, layer, "adding up genes")
-    weights = None if scanned is None else scanned.weights_of(names)
-    if weights is None and scanned is not None and scanned.matrix.origin == "raw" and layer is None:
-        scanned = scan(adata, "X", "adding up genes")
-        weights = None if scanned is None else scanned.weights_of(names)
-    return weights or (np.ones(len(names)), "genes")
-
-
-def _report(adata: AnnData, names: np.ndarray, found: gene_tools.Resolution, layer: str | None) -> dict[str, Any]:
-    weights, basis = _weights(adata, names, layer)
-    own = found.status != "other_species"
-    if not weights[own].any():
-        weights, basis = np.ones(len(names)), "genes"
-    groups = gene_tools.gene_groups(names, found)
-    repeated = names[found.matched & (np.bincount(groups)[groups] > 1)]
-
-    def listed(status: str) -> np.ndarray:
-        chosen = np.flatnonzero(found.status == status)
-        return names[chosen[np.argsort(-weights[chosen], kind="stable")][:_LISTED]].astype(object)
-
-    return {
-        "organism": found.organism,
-        "target": found.target,
-        "release": found.release,
-        "sources": dict(found.sources) or {"hgnc": "not used: no file at hand"},
-        "n_genes": len(found),
-        "n_matched": int(found.matched.sum()),
-        "status": found.counts(),
-        "share_of_counts": float(weights[found.matched].sum() / weights[own].sum()) if own.any() else 0.0,
-        "share_basis": basis,
-        "share_other_species": float(weights[~own].sum() / weights.sum()),
-        "n_duplicated": len(repeated),
-        "duplicated": np.sort(repeated)[:_LISTED].astype(object),
-        "ambiguous": listed("ambiguous"),
-        "lost": listed("lost"),
-    }
+    return gene_tools.resolve(names, aliases=gene_tools.load_aliases(), **choices)
 
 
 def _judge(report: dict[str, Any], names: np.ndarray, found: gene_tools.Resolution, duplicates: Duplicates) -> None:
     share, basis = report["share_of_counts"], report["share_basis"]
     example = ", ".join(map(repr, names[~found.matched][:3].tolist()))
     if share < FAIL_BELOW:
-        hint = (
-            "Name the column of `.var` that holds symbols or Ensembl ids with `gene_key=`"
-            if found.organism == "unknown"
-            else "Only human and mouse genes are known; check `organism=` and `gene_key=`"
-        )
         msg = (
             f"Only {share:.0%} of the {basis} lie in recognized {found.target} genes ({report['n_matched']} of "
-            f"{report['n_genes']} genes; not recognized: {example}). {hint}. Columns of the report: {report['status']}."
+            f"{report['n_genes']} genes: {report['status']}; not recognized: {example}). Only human and mouse genes are "
+            "known. Check `organism=`, or name the column of `.var` with symbols or Ensembl ids with `gene_key=`."
         )
         raise ValueError(msg)
     if duplicates == "error" and report["n_duplicated"]:
         listed = ", ".join(map(repr, report["duplicated"][:5]))
         msg = (
-            f"{report['n_duplicated']} columns are genes that other columns hold too ({listed}, ...). Add them up yourself, "
-            "or use duplicates='sum': every model then adds their counts when it reads the data."
+            f"{report['n_duplicated']} columns are genes that other columns hold too ({listed}, ...). Add them up "
+            "yourself, or use duplicates='sum': every model then adds their counts when it reads the data."
         )
         raise ValueError(msg)
     if found.organism == "mixed":
         warn(
             f"Genes of two species: {report['share_other_species']:.0%} of the {basis} lie in genes that are not "
-            f"{found.target}. They are set aside. In a xenograft keep the cells of one species only."
+            f"{found.target} and are set aside. In a xenograft, keep the cells of one species only."
         )
     if share < WARN_BELOW:
         warn(

@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
 
 from .._core.docs import doc_copy, doc_data, doc_modality, doc_params
 from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE, slot_name
 from .._core.log import logger
 from .._data.modalities import Target, observations
 from .._data.obs import read_column
+from ._label_words import HINTS, normal, translate
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
 Unknown = Literal["error", "missing"]
-_WORDS = {
-    SENSITIVE: (
-        "sensitive responder responders responsive response responding cr pr complete_response partial_response "
-        "complete_responder partial_responder pcr pathological_complete_response mpr major_pathologic_response "
-        "durable_clinical_benefit dcb susceptible"
-    ),
-    RESISTANT: (
-        "resistant resistance non_responder non_responders nonresponder nonresponders non_responsive nonresponsive "
-        "non_response no_response not_responding unresponsive insensitive refractory nr pd progressive_disease "
-        "progression progressor no_durable_benefit ndb no_clinical_benefit ncb"
-    ),
-    "": "na n_a nan null missing unknown unk unclear not_available not_applicable not_evaluable ne nos",
-}
-_FILLERS = {
-    "drug", "treatment", "therapy", "chemo", "acquired", "intrinsic", "primary", "cell", "cells", "line", "lines",
-    "clone", "clones", "patient", "patients", "tumor", "tumour", "tumors", "tumours", "sample", "samples",
-    "population", "subline",
-}  # fmt: skip
-_LETTERS = {
-    frozenset({"s", "r"}): {"s": SENSITIVE, "r": RESISTANT},
-    frozenset({"r", "nr"}): {"r": SENSITIVE, "nr": RESISTANT},
-    frozenset({"r", "n"}): {"r": SENSITIVE, "n": RESISTANT},
-}
-"""`R` is *resistant* beside `S`, and *responder* beside `NR`: a single letter is read together with the others."""
-_HINTS = {
-    "sd": "stable disease counts as benefit in some studies and as failure in others",
-    "stable_disease": "stable disease counts as benefit in some studies and as failure in others",
-    "mr": "a mixed response is neither",
-    "persister": "persisters survived but may be sensitive again",
-    "r": "'R' is resistant in some studies and responder in others",
-    "s": "'S' alone does not tell",
-}
 
 
 @doc_params(data=doc_data, modality=doc_modality, copy=doc_copy)
@@ -120,7 +86,7 @@ def harmonize_labels(
     column = read_column(observations(data, modality=modality), key, "key").astype(object)
     values = [value for value in column.unique() if not pd.isna(value)]
     given = _given({SENSITIVE: sensitive, RESISTANT: resistant, "": missing})
-    meaning, open_values = _translate(values, given)
+    meaning, open_values = translate(values, given)
     if open_values and unknown == "error":
         raise ValueError(_question(key, open_values))
     response = column.map(lambda value: meaning.get(value) or None)
@@ -137,24 +103,6 @@ def harmonize_labels(
     return target.write(obs={key_added: categories})
 
 
-def word_of(value: Any) -> str | None:
-    """Meaning of one value by itself: a class, `""` for missing, `None` if it does not tell."""
-    text = normal(value)
-    return _KNOWN.get(text, _KNOWN.get("_".join(part for part in text.split("_") if part not in _FILLERS)))
-
-
-def normal(value: Any) -> str:
-    """A value as text without case and punctuation; numbers and booleans keep what they are."""
-    if isinstance(value, (bool, np.bool_)):
-        return str(bool(value)).lower()
-    if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return re.sub(r"[^0-9a-z.]+", "_", str(value).strip().lower()).strip("_")
-
-
-_KNOWN = {word: meaning for meaning, words in _WORDS.items() for word in words.split()} | {"": ""}
-
-
 def _given(choices: dict[str, Any]) -> dict[str, str]:
     out: dict[str, str] = {}
     for meaning, values in choices.items():
@@ -166,26 +114,9 @@ def _given(choices: dict[str, Any]) -> dict[str, str]:
     return out
 
 
-def _translate(values: list[Any], given: dict[str, str]) -> tuple[dict[Any, str], list[Any]]:
-    letters = {normal(value) for value in values if normal(value) not in given}
-    context = next((table for keys, table in _LETTERS.items() if keys <= letters), {})
-    meaning: dict[Any, str] = {}
-    left: list[Any] = []
-    for value in values:
-        text = normal(value)
-        # Numbers and booleans are coded differently in every study.
-        number = isinstance(value, (int, float, bool, np.number, np.bool_))
-        found = given.get(text, None if number else context.get(text, word_of(value)))
-        if found is None:
-            left.append(value)
-        else:
-            meaning[value] = found
-    return meaning, left
-
-
 def _question(key: str, values: list[Any]) -> str:
     listed = ", ".join(map(repr, values[:20])) + (", ..." if len(values) > 20 else "")
-    hints = dict.fromkeys(_HINTS[normal(value)] for value in values if normal(value) in _HINTS)
+    hints = dict.fromkeys(HINTS[normal(value)] for value in values if normal(value) in HINTS)
     why = f" ({'; '.join(hints)})" if hints else ""
     return (
         f"Column {key!r} holds {len(values)} value(s) whose meaning is not clear: {listed}{why}. Say what they mean with "

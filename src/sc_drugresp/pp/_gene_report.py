@@ -1,0 +1,72 @@
+"""How many genes, and how much of the counts, were recognized."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import genes as gene_tools
+from .._core.keys import GeneKeys
+from .._data.matrices import gene_columns
+from ._scan import scan
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+WARN_BELOW, FAIL_BELOW = 0.8, 0.5
+"""Share of the counts that must lie in genes that were recognized."""
+_LISTED = 200
+"""Names listed in a report; the numbers beside them are complete."""
+
+
+def identifiers(var: Any, uns: Any, gene_key: str | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Names and second identifiers of the genes.
+
+    What an earlier call translated to another species is no evidence of what the genes are.
+    """
+    keys = GeneKeys()
+    before = uns.get(keys.uns, {})
+    translated = before.get("organism") != before.get("target")
+    return gene_columns(var, gene_key, skip=(keys.symbol, keys.ensembl_id) if translated else ())
+
+
+def _weights(adata: AnnData, names: np.ndarray, layer: str | None) -> tuple[np.ndarray, str]:
+    """Counts of each gene, from the matrix that the tools would read if it has these genes, else from `.X`."""
+    scanned = scan(adata, layer, "adding up genes")
+    weights = None if scanned is None else scanned.weights_of(names)
+    if weights is None and scanned is not None and scanned.matrix.origin == "raw" and layer is None:
+        scanned = scan(adata, "X", "adding up genes")
+        weights = None if scanned is None else scanned.weights_of(names)
+    return weights or (np.ones(len(names)), "genes")
+
+
+def gene_report(adata: AnnData, names: np.ndarray, found: gene_tools.Resolution, layer: str | None) -> dict[str, Any]:
+    """What `.uns['harmonize_genes']` says."""
+    weights, basis = _weights(adata, names, layer)
+    own = found.status != "other_species"
+    if not weights[own].any():
+        weights, basis = np.ones(len(names)), "genes"
+    groups = gene_tools.gene_groups(names, found)
+    repeated = names[found.matched & (np.bincount(groups)[groups] > 1)]
+
+    def listed(status: str) -> np.ndarray:
+        chosen = np.flatnonzero(found.status == status)
+        return names[chosen[np.argsort(-weights[chosen], kind="stable")][:_LISTED]].astype(object)
+
+    return {
+        "organism": found.organism,
+        "target": found.target,
+        "release": found.release,
+        "sources": dict(found.sources) or {"hgnc": "not used: no file at hand"},
+        "n_genes": len(found),
+        "n_matched": int(found.matched.sum()),
+        "status": found.counts(),
+        "share_of_counts": float(weights[found.matched].sum() / weights[own].sum()) if own.any() else 0.0,
+        "share_basis": basis,
+        "share_other_species": float(weights[~own].sum() / weights.sum()),
+        "n_duplicated": len(repeated),
+        "duplicated": np.sort(repeated)[:_LISTED].astype(object),
+        "ambiguous": listed("ambiguous"),
+        "lost": listed("lost"),
+    }
