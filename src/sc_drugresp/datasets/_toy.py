@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from .._core.docs import doc_params, doc_rng
+from .._core.docs import doc_params
 from .._core.keys import ENSEMBL_ID, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from ._toy_genes import NORMAL, TREATMENT, TUMOR, Organism, base_expression, program_loading, toy_genes
 
@@ -22,7 +22,7 @@ MALIGNANT_SHARE = 0.7
 N_HIDDEN, HIDDEN_SHARE, OWN_SHARE = 2, 0.05, 0.1
 
 
-@doc_params(rng=doc_rng)
+@doc_params()
 def toy(
     n_samples: int = 8,
     cells_per_sample: int = 60,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.docs import doc_data, doc_group_key, doc_label_key, doc_layer, doc_modality, doc_params
+from .._core.docs import doc_params
 from .._core.keys import RESPONSE
 from .._core.log import logger
 from .._data.content import TRANSFORM_WORDS, WORDS
@@ -30,7 +30,7 @@ _FEW_GENES = 200
 _MANY_GENES = 2_000
 
 
-@doc_params(data=doc_data, label_key=doc_label_key, group_key=doc_group_key, layer=doc_layer, modality=doc_modality)
+@doc_params()
 def check(
     data: AnnData | MuData,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .. import genes as gene_tools
-from .._core.docs import doc_copy, doc_data, doc_layer, doc_modality, doc_params
+from .._core.docs import doc_params
 from .._core.keys import GeneKeys
 from .._core.log import logger, warn
 from .._data.modalities import Target, as_adata
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Duplicates = Literal["sum", "error"]
 
 
-@doc_params(data=doc_data, layer=doc_layer, modality=doc_modality, copy=doc_copy)
+@doc_params()
 def harmonize_genes(
     data: AnnData | MuData,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from .._core.docs import doc_copy, doc_data, doc_modality, doc_params
+from .._core.docs import doc_params
 from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE, slot_name
 from .._core.log import logger
 from .._data.modalities import Target, observations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Unknown = Literal["error", "missing"]
 
 
-@doc_params(data=doc_data, modality=doc_modality, copy=doc_copy)
+@doc_params()
 def harmonize_labels(
     data: AnnData | MuData,
     key: str,

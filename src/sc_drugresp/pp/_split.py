@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.docs import (
-    doc_copy,
-    doc_data,
-    doc_group_key,
-    doc_key_added,
-    doc_label_key,
-    doc_modality,
-    doc_params,
-    doc_rng,
-)
+from .._core.docs import doc_params
 from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT, slot_name
 from .._core.log import logger
 from .._data.modalities import Target, observations
@@ -30,15 +21,7 @@ if TYPE_CHECKING:
 PARTS = ("train", "val", "test")
 
 
-@doc_params(
-    data=doc_data,
-    label_key=doc_label_key,
-    group_key=doc_group_key,
-    rng=doc_rng,
-    key_added=doc_key_added,
-    modality=doc_modality,
-    copy=doc_copy,
-)
+@doc_params()
 def split(
     data: AnnData | MuData,
     *,
@@ -117,15 +100,14 @@ def split(
             raise ValueError(msg)
 
     generator = np.random.default_rng(rng)
-    labeled = np.flatnonzero(y >= 0)
-    test = _hold_out(y[labeled], groups[labeled], test_size, n_parts - 1, generator)
-    part_of = dict.fromkeys(np.unique(groups[labeled][test]).tolist(), "test")
-    rest = labeled[~test]
-    if val_size > 0:
-        val = _hold_out(y[rest], groups[rest], val_size / (1 - test_size), 1, generator)
-        part_of |= dict.fromkeys(np.unique(groups[rest][val]).tolist(), "val")
-        rest = rest[~val]
-    part_of |= dict.fromkeys(np.unique(groups[rest]).tolist(), "train")
+    part_of: dict[str, str] = {}
+    rest = np.flatnonzero(y >= 0)
+    for part, share, others in (("test", test_size, n_parts - 1), ("val", val_size / (1 - test_size), 1)):
+        if share > 0:
+            held = _hold_out(y[rest], groups[rest], share, others, generator)
+            part_of |= dict.fromkeys(groups[rest][held].tolist(), part)
+            rest = rest[~held]
+    part_of |= dict.fromkeys(groups[rest].tolist(), "train")
 
     parts = [name for name in PARTS if val_size > 0 or name != "val"]
     column = pd.Categorical([part_of.get(group) for group in groups.tolist()], categories=parts)
