@@ -142,7 +142,8 @@ def toy(
     cell_label = np.repeat(label, cells_per_sample)
     if noise_labels == "cell":
         random = np.where(label_rng.random(cell_label.size) < 0.5, SENSITIVE, RESISTANT).astype(object)
-        cell_label = np.where(pd.isna(cell_label), None, random)
+        random[pd.isna(cell_label)] = None
+        cell_label = random
     samples = [f"S{i + 1:02d}" for i in range(n_samples)]
     obs = pd.DataFrame(
         {
