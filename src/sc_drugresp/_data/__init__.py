@@ -1,4 +1,4 @@
-"""Matrices, genes and tokens as arrays. Only `counts` knows AnnData."""
+"""Matrices, genes and tokens as arrays; `modalities`, `matrices` and `counts` alone look into an AnnData."""
 
 from __future__ import annotations
 
