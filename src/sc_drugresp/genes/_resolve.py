@@ -93,21 +93,21 @@ def resolve(
     """Find the gene that each name means.
 
     Each name is judged on its own: Ensembl id (with or without version), current symbol, another spelling of it,
-    previous symbol, alias. A name that fits several genes is `ambiguous`, and so is an old or other name of a gene that
-    the same data also name outright. A genome prefix (`GRCh38_`, `mm10___`) is
-    taken off and decides the species; so does an exact symbol of one species only.
+    previous symbol, alias. A name that fits several genes is `ambiguous`, and so is a previous or alias symbol of a gene
+    that the same data also name directly. A genome prefix (`GRCh38_`, `mm10___`) is removed and decides the species, as
+    does a symbol that exists in one species only.
 
     Parameters
     ----------
     names
         Gene names, any mixture, shape `(n_genes,)`.
     organism
-        Species of names that do not tell; `'auto'` takes the species of most names.
+        Species to assume for names that do not reveal it; `'auto'` takes that of most names.
     target
         Species to report genes of. `None` is the organism, or human for a mixture.
         For the other species one-to-one orthologs are used, where a table of them is at hand.
     ids
-        A second identifier of each gene, `""` where unknown. Ensembl ids count more than symbols.
+        A second identifier of each gene, `""` where unknown. Ensembl ids take precedence over symbols.
     aliases
         Names beyond the packaged tables; `None` reads those that are on this machine. Nothing is downloaded.
 

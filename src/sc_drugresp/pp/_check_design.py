@@ -93,7 +93,7 @@ def _check_classes(findings: Findings, groups: np.ndarray, subject: str, y: np.n
     sensitive, resistant = kind.n_sensitive + kind.n_mixed, kind.n_resistant + kind.n_mixed
     classes = f"{sensitive} with sensitive cells, {resistant} with resistant ones, {kind.n_mixed} with both"
     if kind.n_levels < 2:
-        message = "All labeled cells are of one sample."
+        message = "All labeled cells come from one sample."
         findings.error("groups-one", subject, message, "A score needs other samples.")
     elif kind.aliased:
         message = f"A class comes from a single sample ({classes}): response cannot be told from the sample."

@@ -31,13 +31,13 @@ def harmonize_genes(
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Write the current symbol and the Ensembl id of every gene.
+    """Write the current symbol and Ensembl id of every gene.
 
     Each gene is judged on its own, so that symbols, Ensembl ids with and without version, previous symbols and aliases
-    may be mixed. A name that fits several genes is never guessed. No gene is dropped, renamed or moved, and `.X` is not
-    touched: when a model reads the data, it adds the counts of columns that are the same gene.
+    may be mixed. A name that fits several genes is left unresolved. No gene is dropped, renamed or moved, and
+    `.X` is not touched: when a model reads the data, it adds the counts of columns that are the same gene.
 
-    Symbols and Ensembl ids come from tables inside the package (Ensembl). Previous symbols and aliases of HGNC and
+    Symbols and Ensembl ids come from Ensembl tables shipped with the package. Previous symbols and aliases of HGNC and
     orthologs of MGI are looked for in `settings.data_dir` and the cache and otherwise fetched once, unless
     `settings.offline`; without them the synonyms of Ensembl are used alone, and the report says so.
 
@@ -45,15 +45,15 @@ def harmonize_genes(
     ----------
     {data}
     organism
-        Species of names that do not tell.
+        Species to assume for names that do not reveal it.
     target
         Species to translate to, through one-to-one orthologs; the models know human genes.
         In a mixture of species (a xenograft) genes of the other species are set aside, never translated.
     gene_key
         Column of `.var` with a second identifier. `None` uses the first of the usual ones (`ensembl_id`, `gene_ids`,
-        `feature_name`, ...). An Ensembl id counts more than a symbol.
+        `feature_name`, ...). An Ensembl id takes precedence over a symbol.
     duplicates
-        `'sum'`: several columns may be one gene. `'error'`: refuse that.
+        `'sum'` allows several columns for one gene; `'error'` refuses them.
     {layer}
     {modality}
     {copy}

@@ -32,9 +32,9 @@ def harmonize_labels(
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Translate a column of free text to `sensitive` / `resistant` / missing.
+    """Translate a free-text column to `sensitive` / `resistant` / missing.
 
-    The usual words are known in any spelling (`Resistant`, `non-responder`, `NR`, `PD`, `CR`, `PR`, ...), also with
+    The usual terms are recognized in any spelling (`Resistant`, `non-responder`, `NR`, `PD`, `CR`, `PR`, ...), also with
     words such as *cells* or *acquired* beside them. What depends on the study is never guessed: numbers and booleans,
     stable disease, persisters, a single `R` or `S`.
 
@@ -44,10 +44,10 @@ def harmonize_labels(
     key
         Column of `.obs` to translate.
     sensitive, resistant, missing
-        A value or several values of the column that mean this. They count more than the known words.
+        A value or several values of the column that mean this. They take precedence over the recognized terms.
         Text is compared without regard to case and punctuation.
     unknown
-        What to do with values that are neither given nor known: list them in an error, or make them missing.
+        What to do with values that are neither given nor recognized: list them in an error, or set them to missing.
     key_added
         Column of `.obs` to write; may be `key` itself.
     {modality}
@@ -119,6 +119,6 @@ def _question(key: str, values: list[Any]) -> str:
     hints = dict.fromkeys(HINTS[normal(value)] for value in values if normal(value) in HINTS)
     why = f" ({'; '.join(hints)})" if hints else ""
     return (
-        f"Column {key!r} holds {len(values)} value(s) whose meaning is not clear: {listed}{why}. Say what they mean with "
-        "`sensitive=`, `resistant=` or `missing=`, or make all of them missing with unknown='missing'."
+        f"Column {key!r} holds {len(values)} value(s) whose meaning is unclear: {listed}{why}. Say what they mean with "
+        "`sensitive=`, `resistant=` or `missing=`, or set them all to missing with unknown='missing'."
     )

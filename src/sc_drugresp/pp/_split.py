@@ -36,9 +36,9 @@ def split(
 ) -> AnnData | MuData | None:
     """Divide the samples into training, validation and test, balanced by class.
 
-    All cells of a sample stay together, and every part holds samples of both classes. The classes of the samples are
-    spread with scikit-learn's :class:`~sklearn.model_selection.StratifiedGroupKFold`; a single split is a rough
-    estimate, for figures to report use :func:`~sc_drugresp.tl.evaluate`.
+    All cells of a sample stay together, and every part holds samples of both classes. Classes are balanced with
+    scikit-learn's :class:`~sklearn.model_selection.StratifiedGroupKFold`. A single split gives only a rough estimate; for
+    figures to report, use :func:`~sc_drugresp.tl.evaluate`.
 
     Parameters
     ----------
