@@ -64,3 +64,21 @@ def test_texts_list_the_usual_names_from_one_place():
     assert {"orig.ident", "donor_id", "patient_id", "sample_id"} <= told
     for function in (sdr.pp.check, sdr.pp.split, sdr.tl.train_response, sdr.tl.evaluate):
         assert all(f"`{name}`" in inspect.getdoc(function) for name in GROUP_CANDIDATES)
+
+
+@pytest.mark.parametrize("key_added", ["a/b", "", "_index"])
+@pytest.mark.parametrize("name", [name for name in takes_data() if name.startswith(("pp", "tl"))])
+def test_names_that_files_cannot_hold_are_refused_before_work(name, key_added):
+    function = getattr(getattr(sdr, name.split(".")[0]), name.split(".")[1])
+    parameters = inspect.signature(function).parameters
+    if "key_added" not in parameters:
+        return
+    adata = sdr.datasets.toy(n_samples=4, cells_per_sample=5, n_genes=50)
+    required = {
+        key: "pca" if key == "model" else "response"
+        for key, parameter in list(parameters.items())[1:]
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    with pytest.raises(ValueError, match="`key_added` must be a name without '/'"):
+        function(adata, **required, key_added=key_added)
+    assert set(adata.uns) == {"toy"}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.keys import slot_name
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -74,13 +76,18 @@ class Target:
         The object of the user, and the modality to write into if it is a MuData.
     copy
         Leave the object alone and write into a copy.
+    key_added
+        Name that the user chose for what is written; refused if files cannot hold it.
     """
 
     data: AnnData | MuData
     modality: str
     copy: bool
+    key_added: str | None = None
 
     def __post_init__(self) -> None:
+        if self.key_added is not None:
+            slot_name(self.key_added)
         adata = as_adata(self.data, modality=self.modality)
         if adata.isbacked and (adata.is_view or self.copy):
             what = "A view of a backed object" if adata.is_view else "A copy of a backed object"

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .._core.docs import doc_params
-from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE, slot_name
+from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from .._core.log import logger
 from .._data.modalities import Target, observations
 from .._data.obs import read_column
@@ -81,8 +81,7 @@ def harmonize_labels(
     if unknown not in get_args(Unknown):
         msg = f"`unknown` must be one of {get_args(Unknown)}, found {unknown!r}."
         raise ValueError(msg)
-    target = Target(data, modality, copy)
-    slot_name(key_added)
+    target = Target(data, modality, copy, key_added)
     column = read_column(observations(data, modality=modality), key, "key").astype(object)
     values = [value for value in column.unique() if not pd.isna(value)]
     given = _given({SENSITIVE: sensitive, RESISTANT: resistant, "": missing})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.docs import doc_params
-from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT, slot_name
+from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT
 from .._core.log import logger
 from .._data.modalities import Target, observations
 from .._data.obs import read_groups, read_labels, require_both_classes
@@ -83,8 +83,7 @@ def split(
     if test_size + val_size >= 1:
         msg = f"`test_size` + `val_size` must leave cells for training, found {test_size} + {val_size}."
         raise ValueError(msg)
-    target = Target(data, modality, copy)
-    slot_name(key_added)
+    target = Target(data, modality, copy, key_added)
     obs = observations(data, modality=modality)
     y = read_labels(obs, label_key)
     require_both_classes(y, label_key)

@@ -85,7 +85,7 @@ def aggregate(
     12
     """
     check_choice("score", score, Score)
-    target, seed = Target(data, modality, copy), seed_of(rng)
+    target, seed = Target(data, modality, copy, key_added), seed_of(rng)
     obs = observations(data, modality=modality)
     keys = PredictionKeys.of(key_added)
     stored = as_adata(data, modality=modality).uns.get(keys.uns)

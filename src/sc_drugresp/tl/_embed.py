@@ -102,7 +102,7 @@ def embed(
     """
     recipe = Recipe(model, checkpoint=checkpoint, options=options)
     spec, row = find(model)
-    seed, target = seed_of(rng), Target(data, modality, copy)
+    seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata = as_adata(data, modality=modality)
     groups = set_codes(observations(data, modality=modality), group_key)
     source = _early_source(adata, layer, spec.expects, lenient=bool(options))

@@ -118,7 +118,7 @@ def evaluate(
     >>> adata.uns["evaluation"]["verdict"]["code"]
     'UNDERPOWERED'
     """
-    target = Target(data, modality, copy)
+    target = Target(data, modality, copy, key_added)
     request = Request(
         use_rep=use_rep,
         model=model,

@@ -113,7 +113,7 @@ def predict_response(
             f"`use_rep` chooses what to train on without a model, but a model was given; leave out use_rep={use_rep!r}."
         )
         raise ValueError(msg)
-    seed, target = seed_of(rng), Target(data, modality, copy)
+    seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
 
     from .._response.answers import answer_from_labels, answer_from_models

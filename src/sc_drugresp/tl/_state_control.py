@@ -95,7 +95,7 @@ def state_control(
     if use_rep is not None and model is not None:
         msg = f"Give either `use_rep` or `model`, not both (found {use_rep!r} and {model!r})."
         raise ValueError(msg)
-    seed, target, key = seed_of(rng), Target(data, modality, copy), key_added or STATE_CONTROL
+    seed, target, key = seed_of(rng), Target(data, modality, copy, key_added), key_added or STATE_CONTROL
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
     y = read_labels(obs, label_key)
     require_both_classes(y, label_key)

@@ -119,7 +119,7 @@ def train_response(
         msg = "`start` continues a tuned model; use mode='lora' or 'full', or train on both data sets together."
         raise ValueError(msg)
     seed, key = seed_of(rng), key_added or TRAIN_RESPONSE
-    target = Target(data, modality, copy=False)
+    target = Target(data, modality, copy=False, key_added=key_added)
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
     y = read_labels(obs, label_key)
     require_both_classes(y, label_key)
