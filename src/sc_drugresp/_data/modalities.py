@@ -128,9 +128,8 @@ class Target:
         parts = {"obs": obs, "var": var, "obsm": obsm, "layers": layers}
         for slot, values in parts.items():
             for name, value in (values or {}).items():
-                found = np.shape(value)[: len(sizes[slot])] if not hasattr(value, "shape") else value.shape
-                if found[: len(sizes[slot])] != sizes[slot]:
-                    msg = f"`.{slot}[{name!r}]` must have the shape {sizes[slot]}, found {found}."
+                if np.shape(value)[: len(sizes[slot])] != sizes[slot]:
+                    msg = f"`.{slot}[{name!r}]` must have the shape {sizes[slot]}, found {np.shape(value)}."
                     raise ValueError(msg)
         data, adata = self.open()
         for slot, values in parts.items():
