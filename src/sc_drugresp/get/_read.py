@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .._core.keys import SENSITIVE, STATE_CONTROL, TRAIN_RESPONSE, EvaluationKeys, PredictionKeys
-from .._data.modalities import as_adata, observations
+from .._data.modalities import as_adata, in_memory, observations
 from .._data.obs import read_column
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Record:
         stored = as_adata(data, modality=modality).uns.get(key_added or self.default)
         if not isinstance(stored, Mapping) or not set(self.parts) <= set(stored):
             return None
-        return {name: _in_memory(value) for name, value in stored.items()}
+        return in_memory(dict(stored))
 
     def read(self, data: AnnData | MuData, key_added: str | None = None, modality: str = "rna") -> dict[str, Any]:
         """The record, in memory.
@@ -58,14 +58,6 @@ EVALUATION = Record("evaluation", EvaluationKeys().uns, "tl.evaluate(adata)", ("
 PREDICTION = Record("predictions", PredictionKeys().uns, "tl.predict_response(adata)", ("models", "statement"))
 TRAINING = Record("training", TRAIN_RESPONSE, "tl.train_response(adata, ...)", ("params", "metrics"))
 CONTROL = Record("control", STATE_CONTROL, "tl.state_control(adata, treatment_key, untreated)", ("verdict", "table"))
-
-
-def _in_memory(value: Any) -> Any:
-    """Frames and arrays of lazy objects are read; everything else stays as it is."""
-    for load in ("to_memory", "compute"):
-        if hasattr(value, load):
-            return getattr(value, load)()
-    return {name: _in_memory(item) for name, item in value.items()} if isinstance(value, Mapping) else value
 
 
 def held_out(data: AnnData | MuData, key_added: str | None, modality: str) -> pd.DataFrame:
