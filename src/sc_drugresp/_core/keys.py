@@ -118,9 +118,9 @@ def color_key(column: str) -> str:
     return f"{column}_colors"
 
 
-def colors_of(obs: pd.DataFrame, column: str) -> np.ndarray | None:
+def colors_of(column: pd.Series | pd.Categorical) -> np.ndarray | None:
     """Our colors for the categories of a column, in their order; `None` unless all of them are classes of ours."""
-    categories = getattr(getattr(obs.get(column), "cat", None), "categories", None)
+    categories = getattr(getattr(column, "cat", column), "categories", None)
     if categories is None or not set(categories) <= COLORS.keys():
         return None
     return np.array([COLORS[name] for name in categories], dtype=object)

@@ -103,10 +103,10 @@ def aggregate(
     prob = obs[keys.prob].to_numpy(dtype=np.float64)[keep]
     ood = obs[keys.ood].to_numpy(dtype=bool)[keep]
     table = _table(stored, prob, ood, groups[keep], None if clones is None else clones[keep], score, seed)
-    data, adata = target.open()
-    adata.uns[keys.uns] = {**adata.uns[keys.uns], keys.samples: table, "group_key": group_key, "call_score": score}
+    found = {keys.samples: table, "group_key": group_key, "call_score": score}
+    out = target.write(uns={keys.uns: {**stored, **found}})
     logger.info("added\n    %r, %d samples of %r (adata.uns[%r])", keys.samples, len(table), group_key, keys.uns)
-    return data if copy else None
+    return out
 
 
 def _table(

@@ -130,9 +130,7 @@ def embed(
         "group_key": group_key or "",
         **options,
     }
-    data, adata = target.open()
-    adata.obsm[keys.obsm] = values
-    adata.uns[keys.uns] = {
+    note = {
         "params": {name: value for name, value in params.items() if value is not None},
         "model": spec.name,
         "checkpoint": dict(getattr(embedder, "checkpoint", {})),
@@ -144,13 +142,14 @@ def embed(
         "kind": "embedding",
         "sequence": 1 + last_sequence(adata),
     }
+    out = target.write(obsm={keys.obsm: values}, uns={keys.uns: note})
     logger.info(
         "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)",
         keys.obsm,
         spec.title,
         keys.uns,
     )
-    return data if copy else None
+    return out
 
 
 def _early_source(

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from .._evaluate.protocols import Protocol
-    from .._evaluate.run import Evaluation
     from .._response.heads import HeadKind
     from .._response.recipe import Recipe
 
@@ -135,25 +134,20 @@ def evaluate(
         key_added=key_added,
     )
 
-    from .._evaluate.run import run_evaluation
-
-    found = run_evaluation(as_adata(data, modality=modality), observations(data, modality=modality), request)
-    data, adata = target.open()
-    _write(adata, found, EvaluationKeys.of(key_added))
-    return data if copy else None
-
-
-def _write(adata: AnnData, found: Evaluation, keys: EvaluationKeys) -> None:
-    """Write all slots at once, after everything has been computed."""
     import pandas as pd
 
+    from .._evaluate.run import run_evaluation
+
+    adata = as_adata(data, modality=modality)
+    found = run_evaluation(adata, observations(data, modality=modality), request)
     prob, fold = np.full(adata.n_obs, np.nan), np.full(adata.n_obs, -1)
     prob[found.rows], fold[found.rows] = found.shown.prob, found.shown.fold
-    adata.obs[keys.prob] = prob
-    adata.obs[keys.fold] = pd.Categorical.from_codes(fold, categories=pd.Index(found.folds))
-    adata.uns[keys.uns] = found.tables
+    keys = EvaluationKeys.of(key_added)
+    obs = {keys.prob: prob, keys.fold: pd.Categorical.from_codes(fold, categories=pd.Index(found.folds))}
+    out = target.write(obs=obs, uns={keys.uns: found.tables})
     logger.info(
         "added\n    %r, P(sensitive) out of fold (adata.obs)\n    %r, the fold (adata.obs)\n    %r, scores and verdict "
         "(adata.uns)",
         *(keys.prob, keys.fold, keys.uns),
     )
+    return out

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._core.checks import check_share
 from .._core.docs import doc_params
 from .._core.keys import TRAIN_RESPONSE, PredictionKeys, color_key, colors_of
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
-from .._data.modalities import Target, as_adata, in_memory, observations
+from .._data.modalities import Target, as_adata, observations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,22 +131,18 @@ def predict_response(
         columns, found = correct(columns, obs, group_key, answer.ensemble)
         summary |= found
 
-    data, adata = target.open()
     keys = PredictionKeys.of(key_added)
-    for name, column in columns.items():
-        adata.obs[getattr(keys, name)] = column
-    for name, values in answer.embeddings.items():
-        adata.obsm[name] = values
-    adata.uns[keys.uns] = summary
-    for key in (keys.call, label_key):
-        colors = colors_of(in_memory(adata.obs), key)
-        if colors is not None and (key == keys.call or color_key(key) not in adata.uns):
-            adata.uns[color_key(key)] = colors
+    uns: dict[str, Any] = {keys.uns: summary, color_key(keys.call): colors_of(columns["call"])}
+    label_colors = colors_of(obs[label_key]) if label_key in adata.obs else None
+    if label_colors is not None and color_key(label_key) not in adata.uns:
+        uns[color_key(label_key)] = label_colors
     if answer.trained is not None:
-        adata.uns[TRAIN_RESPONSE] = training_record(answer.trained)
+        uns[TRAIN_RESPONSE] = training_record(answer.trained)
+    written = {getattr(keys, name): column for name, column in columns.items()}
+    out = target.write(obs=written, obsm=answer.embeddings, uns=uns)
     logger.info(
         "added\n    %r, the call (adata.obs)\n    %r, P(sensitive) (adata.obs)\n    %r, %r, its interval (adata.obs)\n"
         "    %r, out of distribution (adata.obs)\n    %r, how it was made (adata.uns)",
         *(keys.call, keys.prob, keys.low, keys.high, keys.ood, keys.uns),
     )
-    return data if copy else None
+    return out

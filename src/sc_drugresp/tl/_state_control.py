@@ -108,8 +108,7 @@ def state_control(
     if not folds:
         warn("No sample can be held out with both classes still in training; the control cannot conclude anything.")
     found = control(features, labels, treated[rows], samples, folds)
-    data, adata = target.open()
-    adata.uns[key] = {
+    note = {
         "verdict": str(found.verdict),
         "reason": str(found.reason),
         "table": found.table(),
@@ -125,8 +124,9 @@ def state_control(
             "rng": seed,
         },
     }
+    out = target.write(uns={key: note})
     logger.info("added\n    %r, verdict %r (adata.uns)", key, str(found.verdict))
-    return data if copy else None
+    return out
 
 
 def _treated(column: pd.Series, untreated: str | Sequence[str], treatment_key: str) -> tuple[np.ndarray, list[str]]:

@@ -147,7 +147,7 @@ def train_response(
         trained, _ = train_frozen(features, labels, names, depth=None if depth is None else depth[rows], **common)
     from .._response.train import training_record
 
-    target.open()[1].uns[key] = training_record(trained)
+    target.write(uns={key: training_record(trained)})
     logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", key)
     return trained
 
