@@ -233,7 +233,7 @@ def test_full_tuning_changes_all_parameters_and_no_table(name):
     assert {key for key in buffers if before[key] != after[key]} == set()
     assert tuned.weights.keys() == dict(encoder.named_parameters()).keys()
     if name == "uce":  # the protein table lies outside of the module
-        torch.testing.assert_close(encoder._table, case.load()._table, rtol=0, atol=0)
+        torch.testing.assert_close(encoder.table, case.load().table, rtol=0, atol=0)
     if name in ("scbert", "celllm"):
         assert {"gene.table", "layers.0.attn.projection"} <= buffers.keys()  # no redraw of directions
 
