@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from sc_drugresp.models._spec import Checkpoint, ModelSpec, RemoteFile
 
 
+COMMERCIAL = {
+    True: "commercial use allowed",
+    False: "**not for commercial use**",
+    None: "**commercial use: not stated, ask the publisher**",
+}
+
+
 def write_pages(app: Sphinx) -> None:
     """Write `models/<name>.md` and `models/index.md`; a page is touched only when it changes."""
     from sc_drugresp.models._registry import registry
@@ -105,7 +112,8 @@ def section(spec: ModelSpec, checkpoint: Checkpoint) -> list[str]:
         "parameters": f"{checkpoint.parameters:,}" if checkpoint.parameters else None,
         "work for a cell": f"{checkpoint.gflop_per_cell:g} GFLOP" if checkpoint.gflop_per_cell else None,
         "publisher": checkpoint.publisher,
-        "license of the weights": checkpoint.license + ("" if checkpoint.commercial else " (**not commercial**)"),
+        "license of the weights": f"{checkpoint.license} ({COMMERCIAL[checkpoint.commercial]})",
+        "download": f"{checkpoint.download_bytes / 1e9:.2g} GB" if checkpoint.download_bytes else "size not published",
     }
     lines = [f"### `{spec.name}.{checkpoint.tag}`{default}", "", checkpoint.description, "", "| | |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in facts.items() if value]
@@ -116,7 +124,7 @@ def section(spec: ModelSpec, checkpoint: Checkpoint) -> list[str]:
 
 def file_row(file: RemoteFile) -> str:
     """A file: name, size, start of the checksum, source."""
-    size = f"{file.bytes:,}" if file.bytes else "?"
+    size = f"{file.bytes:,}" if file.bytes else f"about {file.about_bytes:,}" if file.about_bytes else "?"
     digest = f"`{file.sha256[:16]}…`" if file.sha256 else "not published"
     where = file.manual or "<br>".join(f"`{url}`" for url in file.urls) or "ask the publisher"
     optional = " (optional)" if file.optional else ""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -168,32 +173,97 @@ def test_full_disk_is_not_taken_for_the_network(target, file_server, monkeypatch
     assert left_over(target) == []
 
 
-def test_hub_address_is_taken_apart(target, monkeypatch):
+@pytest.fixture
+def hub(file_server, monkeypatch):
+    """The Hugging Face Hub is the local server."""
     import huggingface_hub
 
-    asked = {}
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    template = file_server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    return file_server
 
-    def download(repo, name, *, revision, local_dir, etag_timeout):
-        asked.update(repo=repo, name=name, revision=revision)
-        path = Path(local_dir) / name
-        path.parent.mkdir(parents=True)
-        path.write_bytes(BODY)
-        return str(path)
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+def test_hub_address_is_taken_apart(target, hub):
+    hub.files["/owner/repo/resolve/abc123/folder/file.bin"] = BODY
     fetch(target, ["hf://owner/repo@abc123/folder/file.bin"], Expected(sha256=SHA256))
-    assert asked == {"repo": "owner/repo", "name": "folder/file.bin", "revision": "abc123"}
+    assert [path for path, _ in hub.log] == ["/owner/repo/resolve/abc123/folder/file.bin"]
     assert target.read_bytes() == BODY
     assert left_over(target) == []
 
 
-def test_hub_trouble_is_reported_with_the_address(target, monkeypatch):
+def test_hub_downloads_go_on_where_they_stopped(target, hub):
+    hub.files["/owner/repo/resolve/main/file.bin"] = BODY
+    hub.cut["/owner/repo/resolve/main/file.bin"] = [20_000]
+    fetch(target, ["hf://owner/repo/file.bin"], Expected(len(BODY), SHA256), pause=0.01)
+    assert [wanted for _, wanted in hub.log] == [None, "bytes=20000-"]
+    assert target.read_bytes() == BODY
+
+
+def test_hub_trouble_is_reported_with_the_address(target, hub):
+    with pytest.raises(ConnectionError, match=r"hf://owner/repo/file\.bin: the server answered 404"):
+        fetch(target, ["hf://owner/repo/file.bin"], pause=60)
+
+
+def test_the_hubs_own_offline_switch_is_kept(target, hub, monkeypatch):
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    def download(*args, **kwargs):
-        raise LocalEntryNotFoundError("cannot reach the hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):
+        fetch(target, ["hf://owner/repo/file.bin"], pause=60)
+    assert hub.log == []
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(ConnectionError, match=r"hf://owner/repo/file\.bin: LocalEntryNotFoundError: cannot reach"):
-        fetch(target, ["hf://owner/repo/file.bin"], pause=0.01)
+
+# No network -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("where", ["closed port", "unknown host"])
+def test_a_server_that_cannot_be_reached_is_asked_once(target, file_server, nobody, where, monkeypatch, caplog):
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waited for another try"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    url = f"{nobody}/file.bin" if where == "closed port" else "http://no-such-host.invalid/file.bin"
+    with (
+        caplog.at_level("DEBUG"),
+        pytest.raises(ConnectionError, match=r"cannot be reached(.|\n)*By hand: ask Anna") as caught,
+    ):
+        fetch(target, [url], manual="ask Anna")
+    assert str(caught.value).count(url) == 1
+    assert left_over(target) == []
+    assert [record for record in caplog.records if record.levelname != "DEBUG" and record.name != "sc_drugresp"] == []
+
+
+def test_the_next_address_is_tried_when_one_is_down(target, file_server, nobody):
+    fetch(target, [f"{nobody}/file.bin", f"{file_server.url}/file.bin"], Expected(sha256=SHA256), pause=60)
+    assert target.read_bytes() == BODY
+
+
+def test_embedding_without_a_network_fails_fast_with_one_message(nobody, tmp_path):
+    """A user's process: an empty cache, and the hub out of reach."""
+    code = (
+        "import sc_drugresp as sdr\n"
+        "adata = sdr.datasets.toy(n_samples=2, cells_per_sample=3)\n"
+        "try:\n    sdr.tl.embed(adata, 'scgpt')\n"
+        "except ConnectionError as error:\n    print(error)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {
+        "HF_ENDPOINT": nobody,
+        "NO_PROXY": "*",
+        "SC_DRUGRESP_CACHE": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
+    start = time.monotonic()
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=environment)
+    assert run.stdout.count("cannot be reached") == 1, run
+    assert "best_model.pt" in run.stdout
+    assert "By hand" in run.stdout
+    assert run.stderr == ""
+    assert time.monotonic() - start < 60

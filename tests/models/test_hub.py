@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,11 @@ def spec(file_server, monkeypatch) -> ModelSpec:
     file_server.files.update({"/big.bin": WEIGHTS, "/cancer.bin": WEIGHTS[::-1], "/vocab.json": VOCAB})
     vocab = RemoteFile("shared/vocab.json", (f"{file_server.url}/vocab.json",), len(VOCAB), sha256(VOCAB))
 
-    def checkpoint(tag: str, body: bytes, *, commercial: bool) -> Checkpoint:
+    def checkpoint(tag: str, body: bytes, *, commercial: bool | None) -> Checkpoint:
         file = RemoteFile(f"{tag}/{tag}.bin", (f"{file_server.url}/{tag}.bin",), len(body), sha256(body))
         extra = RemoteFile("extra.txt", optional=True)
         files = {"weights": file, "vocab": vocab, "extra": extra}
-        return Checkpoint(tag, files, "Research only", commercial, "A. Publisher", options={})
+        return Checkpoint(tag, files, "Research only", "A. Publisher", commercial)
 
     big, cancer = checkpoint("big", WEIGHTS, commercial=True), checkpoint("cancer", WEIGHTS[::-1], commercial=False)
     row = ModelSpec("tiny", "Tiny", ".tiny:Tiny", "", default="big", checkpoints={"big": big, "cancer": cancer})
@@ -104,7 +105,7 @@ def test_offline_with_an_empty_cache_names_files_and_step(spec, file_server):
 def test_files_without_an_address_are_for_the_user_to_get(spec, monkeypatch, file_server):
     by_hand = RemoteFile("big/big.bin", manual="log in at example.org")
     row = Checkpoint(
-        "big", {"weights": by_hand, **dict(list(spec.checkpoints["big"].files.items())[1:])}, "?", True, "P"
+        "big", {"weights": by_hand, **dict(list(spec.checkpoints["big"].files.items())[1:])}, "?", "P", True
     )
     with pytest.raises(FileNotFoundError, match=r"log in at example\.org"):
         _hub.locate(spec, row)
@@ -152,6 +153,13 @@ def test_license_warning_comes_once_and_before_the_download(spec, file_server):
     sdr.models.download("tiny.cancer")  # warnings are errors here
 
 
+def test_unknown_terms_are_told_as_unknown(spec, monkeypatch):
+    row = replace(spec.checkpoints["big"], commercial=None, license="none stated")
+    monkeypatch.setitem(spec.checkpoints, "big", row)
+    with pytest.warns(UserWarning, match=r"does not state whether .* tiny\.big may be used .*none stated"):
+        sdr.models.download("tiny.big")
+
+
 def test_download_to_a_folder(spec, tmp_path):
     got = sdr.models.download("tiny", to=tmp_path / "here")
     assert got == {"weights": tmp_path / "here/big/big.bin", "vocab": tmp_path / "here/shared/vocab.json"}
@@ -177,7 +185,7 @@ def test_verify_reports_each_file(spec):
 
 def test_verify_says_when_there_is_nothing_to_compare_with(spec, tmp_path, monkeypatch):
     files = {"weights": RemoteFile("w.bin"), "config": RemoteFile("c.json", bytes=2)}
-    row = ModelSpec("bare", "", "", "", default="x", checkpoints={"x": Checkpoint("x", files, "?", True, "P")})
+    row = ModelSpec("bare", "", "", "", default="x", checkpoints={"x": Checkpoint("x", files, "?", "P", True)})
     monkeypatch.setattr(_registry, "registry", lambda: {"bare": row})
     put(tmp_path, w_dot_bin=b"1", c_dot_json=b"{}")
     assert sdr.models.verify("bare", tmp_path)["status"].tolist() == ["unchecked", "size ok"]

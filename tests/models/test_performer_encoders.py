@@ -95,7 +95,7 @@ def test_half_precision_weights_are_widened(name, folder, state, adata, wanted, 
         (lambda s: s.pop("pos_emb.emb.weight"), "gene.table are missing"),
         (lambda s: s.update({"performer.net.layers.0.0.fn.extra": torch.zeros(3)}), "unknown: layers.0.0.fn.extra"),
         (lambda s: s.update({"norm.weight": torch.ones(7)}), r"norm.weight is \(7,\), expected \(40,\)"),
-        (lambda s: s.clear(), "is not a checkpoint of"),
+        (lambda s: s.clear(), "no named tensors"),
         (lambda s: (s.clear(), s.update({"bert.embeddings.weight": torch.ones(3, 3)})), "found bert.embeddings.weight"),
     ],
 )
@@ -122,7 +122,7 @@ def test_code_in_a_file_does_not_run(name, folder, state, tmp_path):
 
 def test_a_tensor_alone_is_no_checkpoint(name, folder):
     torch.save(torch.zeros(3), folder / WEIGHTS[name])
-    with pytest.raises(ValueError, match="dictionary of tensors, found Tensor"):
+    with pytest.raises(ValueError, match="no named tensors, found Tensor"):
         sdr.models.load(name, checkpoint=folder)
 
 

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 from scipy.sparse import csr_matrix
 
 import sc_drugresp as sdr
-from sc_drugresp._data import GeneVocab, Tokens
+from sc_drugresp._data import GeneVocab, Tokens, read_counts
 from sc_drugresp._data.bin_kernels import keep_smallest, quantile_bins
+from sc_drugresp.models import scgpt
 from sc_drugresp.models._weights import read_state
 from sc_drugresp.models.scgpt import ScGPT, ScGPTConfig, make_vocab, read_vocab
 
@@ -58,20 +59,26 @@ def test_deterministic_tokens(folder, golden, adata):
     same_tokens(tokens, Tokens.from_padded(golden["det_token_ids"], golden["det_length"], golden["det_values"]))
 
 
-def test_tokens_from_recorded_draws(folder, golden, adata):
-    encoder = load(folder, max_length=golden["det_token_ids"].shape[1])
-    draws = golden["full_rand"], golden["stoch_sampled_index"]
-    tokens = encoder.tokens_from_draws(adata[golden["cells"]], *draws)
-    same_tokens(tokens, Tokens.from_padded(golden["stoch_token_ids"], golden["stoch_length"], golden["stoch_values"]))
+def test_tokens_from_recorded_draws(folder, golden, adata, monkeypatch):
+    """The tokenizer, with upstream's random numbers in the place of the cells' own streams."""
+    encoder, cells = load(folder, max_length=golden["det_token_ids"].shape[1]), adata[golden["cells"]]
+    (block,) = read_counts(cells).align(encoder.vocab, "exact").blocks()
+    keys = np.zeros(len(block.gene_ids))
+    for start, stop, kept in zip(block.indptr[:-1], block.indptr[1:], golden["stoch_sampled_index"], strict=True):
+        if kept[0] >= 0:
+            keys[start:stop] = 1
+            keys[start + kept] = 0
+    draws = {scgpt._BINS: golden["full_rand"], scgpt._SAMPLE: keys}
+    monkeypatch.setattr(scgpt, "entry_uniforms", lambda *given: draws[given[-1]])
+    expected = Tokens.from_padded(golden["stoch_token_ids"], golden["stoch_length"], golden["stoch_values"])
+    same_tokens(by_gene(encoder.tokenize(cells, genes="exact")), by_gene(expected))
 
 
-def test_draws_that_do_not_fit_are_refused(folder, golden, adata):
-    encoder = load(folder, max_length=golden["det_token_ids"].shape[1])
-    cells = adata[golden["cells"]]
-    with pytest.raises(ValueError, match="one number for each of"):
-        encoder.tokens_from_draws(cells, golden["full_rand"][:-1])
-    with pytest.raises(ValueError, match=r"must name \d+ positions"):
-        encoder.tokens_from_draws(cells, golden["full_rand"], golden["stoch_sampled_index"][:-1])
+def by_gene(tokens: Tokens) -> Tokens:
+    """Sorted within each cell: upstream writes the genes of a long cell in the order in which it drew them."""
+    cell = np.repeat(np.arange(len(tokens)), tokens.lengths)
+    order = np.lexsort((tokens.values, tokens.ids, cell))
+    return Tokens(tokens.indptr, tokens.ids[order], tokens.values[order])
 
 
 @pytest.mark.parametrize("run", ["det", "stoch"])

@@ -16,8 +16,9 @@ from scipy.sparse import csr_matrix
 
 import sc_drugresp as sdr
 from sc_drugresp._data import Tokens
+from sc_drugresp.models._symbols import NOT_RANKED
 from sc_drugresp.models._weights import read_state
-from sc_drugresp.models.tgpt import NOT_RANKED, TGPT, TGPTConfig
+from sc_drugresp.models.tgpt import TGPT, TGPTConfig
 
 MODEL = "tgpt"
 FOLDER = "transcriptome-gpt-1024-8-16-64"
@@ -289,7 +290,7 @@ def edit_json(path: Path, change) -> None:
         ("config.json", lambda c: c.update(model_type="bert"), "another network than tGPT's GPT-2"),
         ("config.json", lambda c: c.update(activation_function="relu"), "another network than tGPT's GPT-2"),
         ("config.json", lambda c: c.update(scale_attn_by_inverse_layer_idx=True), "another network"),
-        ("config.json", lambda c: c.pop("n_layer"), "does not say 'n_layer'"),
+        ("config.json", lambda c: c.pop("n_layer"), "does not state n_layer"),
         ("config.json", lambda c: c.update(vocab_size=330), "has 331 tokens, but the network"),
         ("config.json", lambda c: c.update(n_inner=100), "shapes differ"),
         ("tokenizer.json", lambda t: t["model"]["vocab"].popitem(), "has 330 tokens, but the network"),
@@ -311,8 +312,8 @@ def test_files_of_other_models_are_refused(copy, file, change, message):
     ("options", "error", "message"),
     [
         ({"pooling": "cls"}, ValueError, "`pooling` must be one of"),
-        ({"max_length": 2}, ValueError, "`max_length` must lie between"),
-        ({"max_length": 97}, ValueError, "`max_length` must lie between"),
+        ({"max_length": 2}, ValueError, "`max_length` must be at least 3"),
+        ({"max_length": 97}, ValueError, "`max_length` is 97, but the network has"),
         ({"genes": 62}, TypeError, "has no option 'genes'"),
     ],
 )

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .log import logger
@@ -17,12 +14,13 @@ from .settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 CHUNK = 1 << 20
 TIMEOUT = (10, 60)
 """Seconds to wait for a connection and for the next bytes."""
 GONE = frozenset({400, 401, 403, 404, 405, 410, 451})
-"""Answers that asking again does not change."""
+"""HTTP statuses that a retry cannot fix."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ def fetch(
 
     Without a known checksum the first download is trusted: its SHA-256 is kept in `<path>.sha256` and every later
     download of that file must agree with it. A partial file is kept for resuming only where a checksum can tell whether
-    the parts fit; otherwise nothing is left behind.
+    the parts fit; otherwise nothing is left behind. A server that cannot be reached at all is asked once.
 
     Parameters
     ----------
@@ -137,21 +135,25 @@ def _hint(manual: str) -> str:
 
 def _try(url: str, part: Path, expected: Expected) -> tuple[str | None, bool]:
     """Run one download; return what went wrong and whether another try could help."""
+    import huggingface_hub.constants
     import requests
+    import urllib3
 
+    if url.startswith("hf://") and huggingface_hub.constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set", False
     try:
-        if url.startswith("hf://"):
-            _from_hub(url, part)
-        elif url.startswith(("http://", "https://")):
-            _from_web(url, part, expected)
-        else:
+        if url.startswith("doi:"):
             import pooch
 
             pooch.choose_downloader(url)(url, str(part), None)
+        else:
+            _from_web(url, part, expected)
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         return f"the server answered {status}", status not in GONE
-    except _network_errors() as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError, EOFError) as error:
+        if _unreachable(error):
+            return "the server cannot be reached; is there a network?", False
         return f"{type(error).__name__}: {error}", True
     except OSError as error:
         if error.errno is not None:  # the disk, not the network: full, read-only, ...
@@ -160,31 +162,40 @@ def _try(url: str, part: Path, expected: Expected) -> tuple[str | None, bool]:
     return None, False
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
-    """Errors of the client libraries that have been used in this process."""
-    import requests
-    import urllib3
+def _unreachable(error: BaseException | None) -> bool:
+    """Whether no connection was made at all: no network, an unknown host, or nobody who listens there."""
+    from urllib3.exceptions import NewConnectionError
 
-    httpx = sys.modules.get("httpx")
-    return (
-        requests.RequestException,
-        urllib3.exceptions.HTTPError,
-        EOFError,
-        *([httpx.HTTPError] if httpx is not None else []),
-    )
+    while error is not None and not isinstance(error, NewConnectionError):
+        error = getattr(error, "original_error", None) or error.__cause__ or error.__context__
+    return error is not None
+
+
+def _address(url: str) -> tuple[str, dict[str, str]]:
+    """Web address and headers; `hf://owner/repo@revision/folder/file` becomes an address on the user's hub."""
+    headers = {"Accept-Encoding": "identity"}  # a .gz file must arrive as it is
+    if not url.startswith("hf://"):
+        return url, headers
+    from huggingface_hub import get_token, hf_hub_url
+
+    owner, repo, name = url.removeprefix("hf://").split("/", 2)
+    repo, _, revision = repo.partition("@")
+    if token := get_token():
+        headers["Authorization"] = f"Bearer {token}"
+    return hf_hub_url(f"{owner}/{repo}", name, revision=revision or None), headers
 
 
 def _from_web(url: str, part: Path, expected: Expected) -> None:
     import requests
 
+    address, headers = _address(url)
     have = part.stat().st_size if part.exists() else 0
     if have and expected.size is not None and have >= expected.size:
         part.unlink()
         have = 0
-    headers = {"Accept-Encoding": "identity"}  # a .gz file must arrive as it is
     if have:
-        headers["Range"] = f"bytes={have}-"
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        headers = headers | {"Range": f"bytes={have}-"}
+    with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # nothing beyond what we have: what we have is wrong
             part.unlink()
             msg = "the partial file does not fit; starting again"
@@ -207,20 +218,6 @@ def _from_web(url: str, part: Path, expected: Expected) -> None:
     if total is not None and part.stat().st_size < total:
         msg = f"the connection ended after {part.stat().st_size:,} of {total:,} bytes"
         raise requests.ConnectionError(msg)
-
-
-def _from_hub(url: str, part: Path) -> None:
-    """`hf://owner/repo@revision/folder/file`; the library itself resumes."""
-    import huggingface_hub
-
-    owner, repo, name = url.removeprefix("hf://").split("/", 2)
-    repo, _, revision = repo.partition("@")
-    staging = part.with_name(part.name.rsplit(".", 2)[0] + ".hub")  # kept after a failure: the library resumes there
-    got = huggingface_hub.hf_hub_download(
-        f"{owner}/{repo}", name, revision=revision or None, local_dir=staging, etag_timeout=TIMEOUT[0]
-    )
-    Path(got).replace(part)
-    shutil.rmtree(staging, ignore_errors=True)
 
 
 def _record(path: Path) -> Path:

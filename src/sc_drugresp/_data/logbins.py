@@ -58,8 +58,8 @@ def first_tokens(tokens: Tokens, limit: int) -> Tokens:
     return Tokens(np.concatenate([[0], np.cumsum(lengths)]), tokens.ids[keep], values, tokens.cells)
 
 
-def prepend(tokens: Tokens, token: int, value: int) -> Tokens:
-    """Put one token in front of each cell."""
-    ids = np.insert(tokens.ids, tokens.indptr[:-1], token)
-    values = None if tokens.values is None else np.insert(tokens.values, tokens.indptr[:-1], value)
-    return Tokens(tokens.indptr + np.arange(len(tokens) + 1), ids, values, tokens.cells)
+def check_range(what: str, values: np.ndarray, stop: int) -> None:
+    """Raise ValueError unless all `values` are below `stop` and not negative."""
+    if len(values) and not (values.min() >= 0 and values.max() < stop):
+        msg = f"Each {what} must lie in 0 ... {stop - 1}, found {values.min()} to {values.max()}. Are these tokens of another model?"
+        raise ValueError(msg)

@@ -67,3 +67,12 @@ def weighted_rows(
         for first in starts:
             task(first)
     return out
+
+
+def sorted_rows(indptr: np.ndarray, ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same rows with increasing ids; nothing is copied when they are sorted."""
+    falls = np.flatnonzero(ids[1:] < ids[:-1]) + 1
+    if np.isin(falls, indptr).all():
+        return indptr, ids, values
+    order = np.lexsort((ids, np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))))
+    return indptr, ids[order], values[order]

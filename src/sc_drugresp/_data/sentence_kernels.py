@@ -39,6 +39,37 @@ def draw_genes(
     return out
 
 
+def draw_like_numpy(
+    indptr: np.ndarray,
+    gene_ids: np.ndarray,
+    weights: np.ndarray,
+    state: np.random.RandomState,
+    sample_size: int,
+    first: int,
+    chromosome: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw genes and shuffle their chromosomes with one sequential generator, cell after cell, as upstream does.
+
+    Returns
+    -------
+    What :func:`draw_genes` and :func:`shuffle_chromosomes` return.
+    """
+    n_cells = len(indptr) - 1
+    drawn = np.full((n_cells, sample_size), -1, dtype=np.int32)
+    order = np.full((n_cells, min(sample_size, int(chromosome.max()) + 1)), -1, dtype=np.int32)
+    for cell in range(n_cells):
+        entries = slice(indptr[cell], indptr[cell + 1])
+        edges = np.cumsum(weights[entries], dtype=np.float64)
+        if len(edges) == 0:
+            continue
+        places = np.searchsorted(edges / edges[-1], state.random_sample(sample_size), side="right")
+        drawn[cell] = gene_ids[entries][places]
+        codes = np.unique(chromosome[drawn[cell] - first])
+        state.shuffle(codes)
+        order[cell, : len(codes)] = codes
+    return drawn, order
+
+
 @numba.njit(cache=True)
 def shuffle_chromosomes(drawn: np.ndarray, first: int, chromosome: np.ndarray, streams: np.ndarray) -> np.ndarray:
     """Order the chromosomes of the drawn genes at random: a chromosome's place is keyed by its code and the cell.
@@ -99,8 +130,7 @@ def assemble_sentences(
 
     Returns
     -------
-    `indptr` and ids of the sentences. A cell whose drawn genes lie on a chromosome that `order` lacks has length -1,
-    written as a falling `indptr`.
+    `indptr` and ids of the sentences.
     """
     n_cells, sample_size = drawn.shape
     cls, closing, offset = special
@@ -117,15 +147,10 @@ def assemble_sentences(
         for i in range(order.shape[1]):
             if order[cell, i] >= 0:
                 where[order[cell, i]] = i
-        known = True
         for i in range(sample_size):
             gene = drawn[cell, i] - first
             at = where[chromosome[gene]]
-            known = known and at >= 0
             keys[i] = (at << 44) | (np.int64(place[gene]) << 22) | i  # ties keep the order of the draw
-        if not known:
-            indptr[cell + 1] = -1
-            return indptr, ids[:end]
         keys.sort()
         stop = end + max_length
         ids[end] = cls

@@ -59,19 +59,6 @@ class Tokens:
         """Token ids of one cell."""
         return self.ids[self.indptr[cell] : self.indptr[cell + 1]]
 
-    def value_sequence(self, cell: int) -> np.ndarray:
-        """Token values of one cell.
-
-        Raises
-        ------
-        ValueError
-            These tokens have no values.
-        """
-        if self.values is None:
-            msg = "These tokens have no values."
-            raise ValueError(msg)
-        return self.values[self.indptr[cell] : self.indptr[cell + 1]]
-
     def take(self, cells: np.ndarray | Sequence[int]) -> Tokens:
         """Only these cells, in this order."""
         cells = np.asarray(cells, dtype=np.int64)
@@ -80,6 +67,16 @@ class Tokens:
         index = np.repeat(self.indptr[cells] - indptr[:-1], lengths) + np.arange(indptr[-1])
         values = None if self.values is None else self.values[index]
         return Tokens(indptr, self.ids[index], values, {name: array[cells] for name, array in self.cells.items()})
+
+    def framed(self, before: int | None, after: int | None = None, *, value: float = 0) -> Tokens:
+        """Put a token of this value before and behind each sequence; `None` puts nothing there."""
+        indptr, ids, values = self.indptr, self.ids, self.values
+        for token, side in ((after, slice(1, None)), (before, slice(None, -1))):
+            if token is not None:
+                ids = np.insert(ids, indptr[side], token)
+                values = None if values is None else np.insert(values, indptr[side], value)
+                indptr = indptr + np.arange(len(indptr))
+        return Tokens(indptr, ids, values, self.cells)
 
     def padded(self, array: np.ndarray, fill: Any, *, width: int | None = None) -> np.ndarray:
         """Lay out a per-token `array` as `(n_cells, width)`, filled up with `fill` on the right."""

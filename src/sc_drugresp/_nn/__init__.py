@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .attention import SelfAttention
-from .blocks import PostNormLayer, run_layers
+from .blocks import PostNormLayer, mean_between, run_layers
 from .flow import FlowAttention, FlowLayer, SetLayout
 from .performer import FavorAttention, PerformerLayer
+from .projected import ProjectedTokens
 
 __all__ = [
     "FavorAttention",
@@ -13,7 +14,9 @@ __all__ = [
     "FlowLayer",
     "PerformerLayer",
     "PostNormLayer",
+    "ProjectedTokens",
     "SelfAttention",
     "SetLayout",
+    "mean_between",
     "run_layers",
 ]

@@ -82,3 +82,14 @@ def run_layers(
         else:
             x = layer(x, keep, queries=queries)
     return x
+
+
+def mean_between(hidden: Tensor, first: int, stop: Tensor) -> Tensor:
+    """Mean over the positions `first` to `stop - 1` of each cell, shape `(cells, width)`; 0 where there are none.
+
+    `hidden` has shape `(cells, length, width)`, `stop` has shape `(cells,)`.
+    """
+    place = torch.arange(hidden.shape[1], device=hidden.device)
+    chosen = ((place >= first) & (place < stop[:, None])).to(hidden.dtype)
+    weight = chosen / (stop - first).clamp(min=1)[:, None].to(hidden.dtype)
+    return (weight[:, None] @ hidden)[:, 0]

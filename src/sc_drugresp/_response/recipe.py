@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .. import models
 from .._core.calls import dataclass_text
-from ..models._load import check_options
-from ..models._registry import find
+from ..models._load import check_options, model_class
+from ..models._registry import canonical, find
 from .tune.options import FineTuning
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Recipe:
         if self.mode not in get_args(Mode):
             msg = f"`mode` must be one of {get_args(Mode)}, found {self.mode!r}."
             raise ValueError(msg)
-        spec, _ = find(self.model)
-        if self.tuned and spec.kind != "encoder":
+        object.__setattr__(self, "model", canonical(self.model))
+        if self.tuned and not model_class(find(self.model)[0]).tunable:
             msg = (
                 f"mode={self.mode!r} tunes a foundation model: name one with `model=`, found {self.model!r}. "
                 f"Available: {models.available('encoder')}."

@@ -8,18 +8,24 @@ from .._core.lazy import attach
 
 if TYPE_CHECKING:
     from .._data.tokens import Tokens as Tokens
+    from .._data.vocab import GeneVocab as GeneVocab
     from .._response.model import ResponseModel as ResponseModel
+    from ._config import Config as Config
     from ._encoder import CellEncoder as CellEncoder
     from ._hub import download as download
     from ._hub import verify as verify
     from ._load import load as load
     from ._registry import available as available
     from ._registry import table as table
+    from ._spec import ModelSpec as ModelSpec
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "CellEncoder": "._encoder",
+        "Config": "._config",
+        "GeneVocab": ".._data.vocab",
+        "ModelSpec": "._spec",
         "ResponseModel": ".._response.model",
         "Tokens": ".._data.tokens",
         "available": "._registry",

@@ -156,17 +156,25 @@ def _download(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str
     if by_hand:
         raise FileNotFoundError(missing_message(spec, checkpoint, by_hand, folder))
     name = f"{spec.name}.{checkpoint.tag}"
-    if wanted and not checkpoint.commercial and not settings.offline and name not in _warned:
-        _warned.add(name)
-        warn(
-            f"The weights of {name} may not be used commercially: {checkpoint.license}. "
-            f"Read the terms of {checkpoint.publisher} before you go on."
-        )
+    if wanted and not settings.offline:
+        _tell_terms(name, checkpoint)
     for role, file in wanted.items():
         if file.urls:
             manual = file.manual or f"get {file.name} from {checkpoint.publisher} and put it at {folder / file.path}"
             found[role] = fetch(folder / file.path, file.urls, _expected(file), manual=manual)
     return {role: path for role, path in found.items() if path is not None}
+
+
+def _tell_terms(name: str, checkpoint: Checkpoint) -> None:
+    """Warn once of weights that are not free for commercial use, or whose publisher does not say."""
+    if checkpoint.commercial or name in _warned:
+        return
+    _warned.add(name)
+    if checkpoint.commercial is None:
+        found = f"The publisher does not state whether the weights of {name} may be used commercially"
+    else:
+        found = f"The weights of {name} may not be used commercially"
+    warn(f"{found} (license: {checkpoint.license}). Read the terms of {checkpoint.publisher} before you go on.")
 
 
 def _expected(file: RemoteFile) -> Expected:
@@ -212,11 +220,17 @@ def missing_message(spec: ModelSpec, checkpoint: Checkpoint, missing: list[Remot
     """What is missing, who publishes it, and the manual step."""
     lines = [f"{spec.name}.{checkpoint.tag}: {len(missing)} file(s) not found in {folder}:"]
     for file in missing:
-        size = f" ({file.bytes:,} bytes)" if file.bytes else ""
+        size = (
+            f" ({file.bytes:,} bytes)"
+            if file.bytes
+            else f" (about {file.about_bytes:,} bytes)"
+            if file.about_bytes
+            else ""
+        )
         how = file.manual or (f"download {file.urls[0]}" if file.urls else f"ask {checkpoint.publisher}")
         lines.append(f"  {file.path}{size}: {how}")
     lines.append(
-        f"Published by {checkpoint.publisher} under {checkpoint.license}. Run "
+        f"Published by {checkpoint.publisher}; license of the weights: {checkpoint.license}. Run "
         f"sc_drugresp.models.download('{spec.name}.{checkpoint.tag}') with a network, or put the files there by hand, "
         "or name their folder with `checkpoint=`."
     )

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
 
-    from ._encoder import CellEncoder
+    from ._embedder import Embedder
     from ._spec import ModelSpec
 
 
 def model_class(spec: ModelSpec) -> Any:
-    """The class that a row of the registry names."""
+    """The class that a row of the registry names: `.module:Class` of this package, or of any other."""
     if spec.extra is not None:
-        require({"scvi": "scvi"}.get(spec.extra, spec.extra), extra=spec.extra)
+        require(spec.extra, extra=spec.extra)
     module, _, name = spec.target.partition(":")
     return getattr(import_module(module, __package__), name)
 
@@ -48,7 +48,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         raise TypeError(msg)
 
 
-def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: Any) -> CellEncoder:
+def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: Any) -> Embedder:
     """Load a model by name, ready to embed.
 
     Foundation models are :class:`torch.nn.Module` objects with `tokenize`, `embed_tokens`, `hidden` and `pool`, so
@@ -57,7 +57,7 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
     Parameters
     ----------
     name
-        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
+        `'model'` or `'model.checkpoint'`, in any case, see :func:`~sc_drugresp.models.table`.
     checkpoint
         Folder with the published files, or the weights file in it. `None` takes them from the cache and downloads
         what is missing.
@@ -66,7 +66,8 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
 
     Returns
     -------
-    A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, or a baseline.
+    A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, or a baseline. What it can do
+    is told by its attributes `aligns_genes`, `needs_fit`, `tunable`, `set_based` and `expects`.
 
     Raises
     ------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -20,12 +19,9 @@ ENTRY_POINTS = "sc_drugresp.models"
 @cache
 def registry() -> dict[str, ModelSpec]:
     """All rows by name: ours, then those of other packages (entry-point group `sc_drugresp.models`)."""
-    rows: dict[str, ModelSpec] = {}
     folder = files(__package__) / "registry"
-    for row in sorted(folder.iterdir(), key=lambda file: file.name):
-        if row.name.endswith(".toml"):
-            spec = ModelSpec.from_dict(tomllib.loads(row.read_text(encoding="utf-8")))
-            rows[spec.name] = spec
+    ours = [ModelSpec.from_toml(path) for path in folder.iterdir() if path.name.endswith(".toml")]
+    rows = {spec.name: spec for spec in sorted(ours, key=lambda spec: spec.name)}
     for entry in entry_points(group=ENTRY_POINTS):
         spec = entry.load()
         rows.setdefault(spec.name, spec)
@@ -54,33 +50,41 @@ def available(kind: Literal["encoder", "baseline"] | None = None) -> list[str]:
 
 
 def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
-    """The row of `name` or `name.tag`, and its checkpoint (`None` for baselines).
+    """The row of `name` or `name.tag`, in any case, and its checkpoint (`None` for baselines).
 
     Raises
     ------
     ValueError
         There is no such model or checkpoint; the message names the nearest ones.
     """
-    rows = registry()
-    base, _, tag = str(name).partition(".")
+    rows = {key.casefold(): spec for key, spec in registry().items()}
+    base, _, tag = str(name).casefold().partition(".")
     if base not in rows:
         near = difflib.get_close_matches(base, rows, n=3, cutoff=0.4)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = f" Did you mean {' or '.join(repr(rows[key].name) for key in near)}?" if near else ""
         if "/" in str(name) or "\\" in str(name):
             hint = " Give a model's name here and the folder with `checkpoint=`."
-        msg = f"Unknown model {name!r}.{hint} Available models: {sorted(rows)}."
+        msg = f"Unknown model {name!r}.{hint} Available models: {sorted(spec.name for spec in rows.values())}."
         raise ValueError(msg)
     spec = rows[base]
     if not spec.checkpoints:
         if tag:
-            msg = f"Model {base!r} has no checkpoints, found {name!r}."
+            msg = f"Model {spec.name!r} has no checkpoints, found {name!r}."
             raise ValueError(msg)
         return spec, None
-    tag = tag or spec.default
-    if tag not in spec.checkpoints:
-        msg = f"Model {base!r} has no checkpoint {tag!r}. Available: {[f'{base}.{t}' for t in spec.checkpoints]}."
+    checkpoints = {key.casefold(): checkpoint for key, checkpoint in spec.checkpoints.items()}
+    tag = tag or spec.default.casefold()
+    if tag not in checkpoints:
+        known = [f"{spec.name}.{key}" for key in spec.checkpoints]
+        msg = f"Model {spec.name!r} has no checkpoint {tag!r}. Available: {known}."
         raise ValueError(msg)
-    return spec, spec.checkpoints[tag]
+    return spec, checkpoints[tag]
+
+
+def canonical(name: str) -> str:
+    """The name as the table spells it, with the checkpoint if one was named: `'Geneformer.V2-104M'` in lower case."""
+    spec, checkpoint = find(name)
+    return f"{spec.name}.{checkpoint.tag}" if checkpoint is not None and "." in str(name) else spec.name
 
 
 def table() -> pd.DataFrame:
@@ -91,6 +95,10 @@ def table() -> pd.DataFrame:
     One row per checkpoint, indexed by the name that :func:`~sc_drugresp.tl.embed` takes: `kind`, `dim`, `genes`,
     `species`, `expects`, `set_based`, `parameters`, `gflop_per_cell`, `download_gb`, `weights_license`, `commercial`,
     `code_license`, `default`, `reference`.
+
+    `download_gb` counts all files that :func:`~sc_drugresp.models.download` fetches and those that have to be fetched
+    by hand; it is NaN where the publisher states no size. `commercial` is missing (`<NA>`) where the terms of the
+    weights are not stated: ask the publisher.
 
     Examples
     --------
@@ -104,11 +112,14 @@ def table() -> pd.DataFrame:
     for spec in registry().values():
         for checkpoint in spec.checkpoints.values() or [None]:
             rows[f"{spec.name}.{checkpoint.tag}" if checkpoint else spec.name] = _row(spec, checkpoint)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model")
+    numbers = dict.fromkeys(("parameters", "gflop_per_cell", "download_gb"), float)
+    return frame.astype({**numbers, "commercial": "boolean"})
 
 
 def _row(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, object]:
-    row: dict[str, object] = {
+    size = checkpoint.download_bytes if checkpoint else 0
+    return {
         "kind": spec.kind,
         "dim": checkpoint.dim if checkpoint else spec.dim,
         "genes": spec.genes,
@@ -117,14 +128,10 @@ def _row(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, object]:
         "set_based": spec.set_based,
         "parameters": checkpoint.parameters if checkpoint else None,
         "gflop_per_cell": checkpoint.gflop_per_cell if checkpoint else None,
-        "download_gb": None,
+        "download_gb": None if size is None else round(size / 1e9, 3),
         "weights_license": checkpoint.license if checkpoint else "",
         "commercial": checkpoint.commercial if checkpoint else True,
         "code_license": spec.code_license,
         "default": checkpoint is None or checkpoint.tag == spec.default,
         "reference": spec.reference,
     }
-    if checkpoint:
-        sizes = [file.bytes for file in checkpoint.files.values() if not file.optional]
-        row["download_gb"] = round(sum(sizes) / 1e9, 3) if all(sizes) else None  # type: ignore[arg-type]
-    return row

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import tomllib
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A published file. `path` is its place below a checkpoint folder; `urls` may start with `hf://`."""
+    """A published file.
+
+    Parameters
+    ----------
+    path
+        Its place below a checkpoint folder.
+    urls
+        Addresses to try in turn; may start with `hf://` or `doi:`. None, where no program can fetch it.
+    bytes, sha256, md5
+        Size and checksums that the file must have, where they are published.
+    about_bytes
+        Size for planning, where the exact one is not published.
+    manual
+        How to get it by hand.
+    optional
+        Whether the model works without it.
+    """
 
     path: str
     urls: tuple[str, ...] = ()
     bytes: int | None = None
     sha256: str | None = None
     md5: str | None = None
+    about_bytes: int | None = None
     manual: str = ""
     optional: bool = False
 
@@ -29,13 +49,29 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One set of published weights. `options` are the settings of `Config` that belong to it."""
+    """One set of published weights.
+
+    Parameters
+    ----------
+    tag
+        What users type behind the dot.
+    files
+        Published files by role (`weights`, `config`, ...).
+    license, publisher
+        Terms of the weights, and who publishes them.
+    commercial
+        Whether the terms allow commercial use; `None` where they do not say.
+    options
+        Settings of `Config` that belong to it.
+    description, dim, parameters, gflop_per_cell, species
+        Facts for the table.
+    """
 
     tag: str
     files: Mapping[str, RemoteFile]
     license: str
-    commercial: bool
     publisher: str
+    commercial: bool | None = None
     description: str = ""
     dim: int = 0
     parameters: int | None = None
@@ -43,10 +79,21 @@ class Checkpoint:
     species: tuple[str, ...] = ("human",)
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def download_bytes(self) -> int | None:
+        """Size of all that has to be fetched, by a program or by hand; `None` where a size is not known."""
+        needed = [file for file in self.files.values() if file.urls or not file.optional]
+        sizes = [file.bytes or file.about_bytes for file in needed]
+        return None if None in sizes else sum(sizes)  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A row of the registry: everything but the code, which `target` names as `module:Class`."""
+    """A row of the registry: everything but the code, which `target` names as `module:Class`.
+
+    `kind` is a word for tables and pages. What a model can do is told by its class, see
+    :class:`~sc_drugresp.models._embedder.Embedder`.
+    """
 
     name: str
     title: str
@@ -67,31 +114,64 @@ class ModelSpec:
 
     @property
     def slot(self) -> str:
-        """Base name of the slots that `tl.embed` writes; baselines keep clear of scverse's own names."""
-        return f"sdr_{self.name}" if self.kind == "baseline" else self.name
+        """Base name of the slots that `tl.embed` writes; what is fitted to the data keeps clear of scverse's names."""
+        return self.name if self.checkpoints else f"sdr_{self.name}"
 
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> ModelSpec:
-        """Build a row from a table such as those in `registry/*.toml`.
+    def from_toml(cls, path: Path | Traversable) -> ModelSpec:
+        """Read a row from a TOML file, see :doc:`/contributing/add_a_model`.
+
+        Parameters
+        ----------
+        path
+            The file; :func:`importlib.resources.files` finds those of a package.
+
+        Returns
+        -------
+        The row, as the entry-point group `sc_drugresp.models` takes it.
 
         Raises
         ------
         TypeError
-            The table has a field that does not exist.
+            The file has a field that does not exist, or lacks one.
+        """
+        return cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> ModelSpec:
+        """Build a row from the table of a TOML file.
+
+        What holds for all checkpoints is written once: fields beside `name`, files under `[files]`. A checkpoint may
+        also start from another one (`like = "tag"`). A file with a `path` replaces what stood in its role, one without
+        changes single fields. `manual` of a checkpoint is that of all its files without an address.
         """
         row = dict(row)
-        checkpoints = {
-            tag: _checkpoint(tag, dict(values), row) for tag, values in dict(row.pop("checkpoints", {})).items()
-        }
-        for name in ("strengths", "limitations"):
-            row[name] = tuple(row.get(name, ()))
-        return cls(**row, checkpoints=checkpoints)
+        shared: dict[str, Any] = {name: row[name] for name in _SHARED & row.keys()}
+        row = {name: value for name, value in row.items() if name == "dim" or name not in shared}
+        shared["files"] = row.pop("files", {})
+        tables: dict[str, dict[str, Any]] = {}
+        for tag, own in row.pop("checkpoints", {}).items():
+            base = tables[own["like"]] if "like" in own else shared
+            tables[tag] = {**base, **own, "files": _merged(base["files"], own.get("files", {}))}
+        row |= {name: tuple(row.get(name, ())) for name in ("strengths", "limitations")}
+        return cls(**row, checkpoints={tag: _checkpoint(tag, dict(table)) for tag, table in tables.items()})
 
 
-def _checkpoint(tag: str, values: dict[str, Any], row: Mapping[str, Any]) -> Checkpoint:
-    files = {
-        role: RemoteFile(**{**file, "urls": tuple(file.get("urls", ()))}) for role, file in values.pop("files").items()
-    }
-    values["species"] = tuple(values.get("species", ("human",)))
-    values.setdefault("dim", row.get("dim", 0))
-    return Checkpoint(tag=tag, files=files, **values)
+_SHARED = {item.name for item in fields(Checkpoint)} - {"tag", "files", "description"}
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    changed = {role: file if "path" in file else {**base.get(role, {}), **file} for role, file in own.items()}
+    return {**base, **changed}
+
+
+def _checkpoint(tag: str, table: dict[str, Any]) -> Checkpoint:
+    table.pop("like", None)
+    by_hand = table.pop("manual", "")
+    files = {}
+    for role, file in table.pop("files").items():
+        manual = file.get("manual", "" if file.get("urls") else by_hand)
+        files[role] = RemoteFile(**{**file, "urls": tuple(file.get("urls", ())), "manual": manual})
+    if "species" in table:
+        table["species"] = tuple(table["species"])
+    return Checkpoint(tag=tag, files=files, **table)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import pickle
 import tarfile
-import zipfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -20,8 +16,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    import pandas as pd
+
 PROTEINS = "proteins_"
 """Roles of the protein files are this and the species."""
+PROTEIN_FILES = {
+    "human": "Homo_sapiens.GRCh38",
+    "mouse": "Mus_musculus.GRCm39",
+    "frog": "Xenopus_tropicalis.Xenopus_tropicalis_v9.1",
+    "zebrafish": "Danio_rerio.GRCz11",
+    "mouse_lemur": "Microcebus_murinus.Mmur_3.0",
+    "pig": "Sus_scrofa.Sscrofa11.1",
+    "macaca_fascicularis": "Macaca_fascicularis.Macaca_fascicularis_6.0",
+    "macaca_mulatta": "Macaca_mulatta.Mmul_10",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,13 @@ class GenomeTable:
     chromosome: np.ndarray
     place: np.ndarray
     chromosome_offset: int
+
+    @classmethod
+    def made_up(cls, vocab: GeneVocab, *, first: int = 4, n_chromosomes: int = 24) -> Self:
+        """Spread the genes of a vocabulary over chromosomes; their tokens come first, in order."""
+        genes = np.arange(len(vocab), dtype=np.int32)
+        vocab = replace(vocab, ids=first + genes)
+        return cls(vocab, first, genes % n_chromosomes, genes, first + len(vocab))
 
 
 def read_genome(files: Mapping[str, Path], species: str, n_tokens: int) -> GenomeTable:
@@ -71,61 +86,64 @@ def read_genome(files: Mapping[str, Path], species: str, n_tokens: int) -> Genom
         msg = f"UCE has no species {species!r} in {files['offsets']}. Available species: {sorted(offsets)}."
         raise ValueError(msg)
     symbols = protein_symbols(files, species)
-    codes, positions = read_positions(files["chromosomes"], species)
-    first, chromosome_offset = offsets[species], n_tokens - len(codes)
+    positions, n_chromosomes = read_positions(files["chromosomes"], species)
+    first, chromosome_offset = offsets[species], n_tokens - n_chromosomes
     limit = min([row for row in offsets.values() if row > first], default=chromosome_offset)
     if first + len(symbols) > limit:
         msg = (
             f"{species} has {len(symbols)} genes, which do not fit between rows {first} and {limit} of a token table "
-            f"with {n_tokens} rows, {len(codes)} of them chromosomes. Take all UCE files from one release."
+            f"with {n_tokens} rows, {n_chromosomes} of them chromosomes. Take all UCE files from one release."
         )
         raise ValueError(msg)
-    chromosome, start = np.zeros(len(symbols), dtype=np.int32), np.zeros(len(symbols), dtype=np.int64)
-    placed = []
-    for i, symbol in enumerate(symbols):
-        if symbol in positions:
-            name, start[i] = positions[symbol]
-            chromosome[i] = codes[f"{species}_{name}"]
-            placed.append(i)
-    if len(placed) < len(symbols):
-        logger.info("%s: %d genes without a chromosome position are left out", species, len(symbols) - len(placed))
-    if not placed:
+    placed = np.flatnonzero(np.isin(symbols, positions.index))
+    if not len(placed):
         msg = f"None of the {len(symbols)} genes of {species} has a position in {files['chromosomes']}."
         raise ValueError(msg)
-    vocab = GeneVocab(
-        [symbols[i] for i in placed], first + np.asarray(placed, dtype=np.int32), duplicates="keep", fold_case=True
-    )
-    place = np.unique(start, return_inverse=True)[1].astype(np.int32)
-    return GenomeTable(vocab, first, chromosome, place, chromosome_offset)
+    if left_out := len(symbols) - len(placed):
+        logger.info("%s: %d genes without a chromosome position are left out", species, left_out)
+    found = positions.reindex(symbols, fill_value=0)
+    names = [symbols[i] for i in placed]
+    vocab = GeneVocab(names, first + placed.astype(np.int32), duplicates="keep", fold_case=True)
+    place = np.unique(found["start"], return_inverse=True)[1].astype(np.int32)
+    return GenomeTable(vocab, first, found["code"].to_numpy(dtype=np.int32), place, chromosome_offset)
 
 
-def read_positions(path: Path, species: str) -> tuple[dict[str, int], dict[str, tuple[str, int]]]:
-    """Code of every `species_chromosome` of all species, and chromosome and start of the symbols of one.
+def read_positions(path: Path, species: str) -> tuple[pd.DataFrame, int]:
+    """Chromosome `code` and `start` of each symbol of a species, and the number of chromosomes of all species.
 
     Raises
     ------
     ValueError
         The file is damaged, or gives a symbol two positions.
     """
-    names: set[str] = set()
-    positions: dict[str, tuple[str, int]] = {}
+    import pandas as pd
+
+    columns = ["gene_symbol", "chromosome", "start", "species"]
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                names.add(f"{row['species']}_{row['chromosome']}")
-                if row["species"] == species:
-                    position = (row["chromosome"], int(float(row["start"])))
-                    if positions.setdefault(row["gene_symbol"].upper(), position) != position:
-                        msg = f"{path} gives {row['gene_symbol']!r} of {species} two positions."
-                        raise ValueError(msg)
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        msg = f"{path} is not UCE's table of chromosome positions ({error}); it needs the columns gene_symbol, chromosome, start, species."
+        table = pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        msg = f"{path} is not UCE's table of chromosome positions ({error}); it needs the columns {', '.join(columns)}."
         raise ValueError(msg) from error
-    return {name: code for code, name in enumerate(sorted(names))}, positions
+    codes, names = pd.factorize(table["species"] + "_" + table["chromosome"], sort=True)
+    table = table.assign(code=codes, start=table["start"].astype(float).astype(np.int64))[table["species"] == species]
+    own = table.set_index(table["gene_symbol"].str.upper())[["code", "start"]]
+    own = own[~own.reset_index().duplicated().to_numpy()]
+    if not own.index.is_unique:
+        msg = f"{path} gives {own.index[own.index.duplicated()][0]!r} of {species} two positions."
+        raise ValueError(msg)
+    return own, len(names)
 
 
 def protein_symbols(files: Mapping[str, Path], species: str) -> list[str]:
-    """Upper-case symbols in the order of the protein file; its embeddings are not read."""
+    """Upper-case symbols in the order of the protein file; its embeddings are not read.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no protein file of this species.
+    ValueError
+        The file is damaged, or no dictionary of symbols.
+    """
     path = files.get(PROTEINS + species)
     if path is None and "protein_archive" in files:
         path = _unpack(files["protein_archive"], species)
@@ -136,61 +154,11 @@ def protein_symbols(files: Mapping[str, Path], species: str) -> list[str]:
             "(figshare 24320806) beside the weights."
         )
         raise FileNotFoundError(msg)
-    return list(dict.fromkeys(key.upper() for key in _keys(path)))
-
-
-class _KeyUnpickler(pickle.Unpickler):
-    """Rebuilds containers alone: tensors become nothing, anything else is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("collections", "OrderedDict"):
-            return dict
-        if module == "torch" or (module, name) in {
-            ("torch._utils", "_rebuild_tensor_v2"),
-            ("torch._tensor", "_rebuild_from_type_v2"),
-            ("torch._utils", "_rebuild_parameter"),
-        }:
-            return _nothing  # never the named object: nothing of torch is called
-        msg = f"it refers to {module}.{name}"
-        raise pickle.UnpicklingError(msg)
-
-    def persistent_load(self, pid: Any) -> None:
-        return None
-
-
-def _nothing(*_: Any) -> None:
-    return None
-
-
-def _keys(path: Path) -> list[str]:
-    """Keys of a torch file with a dictionary of many tensors; reading the tensors too takes seconds."""
-    table: Any
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                inner = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-                table = _KeyUnpickler(io.BytesIO(archive.read(inner))).load()
-        except (pickle.UnpicklingError, zipfile.BadZipFile, StopIteration, EOFError, IndexError, TypeError) as error:
-            msg = f"{path} holds more than a dictionary of tensors and was not loaded ({error})."
-            raise ValueError(msg) from error
-    else:
-        table = read_state(path)
+    table = read_state(path)
     if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
         msg = f"{path} should hold a dictionary of symbols, found {type(table).__name__}."
         raise ValueError(msg)
-    return list(table)
-
-
-PROTEIN_FILES = {
-    "human": "Homo_sapiens.GRCh38",
-    "mouse": "Mus_musculus.GRCm39",
-    "frog": "Xenopus_tropicalis.Xenopus_tropicalis_v9.1",
-    "zebrafish": "Danio_rerio.GRCz11",
-    "mouse_lemur": "Microcebus_murinus.Mmur_3.0",
-    "pig": "Sus_scrofa.Sscrofa11.1",
-    "macaca_fascicularis": "Macaca_fascicularis.Macaca_fascicularis_6.0",
-    "macaca_mulatta": "Macaca_mulatta.Mmul_10",
-}
+    return list(dict.fromkeys(key.upper() for key in table))
 
 
 def _unpack(archive: Path, species: str) -> Path | None:

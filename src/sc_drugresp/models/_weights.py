@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor, nn
 
@@ -115,6 +114,39 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_sizes(
+    published: Mapping[str, Any], names: Mapping[str, str], optional: Mapping[str, str] | None = None, *, source: object
+) -> dict[str, Any]:
+    """Take sizes from a published configuration.
+
+    Parameters
+    ----------
+    published
+        The configuration.
+    names, optional
+        Our names and those of the publisher: numbers that must be there, and values that may be there.
+    source
+        Where it comes from, for the message.
+
+    Raises
+    ------
+    ValueError
+        A size is missing or no number.
+    """
+    sizes = {ours: published.get(theirs) for ours, theirs in names.items()}
+    missing = sorted(names[ours] for ours, value in sizes.items() if not isinstance(value, int | float))
+    if missing:
+        msg = f"{source} does not state {', '.join(missing)}; it is not the configuration of this model."
+        raise ValueError(msg)
+    also = {ours: published.get(theirs) for ours, theirs in (optional or {}).items()}
+    return sizes | {ours: value for ours, value in also.items() if value is not None}
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by their published names, see :func:`read_state` and :func:`flat_state`."""
+    return flat_state(read_state(path), source=path)
+
+
 def flat_state(value: Any, *, source: object) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, whatever it is wrapped in.
 
@@ -140,35 +172,6 @@ def flat_state(value: Any, *, source: object) -> dict[str, Tensor]:
     while all(name.startswith("module.") for name in tensors):
         tensors = {name.removeprefix("module."): item for name, item in tensors.items()}
     return tensors
-
-
-def rename(state: Mapping[str, Any], rules: Mapping[str, str], *, drop: Iterable[str] = ()) -> dict[str, Any]:
-    """Rename parameters by regular expressions applied in order; names that match `drop` are left out."""
-    dropped = [re.compile(pattern) for pattern in drop]
-    out = {}
-    for name, tensor in state.items():
-        if any(pattern.match(name) for pattern in dropped):
-            continue
-        new = name
-        for pattern, replacement in rules.items():
-            new = re.sub(pattern, replacement, new)
-        out[new] = tensor
-    return out
-
-
-def split_rows(state: dict[str, Any], pattern: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """Split fused tensors by rows: `pattern` has one group `(fused)` that each of `names` replaces (q, k, v)."""
-    regex = re.compile(pattern)
-    out = {}
-    for name, tensor in state.items():
-        match = regex.search(name)
-        if match is None:
-            out[name] = tensor
-            continue
-        size = tensor.shape[0] // len(names)
-        for i, part in enumerate(names):
-            out[name[: match.start(1)] + part + name[match.end(1) :]] = tensor[i * size : (i + 1) * size]
-    return out
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, source: object) -> None:

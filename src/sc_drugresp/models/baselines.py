@@ -35,6 +35,7 @@ class FittedEmbedder:
     name: ClassVar[str]
     needs_fit: ClassVar[bool] = True
     aligns_genes: ClassVar[bool] = False
+    tunable: ClassVar[bool] = False
     set_based: ClassVar[bool] = False
     expects: ClassVar[str] = "any"
 

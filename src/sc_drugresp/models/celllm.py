@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 
 from .._core.log import logger
 from .._data import GeneVocab, Tokens
-from .._data.logbins import bin_tokens, first_tokens, log2_cp10k, prepend
+from .._data.logbins import bin_tokens, check_range, first_tokens, log2_cp10k
 from .._nn.performer import streams
+from ._config import size
+from ._driver import check_tokens
+from ._performer import PerformerConfig, PerformerEncoder, read_genes
 from ._weights import read_json
-from .scbert import PerformerConfig, PerformerEncoder, check_choice, check_genes, check_range, read_genes, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from .._data import CountBlock
     from ._encoder import Batch
 
-Pooling = Literal["cls", "mean_tokens", "mean_genes", "mean_positions"]
 _PUBLISHED = {"num_tokens": "n_tokens", "dim": "dim", "depth": "layers", "heads": "heads", "gene_num": "genes"}
 """Names in the published JSON file of sizes that the tensors tell as well."""
 
@@ -45,21 +46,15 @@ class CellLMConfig(PerformerConfig):
         that of its sister data set. Without it the values are taken as they are.
     """
 
-    dim: int = 512
-    layers: int = 10
-    heads: int = 16
-    ffn_dim: int = 2048
-    n_tokens: int = 8
-    genes: int = 19_379
-    max_length: int = 6_000
-    pooling: Pooling = "cls"
+    dim: int = size(512)
+    layers: int = size(10)
+    heads: int = size(16)
+    ffn_dim: int = size(2048)
+    n_tokens: int = size(8)
+    genes: int = size(19_379)
+    max_length: int = size(6_000, least=2)
+    pooling: Literal["cls", "mean_tokens", "mean_genes", "mean_positions"] = "cls"
     normalize: bool = True
-
-    def __post_init__(self) -> None:
-        check_choice("pooling", self.pooling, get_args(Pooling))
-        if self.max_length < 2:
-            msg = f"`max_length` must be at least 2 (CLS and one gene), found {self.max_length}."
-            raise ValueError(msg)
 
 
 class CellLM(PerformerEncoder):
@@ -73,9 +68,15 @@ class CellLM(PerformerEncoder):
 
     Config = CellLMConfig
     specials: ClassVar[int] = 2
+    reads_values: ClassVar[bool] = True
+
+    def __init__(self, config: CellLMConfig, vocab: GeneVocab) -> None:
+        super().__init__(config, vocab)
+        self.cls_id, self.pad_id = config.genes, config.genes + 1
+        self.n_ids, self.longest = config.genes + 1, config.max_length
 
     @classmethod
-    def from_files(cls, files: Mapping[str, Path], **options: Any) -> CellLM:
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
         """Read sizes from the checkpoint, `max_length` from `cellLM.json` if it is there, gene names from a list.
 
         Raises
@@ -85,33 +86,23 @@ class CellLM(PerformerEncoder):
         ValueError
             The files are damaged, of another model, or do not belong together.
         """
-        names = read_genes(
-            files, "gene_list.txt (one symbol a line), or zheng68k_hgnc.h5ad with the genes in its var_names"
-        )
-        state = read_tensors(files["weights"])
-        config = CellLMConfig.from_state(cls.remap(state), specials=cls.specials, source=files["weights"])
+        state, config = cls.read_weights(files["weights"])
         if "config" in files:
             config = _with_published(config, files["config"])
-        check_genes(names, config.genes, files["weights"])
+        wanted = "gene_list.txt (one symbol a line), or zheng68k_hgnc.h5ad with the genes in its var_names"
+        names = read_genes(files, config.genes, wanted)
         vocab = GeneVocab(names, duplicates="first", special={"<cls>": config.genes, "<pad>": config.genes + 1})
-        return cls.build(cls.configure(config, options), vocab, state, source=files["weights"])  # type: ignore[return-value]
-
-    @property
-    def cls_id(self) -> int:
-        """Gene index of the CLS token; that of padding is one more."""
-        return int(self.config.genes)
+        return cls.build(config.replace(**options), vocab, state, source=files["weights"])
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """CLS and the expressed genes by index, at most `max_length` in all."""
         config = self.config
         values = log2_cp10k(block) if config.normalize else block.counts
         genes = bin_tokens(block, values, values > 0, top=config.n_tokens - 3)
-        cut = int((genes.lengths >= config.max_length).sum())
-        if cut:
-            logger.info(
-                "%d of %d cells express more than %d genes; the last were cut", cut, len(block), config.max_length - 1
-            )
-        return prepend(first_tokens(genes, config.max_length - 1), self.cls_id, config.n_tokens - 2)
+        if cut := int((genes.lengths >= config.max_length).sum()):
+            cells, most = f"{cut} of {len(block)} cells", config.max_length - 1
+            logger.info("%s express more than %d genes; the last were cut", cells, most)
+        return first_tokens(genes, config.max_length - 1).framed(self.cls_id, value=config.n_tokens - 2)
 
     def sizes(self, tokens: Tokens) -> np.ndarray:
         """Tokens and one row of padding."""
@@ -128,13 +119,15 @@ class CellLM(PerformerEncoder):
         ValueError
             These are no tokens of this model.
         """
-        config, pad = self.config, self.cls_id + 1
-        tokens, classes = self._checked(tokens)
+        config = self.config
+        check_tokens(self, tokens)
+        check_range("expression class", np.asarray(tokens.values), config.n_tokens)
+        if (tokens.lengths < 1).any() or (tokens.ids[tokens.indptr[:-1]] != self.cls_id).any():
+            msg = f"The first token of each cell must be CLS with gene index {self.cls_id}, before gene indices."
+            raise ValueError(msg)
         lengths, width = tokens.lengths, int(tokens.lengths.max(initial=0)) + 1
-        ids, values = (
-            tokens.padded(tokens.ids, pad, width=width),
-            tokens.padded(classes, config.n_tokens - 1, width=width),
-        )
+        ids = tokens.padded(tokens.ids, self.pad_id, width=width)
+        values = tokens.padded(np.asarray(tokens.values), config.n_tokens - 1, width=width)
         keep = np.arange(width) < lengths[:, None]
         weight = keep.astype(np.float32)
         weight[np.arange(len(tokens)), lengths] = config.max_length - lengths
@@ -145,9 +138,24 @@ class CellLM(PerformerEncoder):
             "weight": torch.from_numpy(weight),
         }
 
-    def hidden(self, batch: Batch) -> Tensor:
+    def inputs(self, batch: Batch) -> Tensor:
+        """Sum of class and gene vectors, shape `(cells, length, dim)`."""
+        return self.gene(self.value(batch["values"]), batch["ids"])
+
+    def hidden(self, batch: Batch, leading: int | None = None) -> Tensor:
         """Output of the final norm, shape `(cells, longest, dim)`: CLS, genes, and zeros at padding."""
-        return self._run(batch, None)
+        queries, longest = None if leading is None else slice(leading), batch["ids"].shape[1] - 1
+        if not streams(self, batch["ids"]):
+            x = self.encode(self.inputs(batch), batch["weight"], batch["keep"], queries=queries)
+            return x if leading else x[:, :longest] * batch["keep"][:, :longest, None]
+        # On a CPU each cell is computed by itself: no padding but the one row, and never a rounding error of neighbors.
+        out = self.final_norm.weight.new_zeros(len(batch["ids"]), leading or longest, self.dim)  # type: ignore[operator]
+        for cell, n in enumerate(batch["keep"].sum(1).tolist()):
+            columns = slice(n + int(batch["weight"][cell, n] > 0))
+            alone = {name: x[cell : cell + 1, columns] for name, x in batch.items()}
+            x = self.encode(self.inputs(alone), alone["weight"], alone["keep"], queries=queries)
+            out[cell, : leading or n] = x[0, :n]
+        return out
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Cell embedding that `config.pooling` asks for, shape `(cells, dim)`."""
@@ -161,46 +169,10 @@ class CellLM(PerformerEncoder):
             return total / config.max_length
         return total / (keep.sum(1) - first).clamp(min=1)[:, None]
 
-    def forward(self, batch: Batch) -> Tensor:
-        """As `pool(hidden(batch), batch)`; with CLS pooling the last layer answers the query of CLS only."""
-        if self.config.pooling != "cls":
-            return self.pool(self.hidden(batch), batch)
-        return self._run(batch, slice(0, 1))[:, 0]
-
-    def _run(self, batch: Batch, queries: slice | None) -> Tensor:
-        ids, values, keep, weight = (batch[name] for name in ("ids", "values", "keep", "weight"))
-        longest = ids.shape[1] - 1
-        if not streams(self, ids):
-            x = self.encode(self.gene(self.value(values), ids), weight, keep, queries=queries)
-            return x if queries is not None else x[:, :longest] * keep[:, :longest, None]
-        # On a CPU each cell is computed by itself: no padding but the one row, and never a rounding error of neighbors.
-        out = self.norm.weight.new_zeros(len(ids), longest if queries is None else 1, self.dim)
-        for cell, n in enumerate(keep.sum(1).tolist()):
-            part = (slice(cell, cell + 1), slice(n + int(weight[cell, n] > 0)))
-            x = self.gene(self.value(values[part]), ids[part])
-            x = self.encode(x, weight[part], keep[part], queries=queries)
-            out[cell, : n if queries is None else 1] = x[0, :n]
-        return out
-
-    def _checked(self, tokens: Tokens) -> tuple[Tokens, np.ndarray]:
-        """Tokens and their classes after a check; recorded padding is taken off."""
-        config, cls_id = self.config, self.cls_id
-        if tokens.values is None:
-            msg = "CellLM needs `ids` (gene indices) and `values` (expression classes), found tokens without values."
-            raise ValueError(msg)
-        check_range("gene index", tokens.ids, cls_id + 2)
-        check_range("expression class", tokens.values, config.n_tokens)
-        classes, real = tokens.values, tokens.ids != cls_id + 1
-        if not real.all():
-            classes = classes[real]
-            tokens = Tokens(np.concatenate([[0], np.cumsum(real)])[tokens.indptr], tokens.ids[real], classes)
-        if (tokens.lengths < 1).any() or (tokens.ids[tokens.indptr[:-1]] != cls_id).any():
-            msg = f"The first token of each cell must be CLS with gene index {cls_id}; `ids` are gene indices, `values` classes."
-            raise ValueError(msg)
-        if tokens.lengths.max(initial=0) > config.max_length:
-            msg = f"A cell has {tokens.lengths.max()} tokens, but `max_length` is {config.max_length}."
-            raise ValueError(msg)
-        return tokens, classes
+    @property
+    def leading(self) -> int | None:
+        """Only CLS is read with `pooling='cls'`."""
+        return 1 if self.config.pooling == "cls" else None
 
 
 def _with_published(config: CellLMConfig, path: Path) -> CellLMConfig:
@@ -216,4 +188,4 @@ def _with_published(config: CellLMConfig, path: Path) -> CellLMConfig:
     if differing:
         msg = f"{path} does not belong to this checkpoint: {'; '.join(differing)}."
         raise ValueError(msg)
-    return replace(config, max_length=int(values.get("max_seq_len", config.max_length)))
+    return config.replace(max_length=int(values.get("max_seq_len", config.max_length)))

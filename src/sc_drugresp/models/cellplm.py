@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-from .._core.device import resolve_device
 from .._core.log import warn
-from .._core.progress import progress_bar
 from .._core.settings import settings
-from .._data import GeneVocab, Tokens, entry_uniforms, token_batches
-from .._data.product_kernels import weighted_rows
+from .._data import GeneVocab, Tokens, entry_uniforms
+from .._data.counts import AlignedCounts
+from .._data.product_kernels import sorted_rows, weighted_rows
 from .._nn import FlowLayer, SetLayout
-from ._encoder import Batch, CellEncoder, _aligned
-from ._weights import flat_state, read_json, read_state, rename
+from ._config import Config, size
+from ._driver import check_tokens, evaluating
+from ._encoder import Batch, CellEncoder
+from ._sets import SetRun, set_codes
+from ._weights import read_json, read_sizes, read_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from anndata import AnnData
 
     from .._data import CountBlock, CountSource
-    from .._data.counts import AlignedCounts
-    from .._data.vocab import GeneMode
 
 _CELLS_AT_ONCE = 2_048  # larger pieces leave the cache and gain nothing
-_IN_MEMORY = 2**31  # bytes of hidden states; more are kept in a temporary file
 _UNIFORMS = 1
 
 
 @dataclass(frozen=True)
-class CellPLMConfig:
+class CellPLMConfig(Config):
     """Sizes and options of CellPLM.
 
     Parameters
@@ -57,39 +56,29 @@ class CellPLMConfig:
         from the cell's own random stream or from `uniforms` in :attr:`Tokens.cells`.
     """
 
-    width: int = 1024
-    layers: int = 4
-    heads: int = 8
-    ffn_dim: int = 2048
-    norm_groups: int = 4
-    latent_dim: int = 512
+    width: int = size(1024)
+    layers: int = size(4)
+    heads: int = size(8, divides="width")
+    ffn_dim: int = size(2048)
+    norm_groups: int = size(4, divides="width")
+    latent_dim: int = size(512)
     latent: Literal["vae", "gmvae"] = "vae"
-    clusters: int = 16
-    mixture_dim: int = 512
+    clusters: int = size(16)
+    mixture_dim: int = size(512)
     dropout: float = 0.2
     attention_dropout: float = 0.01
     output: Literal["latent", "pre_latent"] = "latent"
     assignment: Literal["argmax", "sample"] = "argmax"
 
-    def __post_init__(self) -> None:
-        for name, allowed in (
-            ("latent", ("vae", "gmvae")),
-            ("output", ("latent", "pre_latent")),
-            ("assignment", ("argmax", "sample")),
-        ):
-            if getattr(self, name) not in allowed:
-                msg = f"CellPLM: `{name}` must be one of {allowed}, found {getattr(self, name)!r}."
-                raise ValueError(msg)
-        if self.width % self.heads or self.width % self.norm_groups:
-            msg = (
-                f"CellPLM: {self.width} channels cannot be split into {self.heads} heads and {self.norm_groups} groups."
-            )
-            raise ValueError(msg)
-
     @property
     def dim(self) -> int:
         """Width of the embedding."""
         return self.latent_dim if self.output == "latent" else self.width
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the cluster of a cell is drawn at random."""
+        return self.latent == "gmvae" and self.assignment == "sample"
 
 
 class MixtureLatent(nn.Module):
@@ -123,54 +112,71 @@ class CellPLM(CellEncoder):
     each cell's set and `cells["uniforms"]`, shape `(n_cells, clusters)`, the numbers that `assignment='sample'` uses.
     """
 
-    Config: ClassVar[type] = CellPLMConfig
+    Config = CellPLMConfig
     set_based: ClassVar[bool] = True
+    reads_values: ClassVar[bool] = True
+    min_tokens: int = 0  # a cell without counts is the zero vector before the first layer
+    renames: ClassVar[Mapping[str, str]] = {
+        r"^embedder\.feat_enc\.emb$": "genes",
+        r"^embedder\.extra_linear\.0": "embed_linear",
+        r"^embedder\.extra_linear\.3": "embed_norm",
+        r"^encoder\.layers": "layers",
+        r"self_attn\.(q)uery_projection|self_attn\.(k)ey_projection": r"attn.\1\2",
+        r"self_attn\.(v)alue_projection|self_attn\.(o)ut_projection": r"attn.\1\2",
+        r"_ff_block\.0": "up",
+        r"_ff_block\.3": "down",
+        r"(layers\.\d+)\.norm1": r"\1.attn_norm",
+        r"(layers\.\d+)\.norm2": r"\1.ffn_norm",
+        r"^pre_latent_norm\.norm": "final_norm",
+        r"^latent\.layers\.1\.hid_2mu": "latent",
+        r"^latent\.layers\.1\.inference\.inference_qyx\.0\.logits": "latent.logits",
+        r"^latent\.layers\.1\.inference\.inference_qzyx\.0": "latent.mix",
+        r"^latent\.layers\.1\.inference\.inference_qzyx\.2\.mu": "latent.mu",
+    }
+    # The decoder, variances, and what upstream's network never reads.
+    dropped: ClassVar[tuple[str, ...]] = (
+        r"decoder\.",
+        r"head\.",
+        r"embedder\.(norm0|pe_enc)\.",
+        r"latent\.layers\.1\.hid_2sigma\.",
+        r"latent\.layers\.1\.inference\.(y_mu|y_var|inference_qzyx\.2\.var)\.",
+    )
 
     def __init__(self, config: CellPLMConfig, vocab: GeneVocab) -> None:
         super().__init__(config, vocab)
+        self.n_ids = len(vocab)
         self.genes = nn.Parameter(torch.empty(len(vocab), config.width))
         self.embed_linear = nn.Linear(config.width, config.width)
         self.embed_norm = nn.GroupNorm(config.norm_groups, config.width)
         self.drop = nn.Dropout(config.dropout)
+        rates = {"dropout": config.dropout, "attention_dropout": config.attention_dropout}
         self.layers = nn.ModuleList(
-            FlowLayer(
-                config.width,
-                config.heads,
-                config.ffn_dim,
-                dropout=config.dropout,
-                attention_dropout=config.attention_dropout,
-            )
-            for _ in range(config.layers)
+            FlowLayer(config.width, config.heads, config.ffn_dim, **rates) for _ in range(config.layers)
         )
         self.final_norm = nn.LayerNorm(config.width)
         self.latent: nn.Module
         self.latent = nn.Linear(config.width, config.latent_dim) if config.latent == "vae" else MixtureLatent(config)
 
     @classmethod
-    def from_files(cls, files: Mapping[str, Path], **options: Any) -> CellPLM:
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
         """Build from `*.config.json` and `*.best.ckpt`."""
         weights = files["weights"]
         beside = weights.with_name(weights.name.removesuffix(".best.ckpt") + ".config.json")
         published = read_json(beside if beside.is_file() else files["config"])
-        state = flat_state(read_state(weights), source=weights)
-        config = cls.configure(_sizes(published, state, weights), options)
+        state = read_tensors(weights)
+        config = _config(published, state, weights).replace(**options)
         vocab = GeneVocab([str(name) for name in published["gene_list"]], kind="ensembl", duplicates="first")
-        return cls.build(config, vocab, state, source=weights)  # type: ignore[return-value]
+        return cls.build(config, vocab, state, source=weights)
 
     @classmethod
     def example_vocab(cls, config: Any) -> GeneVocab:
         """As many made-up names as the published gene list has."""
         return GeneVocab([f"ENSG{i:011d}" for i in range(19_374)], kind="ensembl", duplicates="first")
 
-    @staticmethod
-    def remap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Published names to ours; the decoder, variances, and what upstream's network never reads are dropped."""
-        return rename(state, RENAMES, drop=DROPPED)
-
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """Genes and raw counts of each cell, as they are."""
         cells = {}
-        if self.config.latent == "gmvae" and self.config.assignment == "sample":
+        if self.config.sampled:
             n, clusters = len(block), self.config.clusters
             numbers = np.tile(np.arange(clusters, dtype=np.int32), n)
             uniforms = entry_uniforms(np.arange(n + 1) * clusters, numbers, block.streams(seed), _UNIFORMS)
@@ -179,12 +185,7 @@ class CellPLM(CellEncoder):
 
     def collate(self, tokens: Tokens) -> Batch:
         """CSR rows `indptr`, `ids`, `values`, and the set of each cell (`sets`): the cells of a batch see each other."""
-        if tokens.values is None:
-            msg = "CellPLM needs the raw count of each gene in `Tokens.values`."
-            raise ValueError(msg)
-        if len(tokens.ids) and not 0 <= tokens.ids.min() <= tokens.ids.max() < len(self.vocab):
-            msg = f"Token ids must lie in [0, {len(self.vocab)}), the rows of the gene table; found {tokens.ids.max()}."
-            raise ValueError(msg)
+        check_tokens(self, tokens)
         sets = np.asarray(tokens.cells.get("sets", np.zeros(len(tokens), dtype=np.int64)))
         batch = {
             "indptr": torch.from_numpy(tokens.indptr),
@@ -192,7 +193,10 @@ class CellPLM(CellEncoder):
             "values": torch.from_numpy(np.asarray(tokens.values, dtype=np.float32)),
             "sets": torch.from_numpy(sets.astype(np.int64)),
         }
-        if "uniforms" in tokens.cells:
+        if self.config.sampled:
+            if "uniforms" not in tokens.cells:
+                msg = "`assignment='sample'` needs `uniforms` of shape (n_cells, clusters) in `Tokens.cells`."
+                raise ValueError(msg)
             batch["uniforms"] = torch.from_numpy(np.asarray(tokens.cells["uniforms"], dtype=np.float32))
         return batch
 
@@ -200,251 +204,83 @@ class CellPLM(CellEncoder):
         """A cell is one token, however many genes it has."""
         return np.ones(len(tokens), dtype=np.int64)
 
-    def embeddable(self, tokens: Tokens) -> np.ndarray:
-        """All cells: one without counts is the zero vector before the first layer."""
-        return np.ones(len(tokens), dtype=bool)
-
     def gene_sums(self, batch: Batch) -> Tensor:
         """Rows of the gene table weighted by log1p of the counts, shape `(n_cells, width)`."""
         values = torch.log1p(batch["values"]).to(self.genes.dtype)
         learning = torch.is_grad_enabled() and self.genes.requires_grad
         if learning or self.genes.device.type != "cpu" or self.genes.dtype != torch.float32:
-            return F.embedding_bag(
-                batch["ids"],
-                self.genes,
-                batch["indptr"],
-                mode="sum",
-                per_sample_weights=values,
-                include_last_offset=True,
-            )
-        rows = _sorted_rows(batch["indptr"].numpy(), batch["ids"].numpy(), values.numpy())
+            rows = (batch["ids"], self.genes, batch["indptr"])
+            return F.embedding_bag(*rows, mode="sum", per_sample_weights=values, include_last_offset=True)
+        sorted_ = sorted_rows(batch["indptr"].numpy(), batch["ids"].numpy(), values.numpy())
         table = self.genes.detach().contiguous().numpy()
-        return torch.from_numpy(weighted_rows(*rows, table, threads=torch.get_num_threads()))
+        return torch.from_numpy(weighted_rows(*sorted_, table, threads=torch.get_num_threads()))
 
-    def embed_cells(self, batch: Batch) -> Tensor:
+    def inputs(self, batch: Batch) -> Tensor:
         """Input of the first layer, shape `(n_cells, width)`; each cell on its own."""
         return self.embed_norm(self.drop(F.relu(self.embed_linear(self.gene_sums(batch)))))
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Output of the last layer for every cell, shape `(n_cells, width)`."""
-        return self._layers(self.embed_cells(batch), batch["sets"])
+    def hidden(self, batch: Batch, leading: int | None = None) -> Tensor:
+        """Normalized output of the last layer for every cell, shape `(n_cells, width)`."""
+        return self.among(self.inputs(batch), batch["sets"])
 
-    def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
-        """Normalize and apply the latent layer, shape `(n_cells, dim)`."""
-        x = self.final_norm(hidden)
-        if self.config.output == "pre_latent":
-            return x
-        if self.config.latent == "vae":
-            return self.latent(x)
-        if self.config.assignment == "argmax":
-            return self.latent(x)
-        if "uniforms" not in batch:
-            msg = "`assignment='sample'` needs `uniforms` of shape (n_cells, clusters) in `Tokens.cells`."
-            raise ValueError(msg)
-        return self.latent(x, batch["uniforms"])
-
-    def embed(
-        self,
-        data: AnnData | CountSource | AlignedCounts,
-        *,
-        layer: str | None = None,
-        genes: GeneMode = "auto",
-        rng: int = 0,
-        groups: np.ndarray | None = None,
-        batch_tokens: int | None = None,
-        mask_obs: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Embed all cells, in their order; see :meth:`CellEncoder.embed`.
-
-        `groups` names the set of each cell. Sets larger than a batch are streamed, with the same result.
-        """
-        source = _aligned(self, data, layer, genes)
-        if groups is None and source.n_obs > 1 and not hasattr(data, "alignment"):
-            warn(f"CellPLM embeds cells as a set; without `groups` all {source.n_obs} cells form one set.")
-        sets = _set_codes(groups, source.n_obs)
-        self.to(resolve_device())
-        with progress_bar(total=source.n_obs, desc=self.name or type(self).__name__) as bar:
-            return self._embed_sets(self.token_blocks(source, rng), sets, batch_tokens, bar.update)
-
-    def embed_tokens(
-        self,
-        tokens: Tokens,
-        *,
-        batch_tokens: int | None = None,
-        advance: Any = None,
-        groups: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Embed tokens; `groups` (or `tokens.cells["sets"]`) names the set of each cell, by default one for all.
-
-        Parameters
-        ----------
-        tokens
-            Genes and raw counts of each cell.
-        batch_tokens
-            Most cells computed at once.
-        advance
-            Called with the number of cells that were finished.
-        groups
-            Code of the set of each cell, shape `(n_cells,)`.
-        """
-        sets = _set_codes(tokens.cells.get("sets") if groups is None else groups, len(tokens))
-        size = settings.block_cells
-        starts = range(0, len(tokens), size)
-        blocks = ((start, tokens.take(np.arange(start, min(start + size, len(tokens))))) for start in starts)
-        return self._embed_sets(blocks, sets, batch_tokens, advance or (lambda _: None))
-
-    def _layers(self, x: Tensor, sets: Tensor) -> Tensor:
-        from torch.utils.checkpoint import checkpoint
-
+    def among(self, x: Tensor, sets: Tensor) -> Tensor:
+        """All layers and the final norm, over cells that see the others of their set."""
         layout = SetLayout.of(sets)
         for layer in self.layers:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, layout, use_reentrant=False)
             else:
                 x = layer(x, layout)
-        return x
+        return self.final_norm(x)
 
-    def _embed_sets(
-        self, blocks: Iterable[tuple[int, Tokens]], sets: np.ndarray, batch_tokens: int | None, advance: Any
+    def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Apply the latent layer, shape `(n_cells, dim)`."""
+        if self.config.output == "pre_latent":
+            return hidden
+        return self.latent(hidden, batch["uniforms"]) if self.config.sampled else self.latent(hidden)
+
+    def embed(self, data: AnnData | CountSource | AlignedCounts, **options: Any) -> np.ndarray:
+        """Embed all cells, in their order, see :meth:`CellEncoder.embed`; `groups` names the set of each."""
+        if options.get("groups") is None and not isinstance(data, AlignedCounts) and (n := data.n_obs) > 1:
+            warn(f"CellPLM embeds cells as a set; without `groups` all {n} cells form one set.")
+        return super().embed(data, **options)
+
+    def embed_blocks(
+        self,
+        blocks: Iterable[tuple[int, Tokens]],
+        n_cells: int,
+        groups: np.ndarray | None,
+        batch_tokens: int | None,
+        advance: Callable[[int], Any],
     ) -> np.ndarray:
-        """Hidden states of all cells first, then one batch of sets (or one large set, in pieces) after another."""
+        """Embed blocks of cells, whose sets may run over the borders of blocks; larger sets than a batch are streamed."""
         most = min(_CELLS_AT_ONCE, settings.batch_tokens if batch_tokens is None else batch_tokens)
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                states, uniforms = self._first_states(blocks, len(sets), most)
-                return self._finish(states, uniforms, sets, most, advance)
-        finally:
-            self.train(was_training)
-
-    def _first_states(self, blocks: Iterable[tuple[int, Tokens]], n: int, most: int) -> tuple[Tensor, Tensor | None]:
-        states = _states(n, self.config.width, self.genes.dtype)
-        drawn = self.config.latent == "gmvae" and self.config.assignment == "sample"
-        uniforms = torch.empty(n, self.config.clusters) if drawn else None
-        for start, tokens in blocks:
-            for first in range(0, len(tokens), most):
-                batch = self.collate(tokens.take(np.arange(first, min(first + most, len(tokens)))))
-                rows = slice(start + first, start + first + len(batch["sets"]))
-                states[rows] = self.embed_cells({k: v.to(self.device) for k, v in batch.items()}).to(states.device)
-                if uniforms is not None and "uniforms" in batch:
-                    uniforms[rows] = batch["uniforms"]
-                elif uniforms is not None:
-                    self.pool(states[rows], batch)  # says what is missing
-        return states, uniforms
-
-    def _finish(self, states: Tensor, uniforms: Tensor | None, sets: np.ndarray, most: int, advance: Any) -> np.ndarray:
-        out = np.empty((len(sets), self.dim), dtype=np.float32)
-        order = np.argsort(sets, kind="stable")
-        sizes = np.bincount(sets) if len(sets) else np.zeros(0, dtype=np.int64)
-        members = np.split(order, np.cumsum(sizes)[:-1])
-        for rows in (members[i] for i in np.flatnonzero(sizes > most)):
-            self._stream(states, torch.from_numpy(rows), most, advance)
-            for piece in np.array_split(rows, -(-len(rows) // most)):
-                out[piece] = self._pooled(states[torch.from_numpy(piece)].to(self.device), uniforms, piece)
-        small = np.flatnonzero((sizes > 0) & (sizes <= most))
-        for chosen in token_batches(sizes[small], most, max_waste=0.25):
-            rows = np.concatenate([members[i] for i in small[chosen]])
-            x = states[torch.from_numpy(rows)].to(self.device)
-            x = self._layers(x, torch.from_numpy(sets[rows]).to(self.device))
-            out[rows] = self._pooled(x, uniforms, rows)
-            advance(len(rows))
-        return out
-
-    def _stream(self, states: Tensor, rows: Tensor, most: int, advance: Any) -> None:
-        done = 0
-        for i, layer in enumerate(self.layers, start=1):
-            layer.stream(states, rows, most, self.device)  # type: ignore[operator]
-            advance(len(rows) * i // len(self.layers) - done)
-            done = len(rows) * i // len(self.layers)
-
-    def _pooled(self, x: Tensor, uniforms: Tensor | None, rows: np.ndarray) -> np.ndarray:
-        batch = {} if uniforms is None else {"uniforms": uniforms[torch.from_numpy(rows)].to(self.device)}
-        return self.pool(x, batch).float().cpu().numpy()
+        run = SetRun(self, n_cells, most)
+        with evaluating(self), torch.inference_mode():
+            for start, tokens in blocks:
+                run.add(start, tokens)
+            return run.finish(set_codes(run.sets if groups is None else groups, n_cells), advance)
 
 
-def _sizes(published: dict[str, Any], state: Mapping[str, Tensor], source: object) -> CellPLMConfig:
+def _config(published: dict[str, Any], state: Mapping[str, Tensor], source: object) -> CellPLMConfig:
     """Sizes from the published configuration, checked against the names of the weights."""
-    try:
-        latent, norm = published["latent_mod"], published.get("norm", "groupnorm")
-        width, layers, dim = (int(published[name]) for name in ("enc_hid", "enc_layers", "post_latent_dim"))
-        published["gene_list"][0]
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        msg = f"The configuration beside {source} is not one of CellPLM: {error} is missing or damaged."
-        raise ValueError(msg) from error
-    if norm != "groupnorm" or latent not in ("vae", "gmvae"):
-        msg = f"Expected norm 'groupnorm' and latent_mod 'vae' or 'gmvae' in the configuration of {source}, found {norm!r} and {latent!r}."
+    names = {"width": "enc_hid", "layers": "enc_layers", "latent_dim": "post_latent_dim"}
+    sizes = read_sizes(published, names, source=f"The configuration of {source}")
+    latent, norm = published.get("latent_mod"), published.get("norm", "groupnorm")
+    if norm != "groupnorm" or latent not in ("vae", "gmvae") or not published.get("gene_list"):
+        msg = (
+            f"The configuration of {source} is not one of CellPLM: expected norm 'groupnorm', latent_mod 'vae' or 'gmvae' "
+            f"and a gene_list, found {norm!r}, {latent!r} and {len(published.get('gene_list') or [])} genes."
+        )
         raise ValueError(msg)
     found = "gmvae" if any(name.startswith("latent.layers.1.inference.") for name in state) else "vae"
     if found != latent:
         msg = f"The configuration of {source} says latent_mod={latent!r}, but its tensors are those of {found!r}. Take both files from one checkpoint."
         raise ValueError(msg)
-    sizes = {"width": width, "layers": layers, "latent_dim": dim, "latent": latent}
-    for name, tensor, axis in (
-        ("ffn_dim", "encoder.layers.0._ff_block.0.weight", 0),
-        ("clusters", "latent.layers.1.inference.inference_qyx.0.logits.weight", 0),
-        ("mixture_dim", "latent.layers.1.inference.inference_qzyx.0.weight", 0),
-    ):
-        if tensor in state:
-            sizes[name] = state[tensor].shape[axis]
-    return CellPLMConfig(**sizes)
-
-
-def _sorted_rows(indptr: np.ndarray, ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same rows with increasing ids; nothing is copied when they are sorted."""
-    falls = np.flatnonzero(ids[1:] < ids[:-1]) + 1
-    if np.isin(falls, indptr).all():
-        return indptr, ids, values
-    order = np.lexsort((ids, np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))))
-    return indptr, ids[order], values[order]
-
-
-def _set_codes(groups: np.ndarray | None, n: int) -> np.ndarray:
-    """Sets numbered from 0, shape `(n,)`, int64."""
-    if groups is None:
-        return np.zeros(n, dtype=np.int64)
-    groups = np.asarray(groups)
-    if groups.shape != (n,):
-        msg = f"`groups` must have one entry for each of {n} cells, found shape {groups.shape}."
-        raise ValueError(msg)
-    if groups.dtype.kind == "f" and np.isnan(groups).any():
-        msg = "`groups` has missing values; every cell must belong to a set."
-        raise ValueError(msg)
-    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
-
-
-def _states(n: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Room for the hidden states of all cells: memory, or a temporary file when there are many."""
-    if n * width * dtype.itemsize <= _IN_MEMORY or dtype != torch.float32:
-        return torch.empty(n, width, dtype=dtype)
-    with tempfile.TemporaryFile() as file:  # the mapping outlives the name of the file
-        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(n, width)))
-
-
-RENAMES = {
-    r"^embedder\.feat_enc\.emb$": "genes",
-    r"^embedder\.extra_linear\.0": "embed_linear",
-    r"^embedder\.extra_linear\.3": "embed_norm",
-    r"^encoder\.layers": "layers",
-    r"self_attn\.(query|key|value|out)_projection": r"attn.\1",
-    r"attn\.query": "attn.q",
-    r"attn\.key": "attn.k",
-    r"attn\.value": "attn.v",
-    r"attn\.out": "attn.o",
-    r"_ff_block\.0": "up",
-    r"_ff_block\.3": "down",
-    r"(layers\.\d+)\.norm1": r"\1.attn_norm",
-    r"(layers\.\d+)\.norm2": r"\1.ffn_norm",
-    r"^pre_latent_norm\.norm": "final_norm",
-    r"^latent\.layers\.1\.hid_2mu": "latent",
-    r"^latent\.layers\.1\.inference\.inference_qyx\.0\.logits": "latent.logits",
-    r"^latent\.layers\.1\.inference\.inference_qzyx\.0": "latent.mix",
-    r"^latent\.layers\.1\.inference\.inference_qzyx\.2\.mu": "latent.mu",
-}
-DROPPED = (
-    r"decoder\.",
-    r"head\.",
-    r"embedder\.(norm0|pe_enc)\.",
-    r"latent\.layers\.1\.hid_2sigma\.",
-    r"latent\.layers\.1\.inference\.(y_mu|y_var|inference_qzyx\.2\.var)\.",
-)
+    tensors = {
+        "ffn_dim": "encoder.layers.0._ff_block.0.weight",
+        "clusters": "latent.layers.1.inference.inference_qyx.0.logits.weight",
+        "mixture_dim": "latent.layers.1.inference.inference_qzyx.0.weight",
+    }
+    sizes |= {name: state[tensor].shape[0] for name, tensor in tensors.items() if tensor in state}
+    return CellPLMConfig(**sizes, latent=latent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -12,22 +12,38 @@ from torch.nn import functional as F
 
 from .._data import GeneVocab, Tokens
 from .._data.rank_kernels import rank_by_value
-from .._nn import PostNormLayer, run_layers
+from .._nn import PostNormLayer, mean_between
+from ._config import Config, size
+from ._driver import check_tokens
 from ._encoder import Batch, CellEncoder
-from ._weights import flat_state, read_json, read_pickled_dict, read_state, rename
+from ._layouts import BERT, BERT_DROPPED
+from ._weights import read_json, read_pickled_dict, read_sizes, read_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from .._data import CountBlock
 
-Pooling = Literal["cls", "cell", "padded"]
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+_FIELDS = {
+    "dim": "hidden_size",
+    "heads": "num_attention_heads",
+    "layers": "num_hidden_layers",
+    "ffn_dim": "intermediate_size",
+    "positions": "max_position_embeddings",
+    "vocab_size": "vocab_size",
+}
+_OPTIONAL = {
+    "type_vocab_size": "type_vocab_size",
+    "eps": "layer_norm_eps",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attn_dropout": "attention_probs_dropout_prob",
+}
 
 
 @dataclass(frozen=True)
-class GeneformerConfig:
+class GeneformerConfig(Config):
     """Sizes (those of V2-104M unless files say otherwise) and options of :class:`Geneformer`.
 
     Parameters
@@ -49,32 +65,27 @@ class GeneformerConfig:
         Precision of the total counts that upstream finds in `.obs["n_counts"]`; decides near-ties only.
     """
 
-    dim: int = 768
-    heads: int = 12
-    layers: int = 12
-    ffn_dim: int = 3072
-    positions: int = 4096
-    vocab_size: int = 20275
-    type_vocab_size: int = 2
+    dim: int = size(768)
+    heads: int = size(12, divides="dim")
+    layers: int = size(12)
+    ffn_dim: int = size(3072)
+    positions: int = size(4096)
+    vocab_size: int = size(20275)
+    type_vocab_size: int = size(2)
     eps: float = 1e-12
-    activation: str = "relu"
+    activation: Literal["relu", "gelu"] = "relu"
     dropout: float = 0.1
     attn_dropout: float = 0.1
     pad_id: int = 0
     cls_id: int | None = 2
     eos_id: int | None = 3
-    pooling: Pooling = "cls"
+    pooling: Literal["cls", "cell", "padded"] = "cls"
     emb_layer: int = -1
     max_length: int | None = None
     totals: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.activation not in _ACTIVATIONS:
-            msg = f"The activation of Geneformer must be one of {sorted(_ACTIVATIONS)}, found {self.activation!r}."
-            raise ValueError(msg)
-        if self.pooling not in get_args(Pooling):
-            msg = f"`pooling` must be one of {get_args(Pooling)}, found {self.pooling!r}."
-            raise ValueError(msg)
+        super().__post_init__()
         if self.pooling == "cls" and self.cls_id is None:
             msg = "pooling='cls' needs a checkpoint with a <cls> token (V2), this one has none. Use pooling='cell'."
             raise ValueError(msg)
@@ -83,9 +94,6 @@ class GeneformerConfig:
             raise ValueError(msg)
         if not self.n_special < self.length_limit <= self.positions:
             msg = f"`max_length` must lie between {self.n_special + 1} and {self.positions}, found {self.max_length}."
-            raise ValueError(msg)
-        if self.totals not in {"float32", "float64"}:
-            msg = f"`totals` must be 'float32' or 'float64', found {self.totals!r}."
             raise ValueError(msg)
 
     @property
@@ -117,35 +125,29 @@ class Geneformer(CellEncoder):
         Non-zero median of each token's gene over the pretraining corpus, shape `(vocab_size,)`, float64.
     """
 
-    Config: ClassVar[type] = GeneformerConfig
-    config: GeneformerConfig
+    Config = GeneformerConfig
+    renames: ClassVar[Mapping[str, str]] = BERT
+    dropped: ClassVar[tuple[str, ...]] = BERT_DROPPED
 
     def __init__(self, config: GeneformerConfig, vocab: GeneVocab) -> None:
         super().__init__(config, vocab)
+        self.pad_id, self.n_ids, self.longest = config.pad_id, config.vocab_size, config.positions
+        self.min_tokens = config.n_special + 1
         self.word = nn.Embedding(config.vocab_size, config.dim)
         self.position = nn.Embedding(config.positions, config.dim)
         self.token_type = nn.Embedding(config.type_vocab_size, config.dim)
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
         self.drop = nn.Dropout(config.dropout)
+        rates = {"dropout": config.dropout, "attn_dropout": config.attn_dropout, "inner_dropout": 0.0}
+        activation: Any = {"relu": F.relu, "gelu": F.gelu}[config.activation]
         self.layers = nn.ModuleList(
-            PostNormLayer(
-                config.dim,
-                config.heads,
-                config.ffn_dim,
-                dropout=config.dropout,
-                attn_dropout=config.attn_dropout,
-                inner_dropout=0.0,
-                eps=config.eps,
-                activation=_ACTIVATIONS[config.activation],
-            )
+            PostNormLayer(config.dim, config.heads, config.ffn_dim, **rates, eps=config.eps, activation=activation)
             for _ in range(config.depth)
         )
         self.medians = np.ones(config.vocab_size)
 
-    # Files --------------------------------------------------------------------------------------------------------
-
     @classmethod
-    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Geneformer:
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
         """Build from `config`, `weights`, `tokens`, `medians` and, if there is one, `mapping`.
 
         Raises
@@ -156,126 +158,69 @@ class Geneformer(CellEncoder):
             There is no such option.
         """
         ids = {str(name): int(token) for name, token in read_pickled_dict(files["tokens"]).items()}
-        config = cls.configure(_config(files, ids), options)
-        medians = np.ones(config.vocab_size)
+        config = _config(files, ids).replace(**options)
+        state = read_tensors(files["weights"])
+        model = cls.build(config, _vocabulary(files, ids), state, source=files["weights"])
         published = read_pickled_dict(files["medians"])
-        missing = [name for name in ids if not name.startswith("<") and name not in published]
-        if missing:
+        genes = {name: token for name, token in ids.items() if not name.startswith("<")}
+        if missing := sorted(genes.keys() - published.keys()):
             msg = (
                 f"{files['medians']} has no median for {len(missing)} of the genes in {files['tokens']} "
                 f"(such as {missing[0]}). Take both files from the same release."
             )
             raise ValueError(msg)
-        for name, token in ids.items():
-            if not name.startswith("<"):
-                medians[token] = published[name]
-        state = flat_state(read_state(files["weights"]), source=files["weights"])
-        model = cls.build(config, _vocabulary(files, ids), state, source=files["weights"])
-        model.medians = medians
+        model.medians[list(genes.values())] = [published[name] for name in genes]
         return model
 
     @classmethod
-    def build(cls, config: Any, vocab: GeneVocab, state: Mapping[str, Tensor], *, source: object) -> Geneformer:
+    def build(cls, config: Any, vocab: GeneVocab, state: Mapping[str, Tensor], *, source: object) -> Self:
         """Build on the `meta` device and load strictly; layers above the one that is read are left in the file."""
         unused = tuple(f"encoder.layer.{i}." for i in range(config.depth, config.layers))
         state = {name: tensor for name, tensor in state.items() if not name.removeprefix("bert.").startswith(unused)}
-        model = super().build(config, vocab, state, source=source)
-        assert isinstance(model, cls)
-        return model
+        return super().build(config, vocab, state, source=source)
 
     @classmethod
     def example_vocab(cls, config: GeneformerConfig) -> GeneVocab:
         """Made-up Ensembl ids in the place of the published ones."""
-        special = {"<pad>": config.pad_id, "<mask>": 1}
-        special |= {} if config.cls_id is None else {"<cls>": config.cls_id}
-        special |= {} if config.eos_id is None else {"<eos>": config.eos_id}
-        ids = np.setdiff1d(np.arange(config.vocab_size), list(special.values()))
+        special = {"<pad>": config.pad_id, "<mask>": 1, "<cls>": config.cls_id, "<eos>": config.eos_id}
+        taken = {name: token for name, token in special.items() if token is not None}
+        ids = np.setdiff1d(np.arange(config.vocab_size), list(taken.values()))
         names = [f"ENSG{i:011d}" for i in ids]
-        return GeneVocab(names, ids, kind="ensembl", duplicates="collapse", fold_case=True, special=special)
+        return GeneVocab(names, ids, kind="ensembl", duplicates="collapse", fold_case=True, special=taken)
 
-    @staticmethod
-    def remap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Hugging Face's names to ours; the masked-LM head, pooler, classifier and index buffers are dropped."""
-        return rename(state, RENAMES, drop=DROPPED)
-
-    # Tokens -------------------------------------------------------------------------------------------------------
-
-    def rank(self, block: CountBlock, *, limit: int | None = None) -> Tokens:
-        """Genes of each cell by decreasing scaled expression, without special tokens.
-
-        Parameters
-        ----------
-        block
-            Counts.
-        limit
-            Most genes of a cell; `None` keeps all.
-
-        Returns
-        -------
-        Token ids, with the values (float64) that they were ranked by. Equal values keep the order of the columns with
-        `genes="exact"`, and follow the token id with `genes="auto"`.
-        """
-        indptr, ids, values = rank_by_value(
-            block.indptr,
-            block.gene_ids,
-            block.counts,
-            block.totals,
-            1.0 / self.medians,
-            self.config.vocab_size if limit is None else limit,
-            self.config.totals == "float32",
-        )
-        return Tokens(indptr, ids, values)
+    @property
+    def leading(self) -> int | None:
+        """Only `<cls>` is read with `pooling='cls'`."""
+        return 1 if self.config.pooling == "cls" else None
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
-        """The highest-ranked genes between `<cls>` and `<eos>` where the checkpoint has them."""
-        config = self.config
-        ranked = self.rank(block, limit=config.length_limit - config.n_special)
-        if config.n_special == 0:
-            return Tokens(ranked.indptr, ranked.ids)
-        indptr = ranked.indptr + config.n_special * np.arange(len(ranked.indptr))
-        ids = np.empty(indptr[-1], dtype=np.int32)
-        gene = np.ones(len(ids), dtype=bool)
-        for token, place in ((config.cls_id, indptr[:-1]), (config.eos_id, indptr[1:] - 1)):
-            if token is not None:
-                ids[place], gene[place] = token, False
-        ids[gene] = ranked.ids
-        return Tokens(indptr, ids)
+        """The highest-ranked genes between `<cls>` and `<eos>` where the checkpoint has them.
 
-    def embeddable(self, tokens: Tokens) -> np.ndarray:
-        """Cells with at least one gene."""
-        return tokens.lengths > self.config.n_special
+        Equal values keep the order of the columns with `genes="exact"`, and follow the token id with `genes="auto"`.
+        """
+        config = self.config
+        limit, narrow = config.length_limit - config.n_special, config.totals == "float32"
+        counts = (block.indptr, block.gene_ids, block.counts, block.totals)
+        indptr, ids, _ = rank_by_value(*counts, 1.0 / self.medians, limit, narrow)
+        return Tokens(indptr, ids).framed(config.cls_id, config.eos_id)
 
     def sizes(self, tokens: Tokens) -> np.ndarray:
         """Length of each sequence; all positions with `pooling='padded'`."""
         return np.full(len(tokens), self.config.positions) if self.config.pooling == "padded" else tokens.lengths
 
     def collate(self, tokens: Tokens) -> Batch:
-        """`ids` `(cells, length)`, `length` `(cells,)`, and the mask `keep` where there is padding to hide."""
-        config, lengths = self.config, tokens.lengths
-        if lengths.max(initial=0) > config.positions:
-            msg = f"A sequence has {lengths.max()} tokens; this checkpoint has {config.positions} positions."
-            raise ValueError(msg)
-        if len(tokens.ids) and not 0 <= tokens.ids.min() <= tokens.ids.max() < config.vocab_size:
-            msg = f"Token ids must lie between 0 and {config.vocab_size - 1}, found up to {tokens.ids.max()}."
-            raise ValueError(msg)
-        padded = config.pooling == "padded"
-        ids = tokens.padded(tokens.ids, config.pad_id, width=config.positions if padded else None)
-        batch = {"ids": torch.from_numpy(ids).long(), "length": torch.from_numpy(lengths)}
-        if not padded and len(lengths) and lengths.min() < ids.shape[1]:
-            batch["keep"] = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
-        return batch
-
-    # Network ------------------------------------------------------------------------------------------------------
+        """As for all models; with `pooling='padded'` as many positions as the network has, without a mask."""
+        if self.config.pooling != "padded":
+            return super().collate(tokens)
+        check_tokens(self, tokens)
+        ids = tokens.padded(tokens.ids, self.pad_id, width=self.config.positions)
+        return {"ids": torch.from_numpy(ids).long(), "length": torch.from_numpy(tokens.lengths)}
 
     def inputs(self, batch: Batch) -> Tensor:
-        """What enters the first layer, shape `(cells, length, dim)`."""
+        """Sum of token, position and type embeddings, normalized, shape `(cells, length, dim)`."""
         ids = batch["ids"]
         x = self.word(ids) + (self.position.weight[: ids.shape[1]] + self.token_type.weight[0])
         return self.drop(self.norm(x))
-
-    def hidden(self, batch: Batch) -> Tensor:
-        """Output of layer `layers + emb_layer` for every position, shape `(cells, length, dim)`."""
-        return self._run(batch, None)
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """First position, or mean over the genes (special tokens and padding excluded), shape `(cells, dim)`."""
@@ -283,50 +228,8 @@ class Geneformer(CellEncoder):
             return hidden[:, 0]
         if self.config.pooling == "padded":
             return hidden.mean(dim=1)
-        start, stop = int(self.config.cls_id is not None), batch["length"] - int(self.config.eos_id is not None)
-        place = torch.arange(hidden.shape[1], device=hidden.device)
-        gene = (place >= start) & (place < stop[:, None])
-        weight = gene.to(hidden.dtype) / (stop - start).clamp(min=1)[:, None].to(hidden.dtype)
-        return (weight[:, None] @ hidden)[:, 0]
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Cell embedding, shape `(cells, dim)`; with `pooling='cls'` the last layer computes one position."""
-        return self.pool(self._run(batch, 1 if self.config.pooling == "cls" else None), batch)
-
-    def _run(self, batch: Batch, last_queries: int | None) -> Tensor:
-        return run_layers(
-            self.layers,
-            self.inputs(batch),
-            batch.get("keep"),
-            last_queries=last_queries,
-            gradient_checkpointing=self.gradient_checkpointing,
-        )
-
-
-RENAMES = {
-    r"^bert\.": "",
-    r"\.gamma$": ".weight",  # names of early transformers releases
-    r"\.beta$": ".bias",
-    r"^embeddings\.word_embeddings\.": "word.",
-    r"^embeddings\.position_embeddings\.": "position.",
-    r"^embeddings\.token_type_embeddings\.": "token_type.",
-    r"^embeddings\.LayerNorm\.": "norm.",
-    r"^encoder\.layer\.": "layers.",
-    r"\.attention\.self\.query\.": ".attn.q.",
-    r"\.attention\.self\.key\.": ".attn.k.",
-    r"\.attention\.self\.value\.": ".attn.v.",
-    r"\.attention\.output\.dense\.": ".attn.o.",
-    r"\.attention\.output\.LayerNorm\.": ".attn_norm.",
-    r"\.intermediate\.dense\.": ".up.",
-    r"\.output\.dense\.": ".down.",
-    r"\.output\.LayerNorm\.": ".ffn_norm.",
-}
-DROPPED = (
-    r"cls\.predictions\.|cls\.seq_relationship\.",
-    r"(bert\.)?pooler\.",
-    r"classifier\.",
-    r"(bert\.)?embeddings\.(position_ids|token_type_ids)$",
-)
+        first, after = int(self.config.cls_id is not None), int(self.config.eos_id is not None)
+        return mean_between(hidden, first, batch["length"] - after)
 
 
 def _config(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneformerConfig:
@@ -339,40 +242,21 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneformerConf
             f"{path} describes a {kind[0]!r} model with {kind[1]!r} positions; Geneformer is a BERT with absolute ones."
         )
         raise ValueError(msg)
-    try:
-        sizes = {ours: published[theirs] for ours, theirs in _FIELDS.items()}
-    except KeyError as error:
-        msg = f"{path} does not say {error.args[0]!r}; it is not the configuration of a Geneformer checkpoint."
-        raise ValueError(msg) from error
-    size = sizes["vocab_size"]
-    if len(ids) != size or sorted(ids.values()) != list(range(size)):
+    sizes = read_sizes(published, _FIELDS, _OPTIONAL, source=path)
+    if sorted(ids.values()) != list(range(sizes["vocab_size"])):
         msg = (
-            f"{files['tokens']} has {len(ids)} tokens, but the network in {path.parent} was made for {size}. V1 networks "
-            "need the dictionaries `gc30M` (model names 'geneformer.v1-...'), V2 networks those named `gc104M`."
+            f"{files['tokens']} has {len(ids)} tokens, but the network in {path.parent} was made for "
+            f"{sizes['vocab_size']}. V1 networks need the dictionaries `gc30M` (model names 'geneformer.v1-...'), V2 "
+            "networks those named `gc104M`."
         )
         raise ValueError(msg)
     return GeneformerConfig(
         **sizes,
-        type_vocab_size=published.get("type_vocab_size", 2),
-        eps=published.get("layer_norm_eps", 1e-12),
-        activation=published.get("hidden_act", "relu"),
-        dropout=published.get("hidden_dropout_prob", 0.0),
-        attn_dropout=published.get("attention_probs_dropout_prob", 0.0),
         pad_id=ids.get("<pad>", 0),
         cls_id=ids.get("<cls>"),
         eos_id=ids.get("<eos>"),
         pooling="cls" if "<cls>" in ids else "cell",
     )
-
-
-_FIELDS = {
-    "dim": "hidden_size",
-    "heads": "num_attention_heads",
-    "layers": "num_hidden_layers",
-    "ffn_dim": "intermediate_size",
-    "positions": "max_position_embeddings",
-    "vocab_size": "vocab_size",
-}
 
 
 def _vocabulary(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneVocab:
@@ -384,14 +268,6 @@ def _vocabulary(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneVocab:
         mapping = {str(name): str(target) for name, target in read_pickled_dict(files["mapping"]).items()}
     names = [name for name in genes if mapping.get(name) == name]
     synonyms = {name: target for name, target in mapping.items() if name != target and target in ids}
-    if unreachable := set(synonyms.values()) - set(names):
-        names += sorted(unreachable)  # current ids that only retired ones lead to
-    return GeneVocab(
-        names,
-        np.array([ids[name] for name in names]),
-        kind="ensembl",
-        duplicates="collapse",
-        fold_case=True,
-        synonyms=synonyms,
-        special=special,
-    )
+    names += sorted(set(synonyms.values()) - set(names))  # current ids that only retired ones lead to
+    tokens = np.array([ids[name] for name in names])
+    return GeneVocab(names, tokens, "ensembl", "collapse", fold_case=True, synonyms=synonyms, special=special)

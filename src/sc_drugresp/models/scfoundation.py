@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -16,21 +16,22 @@ from torch.nn import functional as F
 from .._data import CountBlock, CountSource, GeneVocab, Tokens, read_counts
 from .._data.bin_kernels import keep_smallest
 from .._data.kernels import restrict_rows
-from .._nn import PostNormLayer, run_layers
+from .._nn import PostNormLayer
+from ._config import Config, size
 from ._encoder import Batch, CellEncoder
-from ._weights import read_json, read_state, rename, split_rows
+from ._layouts import TORCH_ENCODER
+from ._weights import read_json, read_sizes, read_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from anndata import AnnData
 
-KEYS = ("cell", "rde", "gene")
 _DEPTH = re.compile(r"([tfa])([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)")
 
 
 @dataclass(frozen=True)
-class ScFoundationConfig:
+class ScFoundationConfig(Config):
     """Sizes of the published networks, and options.
 
     Parameters
@@ -55,33 +56,27 @@ class ScFoundationConfig:
         Keep the most expressed genes of a cell, for fine-tuning with little memory; `None` keeps all, as published.
     """
 
-    width: int = 768
-    heads: int = 12
-    layers: int = 12
-    ffn_dim: int = 3072
+    width: int = size(768)
+    heads: int = size(12, divides="width")
+    layers: int = size(12)
+    ffn_dim: int = size(3072)
     dropout: float = 0.1
-    bin_num: int = 100
+    bin_num: int = size(100)
     bin_alpha: float = 1.0
-    seq_len: int = 19_266
+    seq_len: int = size(19_266, least=3)
     mask_value: float = 102.0
     pad_value: float = 103.0
     key: Literal["cell", "rde", "gene"] = "cell"
     depth: str = "t4"
     pooling: Literal["all", "max"] = "all"
     values: Literal["counts", "log1p"] = "counts"
-    max_genes: int | None = None
+    max_genes: int | None = size(None)
 
     def __post_init__(self) -> None:
-        for name, allowed in (("key", KEYS), ("pooling", ("all", "max")), ("values", ("counts", "log1p"))):
-            if getattr(self, name) not in allowed:
-                msg = f"`{name}` must be one of {allowed}, found {getattr(self, name)!r}."
-                raise ValueError(msg)
+        super().__post_init__()
         match = _DEPTH.fullmatch(self.depth)
         if match is None or (match[1] != "a" and float(match[2]) <= 0):
             msg = f"`depth` must be 't', 'f' (with a positive number) or 'a' and a number, e.g. 't4'; found {self.depth!r}."
-            raise ValueError(msg)
-        if self.max_genes is not None and self.max_genes < 1:
-            msg = f"`max_genes` must be positive or None, found {self.max_genes}."
             raise ValueError(msg)
 
     @property
@@ -90,7 +85,7 @@ class ScFoundationConfig:
         return 4 * self.width if self.pooling == "all" else self.width
 
     @classmethod
-    def from_published(cls, config: Mapping[str, Any], *, source: object = "models.ckpt") -> ScFoundationConfig:
+    def from_published(cls, config: Mapping[str, Any], *, source: object = "models.ckpt") -> Self:
         """Read the sizes from the nested configuration in the published file.
 
         Raises
@@ -101,28 +96,15 @@ class ScFoundationConfig:
         flat = dict(config)
         if "model_config" in flat:
             flat = {**flat["model_config"][flat["model"]], **flat.get("dataset_config", {}).get("rnaseq", {})}
-        try:
-            encoder = flat["encoder"]
-            width = int(encoder["hidden_dim"])
-            out = cls(
-                width=width,
-                heads=int(encoder["heads"]),
-                layers=int(encoder["depth"]),
-                ffn_dim=4 * width,
-                bin_num=int(flat["bin_num"]),
-                bin_alpha=float(flat["bin_alpha"]),
-                seq_len=int(flat["seq_len"]),
-                mask_value=float(flat["mask_token_id"]),
-                pad_value=float(flat["pad_token_id"]),
-            )
-        except (KeyError, TypeError) as error:
-            msg = f"The configuration in {source} does not state {error}; it is not scFoundation's."
-            raise ValueError(msg) from error
+        encoder = flat.get("encoder", {})
         kind = encoder.get("module_type", "transformer")
         if kind != "transformer" or encoder.get("norm_first", False):
             msg = f"{source} describes another encoder ({kind!r}, norm_first={encoder.get('norm_first')})."
             raise ValueError(msg)
-        return out
+        sizes = read_sizes(encoder, {"width": "hidden_dim", "heads": "heads", "layers": "depth"}, source=source)
+        names = {"bin_num": "bin_num", "bin_alpha": "bin_alpha", "seq_len": "seq_len"}
+        names |= {"mask_value": "mask_token_id", "pad_value": "pad_token_id"}
+        return cls(**sizes, ffn_dim=4 * sizes["width"], **read_sizes(flat, names, source=source))
 
 
 class ValueEncoder(nn.Module):
@@ -161,6 +143,19 @@ class ScFoundation(CellEncoder):
 
     Config = ScFoundationConfig
     lora_targets: ClassVar[str] = r"layers\.\d+\.(attn\.[qkvo]|up|down)"
+    reads_values: ClassVar[bool] = True
+    renames: ClassVar[Mapping[str, str]] = {
+        r"^(module\.|.*?model\.)+": "",
+        r"^encoder\.norm\.": "final_norm.",
+        r"^token_emb\.mlp\.": "value.first.",
+        r"^token_emb\.mlp2\.": "value.second.",
+        r"^token_emb\.emb\.": "value.bins.",
+        r"^token_emb\.emb_(mask|pad)\.weight$": r"value.\1",
+        r"^pos_emb\.": "gene.",
+        r"^encoder\.transformer_encoder\.": "layers.",
+        **TORCH_ENCODER,
+    }
+    dropped: ClassVar[tuple[str, ...]] = (r"(.*?model\.|module\.)*(decoder_embed|decoder|norm|to_final)\.",)
 
     def __init__(self, config: ScFoundationConfig, vocab: GeneVocab) -> None:
         super().__init__(config, vocab)
@@ -171,64 +166,44 @@ class ScFoundation(CellEncoder):
             )
             raise ValueError(msg)
         self.target_id, self.source_id, self.pad_id = len(vocab), len(vocab) + 1, len(vocab) + 2
+        self.pad_value, self.n_ids = config.pad_value, config.seq_len + 1
+        self.expects = "counts" if config.values == "counts" else "any"
         self.value = ValueEncoder(config)
         self.gene = nn.Embedding(config.seq_len + 1, config.width)
         self.layers = nn.ModuleList(
             PostNormLayer(config.width, config.heads, config.ffn_dim, dropout=config.dropout)
             for _ in range(config.layers)
         )
-        self.norm = nn.LayerNorm(config.width)
+        self.final_norm = nn.LayerNorm(config.width)
 
     @classmethod
-    def from_files(cls, files: Mapping[str, Path], **options: Any) -> ScFoundation:
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
         """Build one network of `weights` (`models.ckpt`) with the gene list `genes`; `config` only for safetensors."""
-        key = cls.configure(ScFoundationConfig(), options).key
-        state, published = _network(files, key)
-        config = ScFoundationConfig.from_published(published, source=files["weights"])
-        return cls.build(  # type: ignore[return-value]
-            cls.configure(config, options), read_genes(files["genes"]), state, source=files["weights"]
-        )
+        state, published = _network(files, ScFoundationConfig().replace(**options).key)
+        config = ScFoundationConfig.from_published(published, source=files["weights"]).replace(**options)
+        return cls.build(config, read_genes(files["genes"]), state, source=files["weights"])
 
     @classmethod
     def example_vocab(cls, config: ScFoundationConfig) -> GeneVocab:
         """As many made-up symbols as the network has genes."""
         return GeneVocab([f"GENE{i}" for i in range(config.seq_len - 2)])
 
-    @staticmethod
-    def remap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Published names to ours; the decoder is dropped."""
-        state = rename(state, {r"^.*?model\.": "", r"^module\.": ""})
-        state = rename(state, _RENAMES, drop=_DECODER)
-        return split_rows(state, r"attn\.(qkv)\.(?:weight|bias)$", ("q", "k", "v"))
-
     def read(self, data: AnnData, layer: str | None) -> CountSource:
         """Raw counts, or with `values='log1p'` the matrix as it is."""
-        if self.config.values == "counts":
-            return read_counts(data, layer=layer)
-        return read_counts(data, layer=layer or "X", expect="any")
+        return read_counts(data, layer=layer if self.expects == "counts" else layer or "X", expect=self.expects)
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """Values of the expressed genes by increasing id, then T and S; nothing is random."""
-        indptr, ids, x, totals = restrict_rows(
-            block.indptr,
-            block.gene_ids,
-            block.counts.astype(np.float64),
-            np.arange(len(self.vocab), dtype=np.int32),
-            len(self.vocab),
-        )
+        n_genes = len(self.vocab)
+        ranks, counts = np.arange(n_genes, dtype=np.int32), block.counts.astype(np.float64)
+        indptr, ids, x, totals = restrict_rows(block.indptr, block.gene_ids, counts, ranks, n_genes)
         if self.config.values == "counts":  # the sum runs over the genes of the list only
             x = np.log1p(x / np.repeat(totals, np.diff(indptr)) * 1e4)
+        kind, number = self.config.depth[0], float(self.config.depth[1:])
         with np.errstate(divide="ignore"):
             source = np.log10(totals)
-        kind, number = self.config.depth[0], float(self.config.depth[1:])
-        if kind == "t":
-            target = np.full_like(source, number)
-        elif kind == "f":
-            with np.errstate(divide="ignore"):
-                target = np.log10(totals * number)
-        else:
-            target = source + number
-        return self.assemble(indptr, ids, x, target, source)
+            scaled = np.log10(totals * number) if kind == "f" else source + number
+        return self.assemble(indptr, ids, x, np.full_like(source, number) if kind == "t" else scaled, source)
 
     def assemble(
         self, indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, target: np.ndarray, source: np.ndarray
@@ -238,7 +213,7 @@ class ScFoundation(CellEncoder):
         Parameters
         ----------
         indptr, ids, values
-            CSR rows: position of each gene in the list and its value; entries that are not positive are left out.
+            CSR rows: position of each gene in the list, increasing, and its value; values must be positive to count.
         target, source
             T and S of each cell, shape `(n_cells,)`. Upstream's bulk mode gives both the same number.
 
@@ -247,32 +222,20 @@ class ScFoundation(CellEncoder):
         Genes by increasing id, T, S. A cell with a T or S that is not positive, or without a gene, has no tokens.
         """
         x = np.asarray(values, dtype=np.float64).astype(np.float32)  # rounded once, as upstream does
-        target, source = np.asarray(target, dtype=np.float32), np.asarray(source, dtype=np.float32)
-        n_cells = len(indptr) - 1
-        ids = np.asarray(ids, dtype=np.int32)
-        row = np.repeat(np.arange(n_cells), np.diff(indptr))
-        inside = np.diff(ids) > 0
-        if not np.all(inside | (np.diff(row) > 0)):
-            order = np.lexsort((ids, row))
-            ids, x = ids[order], x[order]
-        usable = (target > 0) & (source > 0)
-        keep = (x > 0) & usable[row]
+        depths = np.column_stack([target, source]).astype(np.float32)
+        row = np.repeat(np.arange(len(depths)), np.diff(indptr))
+        keep = (x > 0) & (depths.min(axis=1) > 0)[row]
         if self.config.max_genes is not None:
-            kept = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=n_cells))])
+            kept = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=len(depths)))])
             keep[keep] = keep_smallest(kept, -x[keep].astype(np.float64), self.config.max_genes)
-        ids, x, row = ids[keep], x[keep], row[keep]
-        n_genes = np.bincount(row, minlength=n_cells)
-        lengths = np.where(n_genes > 0, n_genes + 2, 0)
-        out_indptr = np.concatenate([[0], np.cumsum(lengths)])
-        filled = np.flatnonzero(lengths)
-        out_ids, out_values = np.empty(out_indptr[-1], dtype=np.int32), np.empty(out_indptr[-1], dtype=np.float32)
-        ends = out_indptr[1:][filled]
-        for back, token, depth in ((2, self.target_id, target), (1, self.source_id, source)):
-            out_ids[ends - back], out_values[ends - back] = token, depth[filled]
-        gene = np.ones(out_indptr[-1], dtype=bool)
-        gene[ends - 2] = gene[ends - 1] = False
-        out_ids[gene], out_values[gene] = ids, x
-        return Tokens(out_indptr, out_ids, out_values)
+        lengths = np.bincount(row[keep], minlength=len(depths))
+        filled = lengths > 0
+        ends = np.repeat(np.cumsum(lengths)[filled], 2)
+        return Tokens(
+            np.concatenate([[0], np.cumsum(lengths + 2 * filled)]),
+            np.insert(ids[keep], ends, np.tile([self.target_id, self.source_id], filled.sum())),
+            np.insert(x[keep], ends, depths[filled].ravel()),
+        )
 
     def embeddable(self, tokens: Tokens) -> np.ndarray:
         """Cells with at least one gene and with T and S at the end."""
@@ -281,47 +244,21 @@ class ScFoundation(CellEncoder):
         usable[usable] = (tokens.ids[ends - 2] == self.target_id) & (tokens.ids[ends - 1] == self.source_id)
         return usable
 
-    def collate(self, tokens: Tokens) -> Batch:
-        """`ids` and `values` of shape `(cells, length)`, `length` per cell and, when lengths differ, `keep`."""
-        if tokens.values is None:
-            msg = "scFoundation needs a value for each token; these tokens have none."
-            raise ValueError(msg)
-        values = tokens.values.astype(np.float32, copy=False)
-        lengths = tokens.lengths
-        batch = {
-            "ids": torch.from_numpy(tokens.padded(tokens.ids, self.pad_id)).long(),
-            "values": torch.from_numpy(tokens.padded(values, self.config.pad_value)),
-            "length": torch.from_numpy(lengths),
-        }
-        if len(lengths) and lengths.min() < lengths.max():
-            batch["keep"] = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])
-        return batch
-
     def inputs(self, batch: Batch) -> Tensor:
-        """Sum of value and gene embeddings: what enters the first layer, shape `(cells, length, width)`."""
+        """Sum of value and gene embeddings, shape `(cells, length, width)`."""
         return self.value(batch["values"]) + self.gene(batch["ids"])
-
-    def hidden(self, batch: Batch) -> Tensor:
-        """Output of the last layer and its norm for every token, shape `(cells, length, width)`."""
-        x = run_layers(
-            self.layers, self.inputs(batch), batch.get("keep"), gradient_checkpointing=self.gradient_checkpointing
-        )
-        return self.norm(x)
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """S, T, maximum and mean over the genes (`'all'`), or the maximum over all tokens (`'max'`)."""
-        if "keep" not in batch:
-            if self.config.pooling == "max":
-                return hidden.amax(1)
-            genes = hidden[:, :-2]
-            return torch.cat([hidden[:, -1], hidden[:, -2], genes.amax(1), genes.mean(1)], dim=-1)
-        length, cells = batch["length"], torch.arange(len(hidden), device=hidden.device)
+        length = batch["length"][:, None]
+        place = torch.arange(hidden.shape[1], device=hidden.device)
         if self.config.pooling == "max":
-            return hidden.masked_fill(~batch["keep"].unsqueeze(-1), -torch.inf).amax(1)
-        other = (torch.arange(hidden.shape[1], device=hidden.device) >= length[:, None] - 2).unsqueeze(-1)
-        mean = hidden.masked_fill(other, 0.0).sum(1) / (length[:, None] - 2)
+            return hidden.masked_fill((place >= length).unsqueeze(-1), -torch.inf).amax(1)
+        other = (place >= length - 2).unsqueeze(-1)  # T, S and padding
+        mean = hidden.masked_fill(other, 0.0).sum(1) / (length - 2)
         maximum = hidden.masked_fill(other, -torch.inf).amax(1)
-        return torch.cat([hidden[cells, length - 1], hidden[cells, length - 2], maximum, mean], dim=-1)
+        cells, last = torch.arange(len(hidden), device=hidden.device), batch["length"] - 1
+        return torch.cat([hidden[cells, last], hidden[cells, last - 1], maximum, mean], dim=-1)
 
 
 def read_genes(path: Path) -> GeneVocab:
@@ -349,9 +286,7 @@ def _network(files: Mapping[str, Path], key: str) -> tuple[dict[str, Tensor], Ma
     """Tensors and configuration of one of the three networks."""
     path = files["weights"]
     content = read_state(path)
-    if not isinstance(content, Mapping):
-        msg = f"{path} should hold a dictionary, found {type(content).__name__}."
-        raise ValueError(msg)
+    content = content if isinstance(content, Mapping) else {}
     if any(isinstance(value, Tensor) for value in content.values()):  # one network alone, converted to plain tensors
         if "config" not in files:
             msg = f"{path} holds tensors without their configuration. Put it beside the file as config.json."
@@ -359,27 +294,7 @@ def _network(files: Mapping[str, Path], key: str) -> tuple[dict[str, Tensor], Ma
         return dict(content), read_json(files["config"])
     entry = content if "state_dict" in content else content.get(key)
     if not isinstance(entry, Mapping) or not {"state_dict", "config"} <= entry.keys():
-        msg = (
-            f"{path} has no network {key!r} with `config` and `state_dict`; found the keys {sorted(map(str, content))}."
-        )
+        found = sorted(map(str, content))
+        msg = f"{path} has no network {key!r} with `config` and `state_dict`; found the keys {found}."
         raise ValueError(msg)
     return dict(entry["state_dict"]), entry["config"]
-
-
-_DECODER = (r"decoder_embed\.", r"decoder\.", r"norm\.", r"to_final\.")
-_RENAMES = {
-    r"^encoder\.norm\.": "norm.",
-    r"^token_emb\.mlp\.": "value.first.",
-    r"^token_emb\.mlp2\.": "value.second.",
-    r"^token_emb\.emb\.": "value.bins.",
-    r"^token_emb\.emb_(mask|pad)\.weight$": r"value.\1",
-    r"^pos_emb\.": "gene.",
-    r"^encoder\.transformer_encoder\.": "layers.",
-    r"^(layers\.\d+)\.self_attn\.in_proj_": r"\1.attn.qkv.",
-    r"^(layers\.\d+)\.self_attn\.([qkv])_proj\.": r"\1.attn.\2.",
-    r"^(layers\.\d+)\.self_attn\.out_proj\.": r"\1.attn.o.",
-    r"^(layers\.\d+)\.linear1\.": r"\1.up.",
-    r"^(layers\.\d+)\.linear2\.": r"\1.down.",
-    r"^(layers\.\d+)\.norm1\.": r"\1.attn_norm.",
-    r"^(layers\.\d+)\.norm2\.": r"\1.ffn_norm.",
-}

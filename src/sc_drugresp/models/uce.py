@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import math
-import re
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._core.device import resolve_device
 from .._data import GeneVocab, Tokens
-from .._data.sentence_kernels import assemble_sentences, draw_genes, shuffle_chromosomes
-from .._nn import PostNormLayer, run_layers
-from ._encoder import Batch, CellEncoder, _aligned
+from .._data.sentence_kernels import assemble_sentences, draw_genes, draw_like_numpy, shuffle_chromosomes
+from .._nn import PostNormLayer, ProjectedTokens, run_layers
+from ._config import Config, size
+from ._driver import check_tokens
+from ._encoder import Batch, CellEncoder
+from ._layouts import TORCH_ENCODER
+from ._uce_files import read_sizes
 from ._uce_genes import GenomeTable, read_genome
-from ._weights import flat_state, read_json, read_state, rename, split_rows
+from ._weights import read_state, read_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from anndata import AnnData
-
-    from .._data import CountBlock, CountSource
+    from .._data import CountBlock
     from .._data.counts import AlignedCounts
-    from .._data.vocab import GeneMode
 
 _ROWS_AT_ONCE = 2_048
 _PAD_BIAS = 1.0
@@ -38,7 +36,7 @@ _PAD_BIAS = 1.0
 
 
 @dataclass(frozen=True)
-class UCEConfig:
+class UCEConfig(Config):
     """Sizes and options of UCE.
 
     Parameters
@@ -64,40 +62,30 @@ class UCEConfig:
         Cells in a batch of `padding='upstream'`.
     """
 
-    token_dim: int = 5120
-    width: int = 1280
-    heads: int = 20
-    layers: int = 4
-    ffn_dim: int = 5120
-    decoder_dim: int = 1024
-    dim: int = 1280
-    positions: int = 1536
-    n_tokens: int = 145_469
+    token_dim: int = size(5120)
+    width: int = size(1280)
+    heads: int = size(
+        20,
+        divides="width",
+        hint="The checkpoint does not hold the number of heads: give it as `heads=`, or as 'nhead' in a config.json "
+        "beside the weights.",
+    )
+    layers: int = size(4)
+    ffn_dim: int = size(5120)
+    decoder_dim: int = size(1024)
+    dim: int = size(1280)
+    positions: int = size(1536)
+    n_tokens: int = size(145_469)
     dropout: float = 0.05
     pad: int = 0
     closing: int = 2
     cls: int = 3
     species: str = "human"
-    sample_size: int = 1024
-    max_length: int = 1536
+    sample_size: int = size(1024)
+    max_length: int = size(1536)
     sampler: Literal["stream", "legacy"] = "stream"
     padding: Literal["none", "upstream"] = "none"
-    batch_size: int = 25
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("sampler", ("stream", "legacy")), ("padding", ("none", "upstream"))):
-            if getattr(self, name) not in allowed:
-                msg = f"UCE: `{name}` must be one of {allowed}, found {getattr(self, name)!r}."
-                raise ValueError(msg)
-        if self.heads < 1 or self.width % self.heads:
-            msg = (
-                f"UCE: {self.width} channels cannot be split into {self.heads} heads. The checkpoint does not hold the "
-                "number of heads: give it as `heads=`, or as 'nhead' in a config.json beside the weights."
-            )
-            raise ValueError(msg)
-        if min(self.sample_size, self.max_length, self.batch_size) < 1:
-            msg = "UCE: `sample_size`, `max_length` and `batch_size` must be positive."
-            raise ValueError(msg)
+    batch_size: int = size(25)
 
 
 class UCE(CellEncoder):
@@ -107,11 +95,21 @@ class UCE(CellEncoder):
     species, then the chromosomes. The table stays on disk; only rows that occur are read and projected.
     """
 
-    Config: ClassVar[type] = UCEConfig
+    Config = UCEConfig
     max_waste: ClassVar[float] = 0.0  # few lengths occur, and attention without a mask is faster
+    renames: ClassVar[Mapping[str, str]] = {
+        r"^pos_encoder\.pe$": "positions",
+        r"^encoder\.0": "project",
+        r"^encoder\.2": "project_norm",
+        r"^transformer_encoder\.": "",
+        **TORCH_ENCODER,
+    }
+    # The token table is read where it lies.
+    dropped: ClassVar[tuple[str, ...]] = (r"pe_embedding\.", r"binary_decoder\.", r"gene_embedding_layer\.")
 
     def __init__(self, config: UCEConfig, vocab: GeneVocab) -> None:
         super().__init__(config, vocab)
+        self.pad_id, self.n_ids, self.longest = config.pad, config.n_tokens, config.positions
         self.project = nn.Linear(config.token_dim, config.width)
         self.project_norm = nn.LayerNorm(config.width)
         self.positions: Tensor
@@ -122,167 +120,112 @@ class UCE(CellEncoder):
             for _ in range(config.layers)
         )
         widths = (config.width, config.decoder_dim, config.dim, config.dim)
-        self.decoder = nn.Sequential(
-            *(
-                nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.GELU(), nn.Dropout(config.dropout))
-                for before, after in pairwise(widths)
-            ),
-            nn.Linear(config.dim, config.dim),
+        blocks = (
+            nn.Sequential(nn.Linear(before, after), nn.LayerNorm(after), nn.GELU(), nn.Dropout(config.dropout))
+            for before, after in pairwise(widths)
         )
-        self._table: Tensor | None = None  # not a buffer: 3 GB that stay mapped from the file
-        self._genome: GenomeTable | None = None
-        self._projected: _Projected | None = None
+        self.decoder = nn.Sequential(*blocks, nn.Linear(config.dim, config.dim))
+        self.table: Tensor  # not a buffer: 3 GB that stay mapped from the file
+        self.genome: GenomeTable
+        self._projected: ProjectedTokens | None = None
 
     @classmethod
-    def from_files(cls, files: Mapping[str, Path], **options: Any) -> UCE:
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
         """Build from the weights, `species_offsets.pkl`, `species_chrom.csv` and the protein file of the species."""
         weights = files["weights"]
-        state = flat_state(read_state(weights), source=weights)
+        state = read_tensors(weights)
         table = state.get("pe_embedding.weight")
         if table is None and "tokens" in files:
             table = read_state(files["tokens"])
         if not isinstance(table, Tensor) or table.ndim != 2:
             msg = f"{weights} has no token table 'pe_embedding.weight', and there is no all_tokens.torch beside it."
             raise ValueError(msg)
-        config = cls.configure(_sizes(state, table, weights, heads=options.get("heads")), options)
+        config = UCEConfig().replace(**{**read_sizes(state, table, weights), **options})
         genome = read_genome(files, config.species, config.n_tokens)
-        model = cast("UCE", cls.build(config, genome.vocab, state, source=weights))
-        model._table, model._genome = table, genome
+        model = cls.build(config, genome.vocab, state, source=weights)
+        model.table, model.genome = table, genome
         return model
 
     @classmethod
-    def random(cls, config: Any = None, vocab: GeneVocab | None = None, *, seed: int = 0) -> UCE:
+    def random(cls, config: Any = None, vocab: GeneVocab | None = None, *, seed: int = 0) -> Self:
         """Build with random parameters, a made-up genome and the token rows of its genes alone."""
-        config = cls.Config() if config is None else config
-        vocab = cls.example_vocab(config) if vocab is None else vocab
-        n_chromosomes, first = 24, 4
-        config = replace(config, n_tokens=first + len(vocab) + n_chromosomes)
-        vocab = replace(vocab, ids=first + np.arange(len(vocab)))
-        model = cast("UCE", super().random(config, vocab, seed=seed))
-        genes = np.arange(len(vocab), dtype=np.int32)
-        model._genome = GenomeTable(vocab, first, genes % n_chromosomes, genes, first + len(vocab))
+        config = UCEConfig() if config is None else config
+        genome = GenomeTable.made_up(cls.example_vocab(config) if vocab is None else vocab)
+        config = config.replace(n_tokens=genome.chromosome_offset + 24)
+        model = super().random(config, genome.vocab, seed=seed)
         generator = torch.Generator().manual_seed(seed)
-        model._table = torch.randn(config.n_tokens, config.token_dim, generator=generator)
+        model.genome, model.table = genome, torch.randn(config.n_tokens, config.token_dim, generator=generator)
         return model
 
-    @staticmethod
-    def remap(state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Published names to ours; the token table is read where it lies, training heads are dropped."""
-        state = rename(state, RENAMES, drop=DROPPED)
-        state = split_rows(state, r"attn\.(qkv)\.", ("q", "k", "v"))
-        if "positions" in state:
-            state["positions"] = state["positions"].flatten(0, -2)
-        return state
+    @classmethod
+    def remap(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Published names to ours; the table of positions loses its middle dimension."""
+        out = super().remap(state)
+        return {name: x.flatten(0, -2) if name == "positions" else x for name, x in out.items()}
+
+    @property
+    def leading(self) -> int:
+        """Only `[CLS]` is read."""
+        return 1
 
     # Tokens -------------------------------------------------------------------------------------------------------
 
-    @property
-    def genome(self) -> GenomeTable:
-        """Chromosome and position of each gene of the species."""
-        if self._genome is None:
-            msg = "This UCE was built without its gene tables; use `from_files`."
-            raise RuntimeError(msg)
-        return self._genome
-
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """Sentences drawn from each cell's own random stream."""
-        if self.config.sampler == "legacy":
-            return self._legacy_block(block, np.random.RandomState(seed))
         streams = block.streams(seed)
         drawn = draw_genes(block.indptr, block.gene_ids, block.counts, streams, self.config.sample_size)
         return self.assemble(drawn, shuffle_chromosomes(drawn, self.genome.first, self.genome.chromosome, streams))
 
     def assemble(self, drawn: np.ndarray, chromosomes: np.ndarray) -> Tokens:
-        """Sentences from recorded draws.
-
-        Parameters
-        ----------
-        drawn
-            Tokens of the drawn genes, shape `(n_cells, sample_size)`; -1 throughout for a cell without genes.
-        chromosomes
-            Chromosome codes in the order of the sentence, shape `(n_cells, most)`, filled up with -1.
-
-        Raises
-        ------
-        ValueError
-            A drawn token is no gene of the species, or its chromosome is missing.
-        """
-        drawn = np.ascontiguousarray(drawn, dtype=np.int32)
-        chromosomes = np.ascontiguousarray(chromosomes, dtype=np.int32)
-        genome = self.genome
-        last = genome.first + len(genome.chromosome)
-        outside = (drawn != -1) & ((drawn < genome.first) | (drawn >= last))
-        if outside.any() or np.any((drawn == -1).any(1) != (drawn == -1).all(1)):
-            msg = (
-                f"Drawn tokens of {self.config.species} must lie in [{genome.first}, {last}), with -1 throughout for a "
-                "cell without genes."
-            )
-            raise ValueError(msg)
-        special = (self.config.cls, self.config.closing, genome.chromosome_offset)
-        longest = min(self.config.max_length, self.config.positions)
-        indptr, ids = assemble_sentences(
-            drawn, chromosomes, genome.first, genome.chromosome, genome.place, special, longest
-        )
-        if (indptr < 0).any():
-            msg = f"Cell {int(np.argmax(indptr < 0)) - 1} has a drawn gene whose chromosome is not in `chromosomes`."
-            raise ValueError(msg)
-        return Tokens(indptr, ids)
+        """Sentences of drawn genes, shape `(n_cells, sample_size)`, and the order of their chromosome codes."""
+        genome, config = self.genome, self.config
+        special = (config.cls, config.closing, genome.chromosome_offset)
+        longest = min(config.max_length, config.positions)
+        where = (genome.first, genome.chromosome, genome.place)
+        return Tokens(*assemble_sentences(drawn, chromosomes, *where, special, longest))
 
     def token_blocks(
         self, source: AlignedCounts, seed: int, rows: np.ndarray | None = None
     ) -> Iterator[tuple[int, Tokens]]:
-        """Yield `(start, tokens)` of blocks; the legacy generator runs on from one to the next."""
+        """Blocks of tokens. The legacy generator runs on from one to the next, as do upstream's batches."""
         if self.config.sampler == "stream":
-            yield from super().token_blocks(source, seed, rows)
-            return
-        state = np.random.RandomState(seed)
-        for block in source.blocks(rows=rows):
-            yield block.start, self._legacy_block(block, state)
+            blocks = super().token_blocks(source, seed, rows)
+        else:
+            blocks = self._legacy_blocks(source, np.random.RandomState(seed), rows)
+        if self.config.padding == "none":
+            return blocks
+        return iter([(0, Tokens.concatenate([tokens for _, tokens in blocks]))])
 
-    def _legacy_block(self, block: CountBlock, state: np.random.RandomState) -> Tokens:
-        size, genome = self.config.sample_size, self.genome
-        weights = torch.log1p(torch.from_numpy(np.trunc(block.counts))).numpy()
-        drawn = np.full((len(block), size), -1, dtype=np.int32)
-        order = np.full((len(block), min(size, int(genome.chromosome.max()) + 1)), -1, dtype=np.int32)
-        for cell in range(len(block)):
-            entries = slice(block.indptr[cell], block.indptr[cell + 1])
-            edges = np.cumsum(weights[entries], dtype=np.float64)
-            if len(edges) == 0:
-                continue
-            places = np.searchsorted(edges / edges[-1], state.random_sample(size), side="right")
-            drawn[cell] = block.gene_ids[entries][places]
-            codes = np.unique(genome.chromosome[drawn[cell] - genome.first])
-            state.shuffle(codes)
-            order[cell, : len(codes)] = codes
-        return self.assemble(drawn, order)
+    def _legacy_blocks(
+        self, source: AlignedCounts, state: np.random.RandomState, rows: np.ndarray | None
+    ) -> Iterator[tuple[int, Tokens]]:
+        where = (self.genome.first, self.genome.chromosome)
+        for block in source.blocks(rows=rows):
+            weights = torch.log1p(torch.from_numpy(np.trunc(block.counts))).numpy()
+            drawn = draw_like_numpy(block.indptr, block.gene_ids, weights, state, self.config.sample_size, *where)
+            yield block.start, self.assemble(*drawn)
 
     def collate(self, tokens: Tokens) -> Batch:
-        """`ids`, shape `(n_cells, longest)`, and where lengths differ `keep` (or upstream's attention bias)."""
-        if len(tokens.ids) and not 0 <= tokens.ids.min() <= tokens.ids.max() < self.config.n_tokens:
-            msg = f"Token ids must lie in [0, {self.config.n_tokens}), the rows of the token table; found {tokens.ids.max()}."
-            raise ValueError(msg)
-        lengths = tokens.lengths
-        ids = tokens.padded(tokens.ids, self.config.pad)
-        if ids.shape[1] > self.config.positions:
-            msg = f"Sentences may have {self.config.positions} tokens, found {ids.shape[1]}."
-            raise ValueError(msg)
-        batch = {"ids": torch.from_numpy(ids.astype(np.int64))}
-        real = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
+        """As for all models; with `padding='upstream'` an attention bias takes the place of the mask."""
+        batch = super().collate(tokens)
         if self.config.padding == "upstream":
+            real = torch.arange(batch["ids"].shape[1]) < batch["length"][:, None]
             batch["keep"] = torch.where(real, 0.0, _PAD_BIAS)
-        elif not real.all():
-            batch["keep"] = real
         return batch
+
+    def batches(self, tokens: Tokens, cells: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+        """Batches with little padding, or upstream's."""
+        if self.config.padding == "none":
+            return super().batches(tokens, cells, budget)
+        step = self.config.batch_size
+        return (cells[start : start + step] for start in range(0, len(cells), step))
 
     # Network ------------------------------------------------------------------------------------------------------
 
     def token_rows(self, rows: Tensor) -> Tensor:
         """Protein embeddings of these tokens, L2-normalized, shape `(n_rows, token_dim)`; read from the mapped table."""
-        if self._table is None:
-            msg = "This UCE was built without its token table; use `from_files`."
-            raise RuntimeError(msg)
-        weight = self.project.weight
-        return F.normalize(self._table[rows.to(self._table.device)].to(weight.device, torch.float32), dim=-1, eps=1e-12)
+        found = self.table[rows.to(self.table.device)]
+        return F.normalize(found.to(self.project.weight.device, torch.float32), dim=-1, eps=1e-12)
 
     def encode(self, features: Tensor) -> Tensor:
         """Project normalized protein embeddings to the width of the network, before scaling."""
@@ -295,185 +238,26 @@ class UCE(CellEncoder):
         x = F.embedding(index, self.encode(self.token_rows(rows))) * math.sqrt(self.config.width)
         return self.drop(x + self.positions[: ids.shape[1]])
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Output of the last layer for every token, shape `(cells, length, width)`."""
-        return self._run(batch, None)
+    def hidden(self, batch: Batch, leading: int | None = None) -> Tensor:
+        """Output of the last layer, shape `(cells, length, width)`: every token, or the first `leading` ones alone."""
+        if self._projected is None or len(self.layers) < 2:
+            return super().hidden(batch, leading)
+        x = self._projected.first_layer(self.layers[0], batch["ids"], batch.get("keep"))
+        return run_layers(list(self.layers)[1:], x, batch.get("keep"), last_queries=leading)
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Decoded and L2-normalized `[CLS]`, shape `(cells, dim)`."""
         return F.normalize(self.decoder(hidden[:, 0]), dim=-1, eps=1e-12)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Cell embedding; the last layer and the decoder are computed for `[CLS]` only."""
-        return self.pool(self._run(batch, 1), batch)
-
-    def _run(self, batch: Batch, last_queries: int | None) -> Tensor:
-        layers = list(self.layers)
-        if self._projected is not None and len(layers) > 1:
-            x = self._first_layer(batch, self._projected)
-            layers = layers[1:]
-        else:
-            x = self.inputs(batch)
-        return run_layers(
-            layers,
-            x,
-            batch.get("keep"),
-            last_queries=last_queries,
-            gradient_checkpointing=self.gradient_checkpointing,
-        )
-
-    def _first_layer(self, batch: Batch, projected: _Projected) -> Tensor:
-        """The first layer for tokens whose part in its input, queries, keys and values is known.
-
-        These are sums of a part of the token and one of the position, and linear maps of such sums are sums again.
-        """
-        layer = cast("PostNormLayer", self.layers[0])
-        index, length = torch.searchsorted(projected.rows, batch["ids"]), batch["ids"].shape[1]
-        x, q, k, v = (
-            F.embedding(index, tokens) + positions[:length]
-            for tokens, positions in zip(projected.tokens, projected.positions)
-        )
-        return layer.finish(x, layer.attn.mix(q, k, v, batch.get("keep")))
-
-    def embed(
-        self,
-        data: AnnData | CountSource | AlignedCounts,
-        *,
-        layer: str | None = None,
-        genes: GeneMode = "auto",
-        rng: int = 0,
-        groups: np.ndarray | None = None,
-        batch_tokens: int | None = None,
-        mask_obs: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Embed all cells, in their order; see :meth:`CellEncoder.embed`."""
-        if self.config.padding == "none":
-            return super().embed(
-                data,
-                layer=layer,
-                genes=genes,
-                rng=rng,
-                groups=groups,
-                batch_tokens=batch_tokens,
-                mask_obs=mask_obs,
-            )
-        self.to(resolve_device())  # upstream's batches run over the borders of blocks
-        source = _aligned(self, data, layer, genes)
-        return self.embed_tokens(Tokens.concatenate([tokens for _, tokens in self.token_blocks(source, rng)]))
-
-    def embed_tokens(self, tokens: Tokens, *, batch_tokens: int | None = None, advance: Any = None) -> np.ndarray:
-        """Embed tokens; see :meth:`CellEncoder.embed_tokens`. Every distinct token is projected once for all batches."""
-        with self._projection(tokens):
-            if self.config.padding == "none":
-                return super().embed_tokens(tokens, batch_tokens=batch_tokens, advance=advance)
-            out = np.full((len(tokens), self.dim), np.nan, dtype=np.float32)
-            usable = np.flatnonzero(self.embeddable(tokens))
-            for start in range(0, len(usable), self.config.batch_size):
-                cells = usable[start : start + self.config.batch_size]
-                out[cells] = self._embed_batch(tokens, cells)
-            if advance is not None:
-                advance(len(tokens))
-            return out
-
-    def _project(self, rows: Tensor) -> _Projected:
-        scale, attn = math.sqrt(self.config.width), cast("PostNormLayer", self.layers[0]).attn
-        parts = [self.encode(self.token_rows(piece)) * scale for piece in rows.split(_ROWS_AT_ONCE)]
-        tokens = torch.cat(parts)
-        bias = [linear(torch.zeros_like(tokens[:1])) for linear in (attn.q, attn.k, attn.v)]
-        return _Projected(
-            rows.to(self.device),
-            (tokens, *(linear(tokens) for linear in (attn.q, attn.k, attn.v))),
-            (self.positions, *(linear(self.positions) - b for linear, b in zip((attn.q, attn.k, attn.v), bias))),
-        )
-
-    @contextmanager
-    def _projection(self, tokens: Tokens) -> Iterator[None]:
-        """Project the distinct tokens; forgotten afterwards, so that it never outlives the weights."""
-        was_training = self.training
-        self.eval()
+    def embed_block(self, tokens: Tokens, batch_tokens: int | None, advance: Callable[[int], Any]) -> np.ndarray:
+        """Embed the cells of one block. Every distinct token is projected once, and forgotten with the block."""
+        check_tokens(self, tokens)
         try:
             with torch.inference_mode():
-                rows = torch.from_numpy(np.union1d(tokens.ids, [self.config.pad]).astype(np.int64))
-                if len(rows) and (rows[0] < 0 or rows[-1] >= self.config.n_tokens):
-                    self.collate(tokens)  # says what is wrong
-                self._projected = self._project(rows)
-            yield
+                rows = torch.from_numpy(np.union1d(tokens.ids, [self.pad_id]).astype(np.int64))
+                parts = [self.encode(self.token_rows(piece)) for piece in rows.split(_ROWS_AT_ONCE)]
+                x = torch.cat(parts) * math.sqrt(self.config.width)
+                self._projected = ProjectedTokens.of(self.layers[0], rows.to(self.device), x, self.positions)
+            return super().embed_block(tokens, batch_tokens, advance)
         finally:
-            self._projected = None
-            self.train(was_training)
-
-
-class _Projected(NamedTuple):
-    """Distinct tokens: their ids, and their and the positions' part in the input, queries, keys and values."""
-
-    rows: Tensor
-    tokens: tuple[Tensor, Tensor, Tensor, Tensor]
-    positions: tuple[Tensor, Tensor, Tensor, Tensor]
-
-
-def _sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path, *, heads: int | None) -> UCEConfig:
-    """Sizes from the shapes of the tensors; heads and lengths from a `config.json` where there is one."""
-    try:
-        first = "transformer_encoder.layers.0."
-        sizes = {
-            "token_dim": state["encoder.0.weight"].shape[1],
-            "width": state["encoder.0.weight"].shape[0],
-            "ffn_dim": state[first + "linear1.weight"].shape[0],
-            "decoder_dim": state["decoder.0.0.weight"].shape[0],
-            "dim": state["decoder.3.weight"].shape[0],
-            "positions": state["pos_encoder.pe"].shape[0],
-            "n_tokens": table.shape[0],
-        }
-    except (KeyError, IndexError) as error:
-        msg = f"{weights} is not a UCE checkpoint: {error} is missing."
-        raise ValueError(msg) from error
-    if table.shape[1] != sizes["token_dim"]:
-        msg = f"The token table of {weights} has {table.shape[1]} columns, the network expects {sizes['token_dim']}."
-        raise ValueError(msg)
-    numbers = {int(found[1]) for name in state if (found := re.match(r"transformer_encoder\.layers\.(\d+)\.", name))}
-    sizes["layers"] = max(numbers) + 1
-    told = _published_options(sizes, weights)
-    if heads is not None:
-        told["heads"] = heads
-    return UCEConfig(**{**sizes, **told})
-
-
-def _published_options(sizes: Mapping[str, int], weights: Path) -> dict[str, Any]:
-    for folder in (weights.parent, weights.parent.parent):
-        path = folder / "config.json"
-        if not path.is_file():
-            continue
-        published = read_json(path)
-        if "nhead" not in published:
-            continue  # another program's
-        for ours, theirs in (("width", "d_model"), ("layers", "nlayers"), ("n_tokens", "n_tokens")):
-            if published.get(theirs, sizes[ours]) != sizes[ours]:
-                msg = f"{path} says {theirs}={published[theirs]}, but {weights} has {sizes[ours]}. Take both from one checkpoint."
-                raise ValueError(msg)
-        return {ours: published[theirs] for theirs, ours in CONFIG_KEYS.items() if theirs in published}
-    return {}
-
-
-CONFIG_KEYS = {
-    "nhead": "heads",
-    "sample_size": "sample_size",
-    "pad_length": "max_length",
-    "pad_token_idx": "pad",
-    "chrom_token_right_idx": "closing",
-    "cls_token_idx": "cls",
-    "species": "species",
-    "dropout": "dropout",
-}
-RENAMES = {
-    r"^pos_encoder\.pe$": "positions",
-    r"^encoder\.0": "project",
-    r"^encoder\.2": "project_norm",
-    r"^transformer_encoder\.": "",
-    r"self_attn\.in_proj_": "attn.qkv.",
-    r"self_attn\.out_proj": "attn.o",
-    r"(layers\.\d+)\.linear1": r"\1.up",
-    r"(layers\.\d+)\.linear2": r"\1.down",
-    r"(layers\.\d+)\.norm1": r"\1.attn_norm",
-    r"(layers\.\d+)\.norm2": r"\1.ffn_norm",
-}
-DROPPED = (r"pe_embedding\.", r"binary_decoder\.", r"gene_embedding_layer\.")
+            self._projected = None  # it must not outlive the weights

@@ -101,6 +101,7 @@ def embed(
     (80, 10)
     """
     recipe = Recipe(model, checkpoint=checkpoint, options=options)
+    model = recipe.model  # as the table spells it
     spec, row = find(model)
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata = as_adata(data, modality=modality)

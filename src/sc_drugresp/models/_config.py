@@ -1,0 +1,76 @@
+"""Settings of a model: frozen dataclasses whose choices and sizes are checked in one place. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+
+
+def size(default: int | None, *, least: int = 1, divides: str = "", hint: str = "") -> Any:
+    """Declare a whole number of at least `least`.
+
+    Parameters
+    ----------
+    default
+        Default of the field; `None` stands for no limit and is not checked.
+    least
+        Smallest value.
+    divides
+        Another field that must be a multiple of this one, as the width is of the heads.
+    hint
+        What to do if it is not.
+    """
+    return dataclasses.field(default=default, metadata={"least": least, "divides": divides, "hint": hint})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Base of the sizes and options of a model; a subclass is a frozen dataclass, too.
+
+    Fields typed as `Literal` must hold one of their choices, fields made by :func:`size` a possible size.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if problem := self._problem(field):
+                msg = f"{self._title()}: {problem}"
+                raise ValueError(msg)
+
+    def replace(self, **options: Any) -> Self:
+        """Return the same settings with some of them changed.
+
+        Raises
+        ------
+        TypeError
+            There is no such option.
+        ValueError
+            A value is not allowed.
+        """
+        known = {field.name for field in dataclasses.fields(self)}
+        unknown = sorted(options.keys() - known)
+        if unknown:
+            msg = f"{self._title()} has no option {unknown[0]!r}. Available options: {sorted(known)}."
+            raise TypeError(msg)
+        return dataclasses.replace(self, **options)
+
+    def _problem(self, field: dataclasses.Field[Any]) -> str:
+        value, choices = getattr(self, field.name), self._choices().get(field.name)
+        if choices is not None and value not in choices:
+            return f"`{field.name}` must be one of {choices}, found {value!r}."
+        least, other = field.metadata.get("least"), field.metadata.get("divides")
+        if least is not None and value is not None and value < least:
+            return f"`{field.name}` must be at least {least}, found {value}."
+        if other and getattr(self, other) % value:
+            return f"`{other}` ({getattr(self, other)}) is not a multiple of `{field.name}` ({value}). {field.metadata['hint']}"
+        return ""
+
+    @classmethod
+    def _title(cls) -> str:
+        return cls.__name__.removesuffix("Config")
+
+    @classmethod
+    @cache
+    def _choices(cls) -> dict[str, tuple[Any, ...]]:
+        hints = get_type_hints(cls)
+        return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}

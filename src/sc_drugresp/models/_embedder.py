@@ -1,0 +1,54 @@
+"""What every embedder promises: networks and baselines are told apart by what they can do, not by what they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+
+    from .._data import CountSource, GeneVocab
+
+
+class Embedder(Protocol):
+    """Anything that :func:`~sc_drugresp.models.load` returns.
+
+    Attributes
+    ----------
+    name
+        `'model'` or `'model.checkpoint'`.
+    checkpoint
+        Name, file and hash of the weights; empty for what has none.
+    expects
+        What the matrix must hold: raw `'counts'`, or `'any'` values.
+    aligns_genes, vocab
+        Whether it has a fixed vocabulary, to which the genes of the data are matched; only then there is `vocab`.
+    needs_fit
+        Whether it learns from the data (`fit`, `transform`), and is fitted again in every fold.
+    tunable
+        Whether it is a torch module that can be trained further (`lora_targets`, `tokenize`, `collate`).
+    set_based
+        Whether the cells of one call see each other.
+    """
+
+    name: str
+    checkpoint: dict[str, Any]
+    expects: Literal["counts", "any"]
+    aligns_genes: bool
+    vocab: GeneVocab
+    needs_fit: bool
+    tunable: bool
+    set_based: bool
+
+    @property
+    def dim(self) -> int:
+        """Width of the embedding."""
+
+    def read(self, data: AnnData, layer: str | None) -> CountSource:
+        """Find the matrix that it works on."""
+
+    def embed(
+        self, data: AnnData | CountSource, *, layer: str | None = None, rng: int = 0, **options: Any
+    ) -> np.ndarray:
+        """Embed all cells, in their order, shape `(n_cells, dim)`, float32."""

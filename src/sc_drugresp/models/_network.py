@@ -1,0 +1,169 @@
+"""The network of a foundation model: what a model writes, and defaults that fit a transformer over tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .._data import GeneVocab
+from .._nn import run_layers
+from ._driver import check_tokens, random_state
+from ._layouts import rename, split_rows
+from ._weights import load_strict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from .._data import Tokens
+    from ._config import Config
+
+Batch = dict[str, Tensor]
+
+
+class CellNetwork(nn.Module, ABC):
+    """From padded tokens to cell embeddings.
+
+    Attributes
+    ----------
+    config
+        Sizes and options, a frozen dataclass.
+    vocab
+        The genes that the model knows.
+    layers, final_norm
+        Modules called as `layer(x, keep, queries=...)`, see :func:`~sc_drugresp._nn.run_layers`, and one behind them.
+    renames, dropped
+        Regular expressions: published names of parameters to ours, and those that an embedding does not need.
+    lora_targets
+        Regular expression that names the `nn.Linear` modules for adapters.
+    reads_values
+        Whether each token has a value.
+    pad_id, pad_value
+        What fills up the shorter sequences of a batch.
+    n_ids, longest
+        Token ids and positions of the network, where they are limited.
+    """
+
+    Config: ClassVar[type[Config]]
+    renames: ClassVar[Mapping[str, str]] = {}
+    dropped: ClassVar[tuple[str, ...]] = ()
+    lora_targets: ClassVar[str] = r".*\.(attn\.[qkvo]|up|down)"
+    reads_values: ClassVar[bool] = False
+
+    layers: nn.ModuleList
+    pad_id: int = 0
+    pad_value: float = 0.0
+    n_ids: int | None = None
+    longest: int | None = None
+
+    def __init__(self, config: Any, vocab: GeneVocab) -> None:
+        super().__init__()
+        self.config, self.vocab = config, vocab
+        self.name = ""
+        self.checkpoint: dict[str, Any] = {}
+        self.gradient_checkpointing = False
+        self.final_norm: nn.Module = nn.Identity()
+
+    # What a model writes ------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
+        """Build the model from its published files, by role; `options` replace fields of `Config`."""
+
+    @abstractmethod
+    def inputs(self, batch: Batch) -> Tensor:
+        """What enters the first layer, shape `(cells, length, width)`."""
+
+    @abstractmethod
+    def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Cell embedding from the output of the last layer, shape `(cells, dim)`; differentiable."""
+
+    # What a model may change --------------------------------------------------------------------------------------
+
+    @property
+    def dim(self) -> int:
+        """Width of the embedding."""
+        return int(self.config.dim)
+
+    @property
+    def leading(self) -> int | None:
+        """How many leading positions of the last layer :meth:`pool` reads; `None` for all of them."""
+        return None
+
+    @classmethod
+    def example_vocab(cls, config: Any) -> GeneVocab:
+        """A vocabulary of made-up names of the size that a model is published with."""
+        return GeneVocab([f"GENE{i}" for i in range(20_000)])
+
+    @classmethod
+    def remap(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Published names to ours; fused projections are cut into q, k and v."""
+        return split_rows(rename(state, cls.renames, drop=cls.dropped), r"\.attn\.(qkv)\.", ("q", "k", "v"))
+
+    def collate(self, tokens: Tokens) -> Batch:
+        """Padded tensors of all cells in `tokens`, on the CPU.
+
+        `ids`, and `values` where the model reads them, have the shape `(cells, length)`, `length` has `(cells,)`; the
+        mask `keep`, True for real tokens, is there only when lengths differ.
+        """
+        check_tokens(self, tokens)
+        lengths, ids = tokens.lengths, tokens.padded(tokens.ids, self.pad_id)
+        batch = {"ids": torch.from_numpy(ids).long(), "length": torch.from_numpy(lengths)}
+        if self.reads_values:
+            values = np.asarray(tokens.values, dtype=np.float32)
+            batch["values"] = torch.from_numpy(tokens.padded(values, self.pad_value))
+        if len(lengths) and lengths.min() < ids.shape[1]:
+            batch["keep"] = torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
+        return batch
+
+    def hidden(self, batch: Batch, leading: int | None = None) -> Tensor:
+        """Output of the last layer, shape `(cells, length, width)`: every token, or the first `leading` ones alone."""
+        x = run_layers(
+            self.layers,
+            self.inputs(batch),
+            batch.get("keep"),
+            last_queries=leading,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )
+        return self.final_norm(x)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Cell embedding, shape `(cells, dim)`; the last layer is computed for the positions that are pooled."""
+        return self.pool(self.hidden(batch, self.leading), batch)
+
+    @classmethod
+    def build(cls, config: Any, vocab: GeneVocab, state: Mapping[str, Tensor], *, source: object) -> Self:
+        """Build on the `meta` device, load strictly, and switch to evaluation."""
+        with torch.device("meta"):
+            model = cls(config, vocab)
+        load_strict(model, cls.remap(state), source=source)
+        return model.eval()
+
+    @classmethod
+    def random(cls, config: Any = None, vocab: GeneVocab | None = None, *, seed: int = 0) -> Self:
+        """Build with random parameters, for tests and benchmarks of speed; `None` is the published size.
+
+        Parameters
+        ----------
+        config
+            Sizes and options.
+        vocab
+            Genes; `None` makes up as many names as the published checkpoint knows, see :meth:`example_vocab`.
+        seed
+            Seed of the parameters.
+        """
+        config = cls.Config() if config is None else config
+        with torch.device("meta"):
+            model = cls(config, cls.example_vocab(config) if vocab is None else vocab)
+        load_strict(model, random_state(model, seed), source="random parameters")
+        return model.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device

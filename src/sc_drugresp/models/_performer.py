@@ -1,0 +1,185 @@
+"""The trunk that scBERT and CellLM share: a Performer over genes and their expression classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .._data import GeneVocab
+from .._nn import PerformerLayer
+from ._config import Config, size
+from ._encoder import CellEncoder
+from ._weights import read_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_PREFIX = r"(?:module\.|encoder\.)*"
+
+
+@dataclass(frozen=True)
+class PerformerConfig(Config):
+    """Sizes of a Performer over genes. `heads * head_dim` need not be `dim`."""
+
+    dim: int = size(200)
+    layers: int = size(6)
+    heads: int = size(10)
+    head_dim: int = size(64)
+    features: int = size(266)
+    ffn_dim: int = size(800)
+    n_tokens: int = size(7)
+    genes: int = size(16_906)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], *, specials: int, source: object) -> Self:
+        """Read every size from tensors under our names; `specials` rows of the gene table are no genes.
+
+        Raises
+        ------
+        ValueError
+            The tensors that tell the sizes are not there: another model.
+        """
+        inner = (f"layers.0.{name}" for name in ("attn.q.weight", "attn.projection", "up.weight"))
+        missing = sorted({"value.weight", "gene.table", *inner} - state.keys())
+        if missing:
+            found = ", ".join(sorted(state)[:4]) or "nothing"
+            msg = (
+                f"{source} is not a checkpoint of {cls.__name__.removesuffix('Config')}: {', '.join(missing)} "
+                f"are missing (after renaming), found {found} ... Check that the file belongs to this model."
+            )
+            raise ValueError(msg)
+        features, head_dim = state["layers.0.attn.projection"].shape
+        n_tokens, dim = state["value.weight"].shape
+        return cls(
+            dim=dim,
+            layers=1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers.")),
+            heads=state["layers.0.attn.q.weight"].shape[0] // head_dim,
+            head_dim=head_dim,
+            features=features,
+            ffn_dim=state["layers.0.up.weight"].shape[0],
+            n_tokens=n_tokens,
+            genes=state["gene.table"].shape[0] - specials,
+        )
+
+
+class GeneTable(nn.Module):
+    """Fixed gene vectors (gene2vec). They are published and added in double precision, and never trained."""
+
+    table: Tensor
+
+    def __init__(self, rows: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.empty(rows, dim, dtype=torch.float64))
+
+    def forward(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Add the vectors of the genes `ids` (of all of them, in order) to `x`; rounded once."""
+        table = self.table if ids is None else self.table[ids]
+        return (x.to(table.dtype) + table).to(x.dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> GeneTable:  # noqa: FBT001, FBT002 (signature of torch)
+        if fn(torch.empty(0)).device.type == "mps":  # which has no double precision: costs about 1e-6
+            self.table = self.table.float()
+        return super()._apply(fn, recurse)
+
+
+class PerformerEncoder(CellEncoder):
+    """Gene vector plus class vector, pre-norm layers with FAVOR+ attention, a final norm.
+
+    Attributes
+    ----------
+    specials
+        Rows of the gene table that are no genes.
+    """
+
+    lora_targets: ClassVar[str] = r"layers\.\d+\.(attn\.[qkvo]|up|down)"
+    specials: ClassVar[int] = 1
+    renames: ClassVar[Mapping[str, str]] = {
+        rf"^{_PREFIX}": "",
+        r"^norm\.": "final_norm.",
+        r"^token_emb\.": "value.",
+        r"^pos_emb\.emb\.weight$": "gene.table",
+        r"^performer\.net\.layers\.": "layers.",
+        r"^(layers\.\d+)\.0\.norm\.": r"\1.attn_norm.",
+        r"^(layers\.\d+)\.0\.fn\.to_([qkv])\.": r"\1.attn.\2.",
+        r"^(layers\.\d+)\.0\.fn\.to_out\.": r"\1.attn.o.",
+        r"^(layers\.\d+)\.0\.fn\.fast_attention\.projection_matrix$": r"\1.attn.projection",
+        r"^(layers\.\d+)\.1\.norm\.": r"\1.ffn_norm.",
+        r"^(layers\.\d+)\.1\.fn\.fn\.w1\.": r"\1.up.",
+        r"^(layers\.\d+)\.1\.fn\.fn\.w2\.": r"\1.down.",
+    }
+    # The masked-token head, and a counter of the redraw of random directions, which never happens here.
+    dropped: ClassVar[tuple[str, ...]] = (rf"{_PREFIX}to_out\.", rf"{_PREFIX}performer\.calls_since_last_redraw$")
+
+    def __init__(self, config: Any, vocab: GeneVocab) -> None:
+        super().__init__(config, vocab)
+        self.value = nn.Embedding(config.n_tokens, config.dim)
+        self.gene = GeneTable(config.genes + self.specials, config.dim)
+        self.layers = nn.ModuleList(
+            PerformerLayer(config.dim, config.heads, config.head_dim, config.features, config.ffn_dim)
+            for _ in range(config.layers)
+        )
+        self.final_norm = nn.LayerNorm(config.dim)
+
+    @classmethod
+    def example_vocab(cls, config: Any) -> GeneVocab:
+        """Made-up names, as many as the gene table has."""
+        return GeneVocab([f"GENE{i}" for i in range(config.genes)], duplicates="first")
+
+    @classmethod
+    def read_weights(cls, path: Path) -> tuple[dict[str, Tensor], Any]:
+        """Tensors of a checkpoint as published, and the sizes that they tell."""
+        state = read_tensors(path)
+        return state, cls.Config.from_state(cls.remap(state), specials=cls.specials, source=path)  # type: ignore[attr-defined]
+
+    def encode(self, x: Tensor, *inputs: Tensor | None, queries: slice | None = None) -> Tensor:
+        """All layers and the final norm; the last layer computes the positions `queries` only."""
+        weight, keep = inputs or (None, None)
+        for i, layer in enumerate(self.layers):
+            rows = queries if i == len(self.layers) - 1 else None
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, weight, keep, rows, use_reentrant=False)
+            else:
+                x = layer(x, weight, keep, rows)
+        return self.final_norm(x)
+
+
+def read_genes(files: Mapping[str, Path], expected: int, wanted: str) -> list[str]:
+    """Gene names in model order: the lines of the file `vocab`, or the `var_names` of the h5ad `reference`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is neither; `wanted` says what would do.
+    ValueError
+        The list is not that of a gene table with rows for `expected` genes.
+    """
+    if "vocab" in files:
+        names = [line.strip() for line in files["vocab"].read_text(encoding="utf-8").splitlines() if line.strip()]
+    elif "reference" in files:
+        import h5py
+        from anndata.io import read_elem
+
+        with h5py.File(files["reference"], "r") as file:
+            names = [str(name) for name in read_elem(file["var"]).index]
+    else:
+        msg = (
+            f"No list of genes lies beside {files['weights']}, and their order cannot be guessed. Put {wanted}, into "
+            "that folder: one name for each row of the gene table, in its order."
+        )
+        raise FileNotFoundError(msg)
+    if len(names) != expected:
+        msg = (
+            f"The list of genes has {len(names)} names, but the gene table in {files['weights']} has rows for {expected} "
+            "genes. Give the list that belongs to this checkpoint."
+        )
+        raise ValueError(msg)
+    if len(set(names)) != len(names):
+        twice = max(names, key=names.count)
+        msg = f"The list of genes holds {twice!r} more than once; a gene list of this model has no duplicates."
+        raise ValueError(msg)
+    return names

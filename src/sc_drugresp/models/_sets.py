@@ -1,0 +1,113 @@
+"""Embed sets of cells of any size: hidden states of all cells, then one batch of sets, or one large set, at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .._data import token_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from .._data import Tokens
+    from .cellplm import CellPLM
+
+_IN_MEMORY = 2**31  # bytes of hidden states; more are kept in a temporary file
+
+
+class SetRun:
+    """Hidden states before the first layer of `n_cells` cells, and what is needed to finish them.
+
+    Parameters
+    ----------
+    encoder
+        The model.
+    n_cells
+        Cells in all.
+    most
+        Most cells computed at once.
+    """
+
+    def __init__(self, encoder: CellPLM, n_cells: int, most: int) -> None:
+        config = encoder.config
+        self.encoder, self.most = encoder, most
+        self.states = _room(n_cells, config.width, encoder.genes.dtype)
+        self.uniforms = torch.empty(n_cells, config.clusters) if config.sampled else None
+        self.sets = np.zeros(n_cells, dtype=np.int64)
+
+    def add(self, start: int, tokens: Tokens) -> None:
+        """Compute the states of the cells from `start` on."""
+        for first in range(0, len(tokens), self.most):
+            batch = self.encoder.collate(tokens.take(np.arange(first, min(first + self.most, len(tokens)))))
+            rows = slice(start + first, start + first + len(batch["sets"]))
+            on_device = {name: x.to(self.encoder.device) for name, x in batch.items()}
+            self.states[rows] = self.encoder.inputs(on_device).to(self.states.device)
+            self.sets[rows] = batch["sets"].numpy()
+            if self.uniforms is not None:
+                self.uniforms[rows] = batch["uniforms"]
+
+    def finish(self, sets: np.ndarray, advance: Callable[[int], Any]) -> np.ndarray:
+        """Apply the layers among the cells of each set; `sets` are numbered from 0."""
+        encoder, most = self.encoder, self.most
+        out = np.empty((len(sets), encoder.dim), dtype=np.float32)
+        sizes = np.bincount(sets) if len(sets) else np.zeros(0, dtype=np.int64)
+        members = np.split(np.argsort(sets, kind="stable"), np.cumsum(sizes)[:-1])
+        for rows in (members[i] for i in np.flatnonzero(sizes > most)):
+            self._stream(torch.from_numpy(rows), advance)
+            for piece in np.array_split(rows, -(-len(rows) // most)):
+                out[piece] = self._pooled(encoder.final_norm(self._states(piece)), piece)
+        small = np.flatnonzero((sizes > 0) & (sizes <= most))
+        for chosen in token_batches(sizes[small], most, max_waste=0.25):
+            rows = np.concatenate([members[i] for i in small[chosen]])
+            codes = torch.from_numpy(sets[rows]).to(encoder.device)
+            out[rows] = self._pooled(encoder.among(self._states(rows), codes), rows)
+            advance(len(rows))
+        return out
+
+    def _stream(self, rows: Tensor, advance: Callable[[int], Any]) -> None:
+        done = 0
+        for i, layer in enumerate(self.encoder.layers, start=1):
+            layer.stream(self.states, rows, self.most, self.encoder.device)  # type: ignore[operator]
+            advance(len(rows) * i // len(self.encoder.layers) - done)
+            done = len(rows) * i // len(self.encoder.layers)
+
+    def _states(self, rows: np.ndarray) -> Tensor:
+        return self.states[torch.from_numpy(rows)].to(self.encoder.device)
+
+    def _pooled(self, hidden: Tensor, rows: np.ndarray) -> np.ndarray:
+        batch = {}
+        if self.uniforms is not None:
+            batch["uniforms"] = self.uniforms[torch.from_numpy(rows)].to(self.encoder.device)
+        return self.encoder.pool(hidden, batch).float().cpu().numpy()
+
+
+def set_codes(groups: np.ndarray, n: int) -> np.ndarray:
+    """Sets numbered from 0, shape `(n,)`, int64.
+
+    Raises
+    ------
+    ValueError
+        `groups` is not one value for each cell.
+    """
+    groups = np.asarray(groups)
+    if groups.shape != (n,):
+        msg = f"`groups` must have one entry for each of {n} cells, found shape {groups.shape}."
+        raise ValueError(msg)
+    if groups.dtype.kind == "f" and np.isnan(groups).any():
+        msg = "`groups` has missing values; every cell must belong to a set."
+        raise ValueError(msg)
+    return np.unique(groups, return_inverse=True)[1].astype(np.int64)
+
+
+def _room(n: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Room for the hidden states of all cells: memory, or a temporary file when there are many."""
+    if n * width * dtype.itemsize <= _IN_MEMORY or dtype != torch.float32:
+        return torch.empty(n, width, dtype=dtype)
+    with tempfile.TemporaryFile() as file:  # the mapping outlives the name of the file
+        return torch.from_numpy(np.memmap(file, dtype=np.float32, mode="w+", shape=(n, width)))

@@ -1,0 +1,67 @@
+"""What the files of a UCE checkpoint say about its sizes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from ._weights import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+_TENSORS = {
+    "token_dim": ("encoder.0.weight", 1),
+    "width": ("encoder.0.weight", 0),
+    "ffn_dim": ("transformer_encoder.layers.0.linear1.weight", 0),
+    "decoder_dim": ("decoder.0.0.weight", 0),
+    "dim": ("decoder.3.weight", 0),
+    "positions": ("pos_encoder.pe", 0),
+}
+_CONFIG = {
+    "nhead": "heads",
+    "sample_size": "sample_size",
+    "pad_length": "max_length",
+    "pad_token_idx": "pad",
+    "chrom_token_right_idx": "closing",
+    "cls_token_idx": "cls",
+    "species": "species",
+    "dropout": "dropout",
+}
+
+
+def read_sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> dict[str, Any]:
+    """Sizes from the shapes of the tensors; heads and lengths from a `config.json` where there is one.
+
+    Raises
+    ------
+    ValueError
+        A tensor is missing, or the table or the configuration belongs to another checkpoint.
+    """
+    missing = sorted(tensor for tensor, _ in _TENSORS.values() if tensor not in state)
+    if missing:
+        msg = f"{weights} is not a UCE checkpoint: {missing[0]!r} is missing."
+        raise ValueError(msg)
+    sizes = {name: state[tensor].shape[axis] for name, (tensor, axis) in _TENSORS.items()}
+    if table.shape[1] != sizes["token_dim"]:
+        msg = f"The token table of {weights} has {table.shape[1]} columns, the network expects {sizes['token_dim']}."
+        raise ValueError(msg)
+    layers = (re.match(r"transformer_encoder\.layers\.(\d+)\.", name) for name in state)
+    sizes |= {"n_tokens": table.shape[0], "layers": 1 + max(int(found[1]) for found in layers if found)}
+    return {**sizes, **_published(sizes, weights)}
+
+
+def _published(sizes: Mapping[str, int], weights: Path) -> dict[str, Any]:
+    for path in (weights.with_name("config.json"), weights.parent.with_name("config.json")):
+        published = read_json(path) if path.is_file() else {}
+        if "nhead" not in published:
+            continue  # none, or another program's
+        for ours, theirs in (("width", "d_model"), ("layers", "nlayers"), ("n_tokens", "n_tokens")):
+            if published.get(theirs, sizes[ours]) != sizes[ours]:
+                msg = f"{path} says {theirs}={published[theirs]}, but {weights} has {sizes[ours]}. Take both from one checkpoint."
+                raise ValueError(msg)
+        return {ours: published[theirs] for theirs, ours in _CONFIG.items() if theirs in published}
+    return {}
