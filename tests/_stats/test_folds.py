@@ -10,7 +10,6 @@ from sc_drugresp._stats.folds import (
     few_shot,
     find_leaks,
     given_folds,
-    learning_curve_folds,
     leave_group_out,
     pooled,
     profile_hashes,
@@ -176,12 +175,3 @@ def test_copies_of_test_cells_leave_the_training_part():
     assert 2 not in clean[1].train
     assert [len(fold.test) for fold in clean] == [6, 6]
     assert find_leaks(clean, {}, hashes) == []
-
-
-def test_learning_curve_grows():
-    groups = np.repeat(np.arange(8), 5)
-    folds = learning_curve_folds(groups % 2, groups, rng=0)
-    assert {fold.n_labeled for fold in folds} == {2, 4, 6}
-    for fold in folds:
-        assert len(np.unique(groups[fold.train])) == fold.n_labeled
-        assert not np.intersect1d(groups[fold.train], groups[fold.test]).size
