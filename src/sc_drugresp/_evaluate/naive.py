@@ -27,8 +27,8 @@ import numpy as np
 
 from .._response.crossfit import OutOfFold, cross_validate
 from .._response.features import FittedFeatures, FixedFeatures
-from .._stats.intervals import MACRO, point_metrics
-from .._stats.metrics import METRICS, macro_average, sample_scores
+from .._stats.intervals import MACRO
+from .._stats.metrics import METRICS, classification_metrics, macro_average, sample_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -194,7 +194,7 @@ def constant_scores(y: np.ndarray, datasets: np.ndarray) -> dict[str, dict[str, 
     out = {}
     for name in np.unique(datasets):
         rows = datasets == name
-        always = [point_metrics(y[rows], np.full(int(rows.sum()), p)) for p in (1.0, 0.0)]
+        always = [classification_metrics(y[rows], np.full(int(rows.sum()), p)) for p in (1.0, 0.0)]
         out[str(name)] = {metric: _better(metric, [scores[metric] for scores in always]) for metric in METRICS}
     out[MACRO] = macro_average(list(out.values()))
     return out
@@ -256,8 +256,8 @@ def permuted_scores(
         for name in np.unique(datasets[out.scored]):
             keep = out.scored & (datasets == name)
             samples = sample_scores(dealt[keep], out.prob[keep], units[keep])
-            scores = point_metrics(dealt[keep], out.prob[keep])
-            parts.append(scores | {"auroc_sample": point_metrics(samples.y, samples.prob)["auroc"]})
+            scores = classification_metrics(dealt[keep], out.prob[keep])
+            parts.append(scores | {"auroc_sample": classification_metrics(samples.y, samples.prob)["auroc"]})
         rows.append(macro_average(parts))
     return {metric: np.array([row[metric] for row in rows]) for metric in (*METRICS, "auroc_sample")}
 

@@ -17,8 +17,9 @@ from scipy.stats import rankdata
 from .._response.crossfit import cross_validate
 from .._response.fit import fit_head
 from .._stats.erasure import fit_eraser
-from .._stats.groups import equal_weights, samples_per_class
-from .._stats.intervals import GroupSums, Interval, clustered_auroc
+from .._stats.groups import equal_weights, groups_per_class
+from .._stats.metrics import GroupSums
+from .._stats.auroc import Interval, clustered_auroc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,7 +138,7 @@ def state_control(
     erased = scores(ErasedFeatures(features, exposure, codes), known)
     early = known & (exposure == 0)
     before = np.full(len(y), np.nan)
-    if min(samples_per_class(y[early], codes[early])) >= 2:
+    if min(groups_per_class(y[early], codes[early])) >= 2:
         before = scores(features, early)
     correlation = _correlation(y[known], exposure[known])
     intervals = {
