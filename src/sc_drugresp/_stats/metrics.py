@@ -132,7 +132,7 @@ class GroupSums:
         self.kernel = group_kernel(self.prob, y == 1, y == 0, self.index, self.n_groups)
 
     def _total(self, values: np.ndarray) -> FloatArray:
-        return np.bincount(self.index, values, self.n_groups)
+        return np.asarray(np.bincount(self.index, values, self.n_groups), dtype=np.float64)
 
     @property
     def strata(self) -> IntArray:
