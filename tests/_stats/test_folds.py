@@ -13,7 +13,6 @@ from sc_drugresp._stats.folds import (
     leave_group_out,
     pooled,
     profile_hashes,
-    scdrugmap_pooled,
     without_duplicates,
 )
 
@@ -85,16 +84,6 @@ def test_pooled_is_stratified_and_leaks_samples():
     assert {leak.kind for leak in find_leaks(folds, {"sample": groups})} == {"levels of 'sample'"}
     with pytest.raises(ValueError, match="two cells of each class"):
         pooled(np.array([0, 0, 1]))
-
-
-def test_scdrugmap_split_is_torchs_random_split():
-    import torch
-    from torch.utils.data import random_split
-
-    train, test = random_split(range(101), [80, 21], generator=torch.Generator().manual_seed(24))
-    (fold,) = scdrugmap_pooled(101)
-    assert fold.train.tolist() == sorted(train.indices)
-    assert fold.test.tolist() == sorted(test.indices)
 
 
 def test_cross_dataset():

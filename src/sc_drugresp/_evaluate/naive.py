@@ -27,6 +27,7 @@ import numpy as np
 
 from .._response.crossfit import OutOfFold, cross_validate
 from .._response.features import FittedFeatures, FixedFeatures
+from .._stats.groups import balanced_weights
 from .._stats.intervals import MACRO
 from .._stats.metrics import METRICS, classification_metrics, macro_average, sample_scores
 
@@ -182,8 +183,6 @@ class BoostingHead:
 def fit_boosting(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, rng: int = 0) -> BoostingHead:
     """Gradient boosting in which classes, and samples within them, weigh the same."""
     from sklearn.ensemble import HistGradientBoostingClassifier
-
-    from .._response.fit import balanced_weights
 
     model = HistGradientBoostingClassifier(random_state=rng, **BOOSTING)
     return BoostingHead(model.fit(x, y, sample_weight=balanced_weights(y, groups)))

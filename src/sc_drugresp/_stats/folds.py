@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 MAX_LEAVE_OUT = 20
-SCDRUGMAP_SEED, SCDRUGMAP_TRAIN = 24, 0.8
 _FEWEST_ENTRIES = 10  # cells with fewer expressed genes may be equal by chance
 
 
@@ -113,15 +112,6 @@ def pooled(y: np.ndarray, *, n_splits: int = 5, rng: int = 0) -> list[Fold]:
         raise ValueError(msg)
     splitter = StratifiedKFold(n_splits=min(n_splits, smallest), shuffle=True, random_state=rng)
     return [Fold(f"fold {i}", *pair) for i, pair in enumerate(splitter.split(np.zeros(len(y)), y))]
-
-
-def scdrugmap_pooled(n: int) -> list[Fold]:
-    """ScDrugMap's split: 80 % of the cells at random by `torch.utils.data.random_split`, seed 24 (arXiv 2505.05612)."""
-    import torch
-
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(SCDRUGMAP_SEED)).numpy()
-    size = int(SCDRUGMAP_TRAIN * n)
-    return [Fold("seed 24", np.sort(order[:size]), np.sort(order[size:]))]
 
 
 def cross_dataset(y: np.ndarray, datasets: np.ndarray) -> list[Fold]:
