@@ -135,10 +135,11 @@ class PseudobulkFeatures:
 
 def group_means(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Replace each row by the mean of its group."""
+    from scipy import sparse
+
     index = np.unique(groups, return_inverse=True)[1]
-    total = np.zeros((index.max() + 1, x.shape[1]))
-    np.add.at(total, index, x)
-    return (total / np.bincount(index)[:, None])[index]
+    members = sparse.csr_matrix((np.ones(len(index)), index, np.arange(len(index) + 1)))
+    return ((members.T @ x) / np.bincount(index)[:, None])[index]
 
 
 @dataclass(frozen=True)
