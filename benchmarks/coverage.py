@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +20,17 @@ from scipy.special import expit
 from scipy.stats import kstest, norm
 
 from sc_drugresp._evaluate.design import choose_split
+from sc_drugresp._evaluate.state import state_control
 from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fit import fit_head
-from sc_drugresp._response.trust import strict_folds
+from sc_drugresp._response.train import strict_folds
+from sc_drugresp._stats.auroc import clustered_auroc, hanley_mcneil
 from sc_drugresp._stats.calibration import fit_calibration
-from sc_drugresp._stats.conformal import fit_conformal
-from sc_drugresp._stats.erasure import state_control
-from sc_drugresp._stats.intervals import GroupSums, clustered_auroc, hanley_mcneil
+from sc_drugresp._stats.conformal import Conformal, fit_conformal
+from sc_drugresp._stats.folds import Fold
+from sc_drugresp._stats.groups import equal_weights, weighted_quantile
+from sc_drugresp._stats.metrics import GroupSums
 from sc_drugresp._stats.permutation import permutation_test
 from sc_drugresp._stats.prior_shift import correct_prior
 
@@ -67,6 +69,22 @@ def embeddings(n_samples: int, rng: np.random.Generator, *, dim=16, between=0.6,
     return X, label[groups], groups
 
 
+def guaranteed(z: np.ndarray, y: np.ndarray, groups: np.ndarray, alpha: float = 0.1) -> Conformal | None:
+    """Thresholds with a finite-sample guarantee over groups (Lee, Barber & Willett, arXiv:2306.06342).
+
+    Every group has mass one, and one more, that of the unseen group, lies at infinity. `None` where that alone exceeds
+    `alpha`. With one cell per group it is the usual split conformal prediction.
+    """
+    limits = []
+    for sign, kind in ((-1, 1), (1, 0)):
+        scores, codes = sign * z[y == kind], np.unique(groups[y == kind], return_inverse=True)[1]
+        if (codes.max() + 2) * alpha < 1 - 1e-9:
+            return None
+        mass = np.append(equal_weights(codes), 1.0)
+        limits.append(sign * weighted_quantile(np.append(scores, np.inf), mass, 1 - alpha))
+    return Conformal("OK", "", alpha, 0, 0, np.array(limits))
+
+
 def conformal_scores(n: int) -> Table:
     """Coverage is exact for each draw: the normal distribution function at the thresholds."""
     rows: Table = []
@@ -76,9 +94,9 @@ def conformal_scores(n: int) -> Table:
             for rng in seeds(n, n_samples):
                 data = scores(n_samples, rng, between=between)
                 for guarantee in found:
-                    fitted = fit_conformal(*data, guarantee=guarantee)
-                    if fitted.available:
-                        (low, high), sd = fitted.thresholds[0], np.sqrt(1 + between**2)
+                    fitted = guaranteed(*data) if guarantee else fit_conformal(*data)
+                    if fitted is not None and fitted.available:
+                        (low, high), sd = fitted.thresholds, np.sqrt(1 + between**2)
                         found[guarantee].append((norm.sf(low, 1, sd) + norm.cdf(high, -1, sd)) / 2)
             row: dict[str, object] = {"spread between samples": between, "samples": n_samples}
             for guarantee, name in ((False, "pooled"), (True, "guarantee")):
@@ -102,17 +120,15 @@ def conformal_pipeline(n: int, *, tune: bool) -> Table:
             final = fit_head("logistic", X, y, groups, tune=tune)
             fits = {
                 "pooled": fit_conformal(logits[held], y[held], groups[held]),
-                "guarantee": fit_conformal(logits[held], y[held], groups[held], guarantee=True),
+                "guarantee": guaranteed(logits[held], y[held], groups[held]),
             }
             for name, fitted in fits.items():
-                if fitted.available:
+                if fitted is not None and fitted.available:
                     found[name].append(check(fitted.sets(final.logit(X_new)), y_new))
             # What is usually done: thresholds from held-back cells of the samples that the head was fitted on.
             kept = rng.random(len(y)) < 0.7
             naive = fit_head("logistic", X[kept], y[kept], groups[kept], tune=tune)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                fitted = fit_conformal(naive.logit(X[~kept]), y[~kept], groups[~kept], unit="cell")
+            fitted = guaranteed(naive.logit(X[~kept]), y[~kept], np.arange(int((~kept).sum())))
             found["cells"].append(check(fitted.sets(naive.logit(X_new)), y_new))
         for name, values in found.items():
             parts = np.array(values).T if values else None
@@ -241,8 +257,9 @@ def state_verdicts(n: int) -> Table:
             X = rng.normal(size=(len(groups), 10)) + rng.normal(0, 0.3, (2 * half, 10))[groups]
             X[:, 0] += signal * (label[groups] - 0.5)
             X[:, 1] += state * treated[groups]
-            folds = [(np.flatnonzero(groups % 6 != k), np.flatnonzero(groups % 6 == k)) for k in range(6)]
-            found.append(state_control(X, label[groups], treated[groups], groups, folds).verdict)
+            folds = [Fold(str(k), np.flatnonzero(groups % 6 != k), np.flatnonzero(groups % 6 == k)) for k in range(6)]
+            features = FixedFeatures("x", X)
+            found.append(state_control(features, label[groups], treated[groups], groups, folds).verdict)
         rows.append(
             {"truth": name} | {v: found.count(v) for v in ("state", "mixed", "pre-treatment signal", "unknown")}
         )

@@ -10,11 +10,9 @@ from sc_drugresp._stats.folds import (
     few_shot,
     find_leaks,
     given_folds,
-    learning_curve_folds,
     leave_group_out,
     pooled,
     profile_hashes,
-    scdrugmap_pooled,
     without_duplicates,
 )
 
@@ -86,16 +84,6 @@ def test_pooled_is_stratified_and_leaks_samples():
     assert {leak.kind for leak in find_leaks(folds, {"sample": groups})} == {"levels of 'sample'"}
     with pytest.raises(ValueError, match="two cells of each class"):
         pooled(np.array([0, 0, 1]))
-
-
-def test_scdrugmap_split_is_torchs_random_split():
-    import torch
-    from torch.utils.data import random_split
-
-    train, test = random_split(range(101), [80, 21], generator=torch.Generator().manual_seed(24))
-    (fold,) = scdrugmap_pooled(101)
-    assert fold.train.tolist() == sorted(train.indices)
-    assert fold.test.tolist() == sorted(test.indices)
 
 
 def test_cross_dataset():
@@ -176,12 +164,3 @@ def test_copies_of_test_cells_leave_the_training_part():
     assert 2 not in clean[1].train
     assert [len(fold.test) for fold in clean] == [6, 6]
     assert find_leaks(clean, {}, hashes) == []
-
-
-def test_learning_curve_grows():
-    groups = np.repeat(np.arange(8), 5)
-    folds = learning_curve_folds(groups % 2, groups, rng=0)
-    assert {fold.n_labeled for fold in folds} == {2, 4, 6}
-    for fold in folds:
-        assert len(np.unique(groups[fold.train])) == fold.n_labeled
-        assert not np.intersect1d(groups[fold.train], groups[fold.test]).size

@@ -4,18 +4,11 @@ import time
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap, norm
+from scipy.stats import norm
 
-from sc_drugresp._stats.intervals import (
-    GroupSums,
-    clustered_auroc,
-    group_kernel,
-    hanley_mcneil,
-    metric_intervals,
-    newcombe,
-    point_metrics,
-)
-from sc_drugresp._stats.metrics import METRICS, classification_metrics
+from sc_drugresp._stats.auroc import clustered_auroc, hanley_mcneil, newcombe
+from sc_drugresp._stats.intervals import metric_intervals
+from sc_drugresp._stats.metrics import METRICS, GroupSums, classification_metrics, group_kernel
 
 
 def cohort(rng, k=6, cells=20, shift=0.5, mixed=False):
@@ -37,12 +30,6 @@ def test_sums_equal_the_metrics_of_the_drawn_cells(mixed):
         cells = np.repeat(np.arange(len(y)), weight[sums.index].astype(int))
         expected = classification_metrics(y[cells], prob[cells])
         assert {name: got[name][row] for name in METRICS} == pytest.approx(expected, nan_ok=True)
-
-
-@pytest.mark.parametrize("labels", [[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], []])
-def test_point_metrics_are_those_of_sklearn(labels):
-    y, prob = np.array(labels, dtype=int), np.array([0.2, 0.9, 0.4, 0.6, 0.5])[: len(labels)]
-    assert point_metrics(y, prob) == pytest.approx(classification_metrics(y, prob), nan_ok=True)
 
 
 def test_group_kernel_is_the_double_loop():
@@ -99,14 +86,6 @@ def test_percentile_bootstrap_by_hand():
     np.testing.assert_allclose([out.low, out.high], np.quantile(drawn, [0.025, 0.975]), atol=0.015)
 
 
-def test_bca_is_scipys():
-    prob = np.random.default_rng(4).beta(0.5, 2, 25)
-    y, groups = np.zeros(25, int), np.arange(25)
-    got = metric_intervals(y, prob, groups, n_boot=20_000, method="bca", rng=0)["macro"]["brier"]
-    expected = bootstrap((prob**2,), np.mean, method="BCa", n_resamples=20_000, rng=1).confidence_interval
-    np.testing.assert_allclose([got.low, got.high], [expected.low, expected.high], atol=0.004)
-
-
 def test_macro_is_the_mean_over_data_sets():
     rng = np.random.default_rng(5)
     first, second = cohort(rng, shift=0.2), cohort(rng, shift=1.5)
@@ -118,11 +97,6 @@ def test_macro_is_the_mean_over_data_sets():
     assert out["a"]["auroc"].low < out["macro"]["auroc"].low
     widths = [out[name]["auroc"].high - out[name]["auroc"].low for name in ("a", "b", "macro")]
     assert widths[2] < max(widths[:2])
-
-
-def test_unknown_method():
-    with pytest.raises(ValueError, match="percentile"):
-        metric_intervals(np.array([0, 1]), np.array([0.1, 0.9]), np.array([0, 1]), method="magic")
 
 
 def test_a_thousand_draws_take_less_than_a_second():

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as skm
 
-from sc_drugresp._stats.metrics import (
-    METRICS,
-    classification_metrics,
-    expected_calibration_error,
-    macro_average,
-    sample_scores,
-)
+from sc_drugresp._stats.metrics import METRICS, classification_metrics, macro_average, sample_scores
 
 Y = np.array([1, 1, 1, 0, 0, 0, 0, 0])
 P = np.array([0.9, 0.6, 0.2, 0.7, 0.4, 0.3, 0.1, 0.05])  # TP 2, FN 1, FP 1, TN 4
@@ -34,14 +28,31 @@ def test_hand_formulas():
 def test_ece_of_two_bins():
     y, prob = np.array([0, 1, 1, 1]), np.array([0.25, 0.25, 0.75, 0.75])
     # Bin 1: observed 0.5, predicted 0.25. Bin 2: observed 1, predicted 0.75. Both hold half of the cells.
-    assert expected_calibration_error(y, prob, n_bins=2) == pytest.approx(0.25)
+    assert classification_metrics(y, prob)["ece"] == pytest.approx(0.25)
 
 
-def test_weights_equal_repetition():
-    weights = np.array([1, 2, 3, 1, 2, 1, 1, 4])
-    repeated = np.repeat(np.arange(len(Y)), weights)
-    one, other = classification_metrics(Y, P, weights.astype(float)), classification_metrics(Y[repeated], P[repeated])
-    assert one == pytest.approx(other)
+@pytest.mark.parametrize("seed", range(5))
+def test_values_are_those_of_sklearn(seed):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, 40)
+    prob = np.round(np.clip(0.2 * y + rng.uniform(size=40) * 0.8, 0, 1), 1)  # rounding makes ties
+    call = prob >= 0.5
+    expected = {
+        "auroc": skm.roc_auc_score(y, prob),
+        "auprc": skm.average_precision_score(y, prob),
+        "accuracy": skm.accuracy_score(y, call),
+        "balanced_accuracy": skm.balanced_accuracy_score(y, call),
+        "precision": skm.precision_score(y, call),
+        "recall": skm.recall_score(y, call),
+        "f1": skm.f1_score(y, call),
+        "f1_resistant": skm.f1_score(y, call, pos_label=0),
+        "mcc": skm.matthews_corrcoef(y, call),
+        "brier": skm.brier_score_loss(y, prob),
+        "log_loss": skm.log_loss(y, np.clip(prob, 1e-7, 1 - 1e-7)),
+    }
+    got = classification_metrics(y, prob)
+    assert {name: got[name] for name in expected} == pytest.approx(expected)
+    assert set(METRICS) - set(expected) == {"ece"}
 
 
 def test_undefined_is_nan():
@@ -52,17 +63,13 @@ def test_undefined_is_nan():
     assert all(np.isnan(value) for value in classification_metrics(np.zeros(0, int), np.zeros(0)).values())
 
 
-def test_auprc_is_sklearns():
-    assert classification_metrics(Y, P)["auprc"] == skm.average_precision_score(Y, P)
-
-
 @pytest.mark.parametrize(
     ("y", "prob", "text"),
     [
-        (np.array([0, 2]), np.array([0.1, 0.2]), "labels 0"),
+        (np.array([0, 2]), np.array([0.1, 0.2]), r"1 \(sensitive\) or 0"),
         (np.array([0, 1]), np.array([0.1, 1.2]), "between 0 and 1"),
-        (np.array([0, 1]), np.array([0.1, np.nan]), "between 0 and 1"),
-        (np.array([0, 1]), np.array([0.1]), "one label and one probability"),
+        (np.array([0, 1]), np.array([0.1, np.nan]), "1 values that are not finite"),
+        (np.array([0, 1]), np.array([0.1]), "each of 1 cells"),
     ],
 )
 def test_wrong_input(y, prob, text):

@@ -182,13 +182,14 @@ def test_given_folds_are_used_and_checked():
 @pytest.mark.parametrize("name", ["pca", "hvg"])
 def test_pca_and_variable_genes_are_fitted_inside_the_folds(monkeypatch, name):
     """An embedding that `tl.embed` fitted to all cells is not used as it is: its recipe is fitted again, fold by fold."""
-    from sc_drugresp.models.baselines import FittedEmbedder
+    from sc_drugresp.models import baselines
 
     adata = toy()
     sdr.tl.embed(adata, name)
     slot = f"X_sdr_{name}"
     adata.obsm[slot][:] = 0  # what was written must not matter
-    fitted, refits = [], FittedEmbedder.refits
+    embedder = getattr(baselines, name.upper())
+    fitted, refits = [], embedder.refits
 
     def spy(self, source, *, rng=0):
         embed = refits(self, source, rng=rng)
@@ -199,7 +200,7 @@ def test_pca_and_variable_genes_are_fitted_inside_the_folds(monkeypatch, name):
 
         return recorded
 
-    monkeypatch.setattr(FittedEmbedder, "refits", spy)
+    monkeypatch.setattr(embedder, "refits", spy)
     sdr.tl.evaluate(adata, use_rep=slot, options=quick(hold_out="one"))
     samples = adata.obs["sample"].to_numpy()
     for train, held_out in zip(fitted[:6], sorted(set(samples)), strict=True):

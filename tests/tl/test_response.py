@@ -49,7 +49,7 @@ def test_saved_model_predicts_the_same_in_a_new_process(tmp_path, head) -> None:
 
 
 def test_balanced_weights_give_classes_and_samples_equal_mass() -> None:
-    from sc_drugresp._response.fit import balanced_weights
+    from sc_drugresp._stats.groups import balanced_weights
 
     y = np.array([1] * 90 + [1] * 10 + [0] * 30)
     groups = np.array(["a"] * 90 + ["b"] * 10 + ["c"] * 30)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from .._stats.intervals import hanley_mcneil
+from .._stats.auroc import hanley_mcneil
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

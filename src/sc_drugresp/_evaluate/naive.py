@@ -27,8 +27,9 @@ import numpy as np
 
 from .._response.crossfit import OutOfFold, cross_validate
 from .._response.features import FittedFeatures, FixedFeatures
-from .._stats.intervals import MACRO, point_metrics
-from .._stats.metrics import METRICS, macro_average, sample_scores
+from .._stats.groups import balanced_weights
+from .._stats.intervals import MACRO
+from .._stats.metrics import METRICS, classification_metrics, macro_average, sample_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -134,10 +135,11 @@ class PseudobulkFeatures:
 
 def group_means(x: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Replace each row by the mean of its group."""
+    from scipy import sparse
+
     index = np.unique(groups, return_inverse=True)[1]
-    total = np.zeros((index.max() + 1, x.shape[1]))
-    np.add.at(total, index, x)
-    return (total / np.bincount(index)[:, None])[index]
+    members = sparse.csr_matrix((np.ones(len(index)), index, np.arange(len(index) + 1)))
+    return ((members.T @ x) / np.bincount(index)[:, None])[index]
 
 
 @dataclass(frozen=True)
@@ -183,8 +185,6 @@ def fit_boosting(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, rng: int =
     """Gradient boosting in which classes, and samples within them, weigh the same."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    from .._response.fit import balanced_weights
-
     model = HistGradientBoostingClassifier(random_state=rng, **BOOSTING)
     return BoostingHead(model.fit(x, y, sample_weight=balanced_weights(y, groups)))
 
@@ -194,7 +194,7 @@ def constant_scores(y: np.ndarray, datasets: np.ndarray) -> dict[str, dict[str, 
     out = {}
     for name in np.unique(datasets):
         rows = datasets == name
-        always = [point_metrics(y[rows], np.full(int(rows.sum()), p)) for p in (1.0, 0.0)]
+        always = [classification_metrics(y[rows], np.full(int(rows.sum()), p)) for p in (1.0, 0.0)]
         out[str(name)] = {metric: _better(metric, [scores[metric] for scores in always]) for metric in METRICS}
     out[MACRO] = macro_average(list(out.values()))
     return out
@@ -256,8 +256,8 @@ def permuted_scores(
         for name in np.unique(datasets[out.scored]):
             keep = out.scored & (datasets == name)
             samples = sample_scores(dealt[keep], out.prob[keep], units[keep])
-            scores = point_metrics(dealt[keep], out.prob[keep])
-            parts.append(scores | {"auroc_sample": point_metrics(samples.y, samples.prob)["auroc"]})
+            scores = classification_metrics(dealt[keep], out.prob[keep])
+            parts.append(scores | {"auroc_sample": classification_metrics(samples.y, samples.prob)["auroc"]})
         rows.append(macro_average(parts))
     return {metric: np.array([row[metric] for row in rows]) for metric in (*METRICS, "auroc_sample")}
 

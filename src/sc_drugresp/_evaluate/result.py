@@ -102,9 +102,7 @@ def power(metrics: pd.DataFrame, cohort: Cohort) -> dict[str, Any]:
         "auroc": float(first["value"]),
         "half_width": half,
         "wanted_half_width": WANTED_HALF_WIDTH,
-        "further_samples": further_samples(
-            float(first["value"]), WANTED_HALF_WIDTH, n_s, n_r, observed_half_width=half
-        ),
+        "further_samples": further_samples(n_s + n_r, half, WANTED_HALF_WIDTH),
     }
 
 

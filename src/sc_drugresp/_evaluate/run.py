@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.hashing import data_hash
 from .._core.log import warn
 from .._core.progress import progress_bar
+from .._core.threads import one_thread
 from .._core.versions import package_versions
 from .._data.obs import read_labels, require_both_classes
 from .._response.choose import Matrices
@@ -54,6 +55,7 @@ class Evaluation:
     folds: list[str]
 
 
+@one_thread()
 def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evaluation:
     """Score what was asked for and naive baselines, under the wanted protocol and those that stand beside it."""
     options, rng = request.options, request.rng

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .._stats.intervals import MACRO, Interval, metric_intervals
+from .._stats.auroc import Interval
+from .._stats.intervals import MACRO, metric_intervals
 from .._stats.metrics import sample_scores
 from .._stats.permutation import Permutation, permutation_test
 

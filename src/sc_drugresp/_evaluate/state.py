@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from scipy.stats import rankdata
 
+from .._core.threads import one_thread
 from .._response.crossfit import cross_validate
 from .._response.fit import fit_head
+from .._stats.auroc import Interval, clustered_auroc
 from .._stats.erasure import fit_eraser
-from .._stats.groups import equal_weights, samples_per_class
-from .._stats.intervals import GroupSums, Interval, clustered_auroc
+from .._stats.groups import equal_weights, groups_per_class
+from .._stats.metrics import GroupSums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +95,7 @@ class ErasedFeatures:
         return eraser.transform(x_train), eraser.transform(x_test)
 
 
+@one_thread()
 def state_control(
     features: Features, y: np.ndarray, treated: np.ndarray, groups: np.ndarray, folds: Sequence[Fold]
 ) -> StateControl:
@@ -137,7 +140,7 @@ def state_control(
     erased = scores(ErasedFeatures(features, exposure, codes), known)
     early = known & (exposure == 0)
     before = np.full(len(y), np.nan)
-    if min(samples_per_class(y[early], codes[early])) >= 2:
+    if min(groups_per_class(y[early], codes[early])) >= 2:
         before = scores(features, early)
     correlation = _correlation(y[known], exposure[known])
     intervals = {

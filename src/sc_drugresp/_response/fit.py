@@ -11,22 +11,12 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 
 from .._core.checks import check_choice
+from .._stats.groups import balanced_weights
 from .heads import Head, HeadKind, LinearHead
 
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0)
 DEFAULT_C = 0.1
 FEW_GROUPS, MAX_DIMS = 50, 128
-
-
-def balanced_weights(y: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
-    """Cell weights so that both classes weigh the same and, within a class, all samples do; mean 1."""
-    y = np.asarray(y)
-    groups = np.zeros(len(y), dtype=int) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    _, unit, size = np.unique(np.column_stack([y, groups]), axis=0, return_inverse=True, return_counts=True)
-    weights = 1.0 / size[unit.ravel()]
-    for label in np.unique(y):
-        weights[y == label] /= weights[y == label].sum()
-    return weights * (len(y) / weights.sum())
 
 
 def fit_head(

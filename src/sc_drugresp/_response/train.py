@@ -9,6 +9,7 @@ import numpy as np
 from .._core.keys import SENSITIVE
 from .._core.log import warn
 from .._core.progress import progress_bar
+from .._core.threads import one_thread
 from .._stats.folds import leave_group_out
 from .crossfit import cross_validate
 from .features import FittedFeatures
@@ -29,6 +30,7 @@ def strict_folds(y: np.ndarray, groups: np.ndarray, *, rng: int) -> list[Fold]:
     return [fold for fold in leave_group_out(y, groups, rng=rng) if len(np.unique(y[fold.train])) == 2]
 
 
+@one_thread()
 def train_frozen(
     features: FixedFeatures | FittedFeatures,
     y: np.ndarray,

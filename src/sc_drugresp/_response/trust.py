@@ -14,7 +14,8 @@ from .._stats.bags import BagModel, fit_bags
 from .._stats.calibration import Calibration, fit_calibration
 from .._stats.conformal import Conformal, fit_conformal
 from .._stats.metrics import classification_metrics, sample_scores
-from .._stats.ood import OODReference, fit_ood
+from .._stats.ood import OODReference
+from .._stats.ood_fit import fit_ood
 from .._stats.patients import SampleSpread, fit_spread
 
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .intervals import hanley_mcneil
-
 if TYPE_CHECKING:
     import pandas as pd
 
+LEVEL = 0.05
 _FEWEST_DATASETS = 5
 
 
@@ -30,7 +29,7 @@ class Comparison:
     friedman_p
         P-value that all models are equal; NaN with fewer than three models or two data sets.
     critical_difference
-        Mean ranks that are closer than this are not told apart at level `alpha`.
+        Mean ranks that are closer than this are not told apart at the level of 5 %.
     pairs
         `first`, `second`, `difference` (mean), `p_value` (Wilcoxon, two-sided), `p_adjusted` (Holm).
     n_datasets
@@ -47,17 +46,13 @@ class Comparison:
     caution: str
 
 
-def compare_models(scores: pd.DataFrame, *, higher_is_better: bool = True, alpha: float = 0.05) -> Comparison:
-    """Compare models over data sets.
+def compare_models(scores: pd.DataFrame) -> Comparison:
+    """Compare models over data sets, a higher score being better.
 
     Parameters
     ----------
     scores
         One row per data set, one column per model. Rows with missing scores are left out.
-    higher_is_better
-        False for losses.
-    alpha
-        Level of the critical difference.
 
     Returns
     -------
@@ -74,15 +69,13 @@ def compare_models(scores: pd.DataFrame, *, higher_is_better: bool = True, alpha
     complete = scores.dropna(axis=0)
     n, k = complete.shape
     if k < 2 or n < 1:
-        msg = (
-            f"Expected at least two models that all have a score on some data set, found {k} models and {n} data sets."
-        )
+        msg = f"Expected two or more models that all have a score on some data set, found {k} models and {n} data sets."
         raise ValueError(msg)
     values = complete.to_numpy(dtype=float)
-    ranks = rankdata(-values if higher_is_better else values, axis=1).mean(axis=0)
+    ranks = rankdata(-values, axis=1).mean(axis=0)
     differ = k > 2 and n > 1 and not np.all(values == values[:, :1])
     friedman_p = float(friedmanchisquare(*values.T).pvalue) if differ else float("nan")
-    difference = float(studentized_range.ppf(1 - alpha, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
+    difference = float(studentized_range.ppf(1 - LEVEL, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
     pairs = _pairs(values, list(complete.columns))
     caution = ""
     if n < _FEWEST_DATASETS:
@@ -115,77 +108,16 @@ def _pairs(values: np.ndarray, names: list[str]) -> pd.DataFrame:
     return frame
 
 
-def samples_needed(
-    auroc: float, half_width: float, *, share_sensitive: float = 0.5, level: float = 0.95, limit: int = 100_000
-) -> tuple[int, int]:
-    """Sensitive and resistant samples that make an AUROC over samples known to +- `half_width`.
-
-    By the variance of Hanley and McNeil (1982) for independent samples, one score each.
+def further_samples(n_samples: int, half_width: float, wanted: float) -> int:
+    """Samples to add until an estimate is known to +- `wanted`; its variance falls with the number of samples.
 
     Parameters
     ----------
-    auroc
-        Expected AUROC, 0.5 to 1.
-    half_width
-        Wanted half-width of the interval.
-    share_sensitive
-        Share of sensitive samples among those that can be had.
-    level
-        Coverage of the interval.
-    limit
-        Most samples to consider.
-
-    Raises
-    ------
-    ValueError
-        A number is out of its range, or more than `limit` samples are needed.
-    """
-    from scipy.stats import norm
-
-    if not (0.5 <= auroc < 1 and 0 < half_width < 0.5 and 0 < share_sensitive < 1):
-        msg = (
-            f"Expected 0.5 <= auroc < 1, 0 < half_width < 0.5 and 0 < share_sensitive < 1, found {auroc}, {half_width} and "
-            f"{share_sensitive}."
-        )
-        raise ValueError(msg)
-    z = float(norm.ppf((1 + level) / 2))
-
-    def split(n: int) -> tuple[int, int]:
-        sensitive = min(max(round(n * share_sensitive), 1), n - 1)
-        return sensitive, n - sensitive
-
-    low, high = 2, limit
-    if z * np.sqrt(hanley_mcneil(auroc, *split(high))) > half_width:
-        msg = f"More than {limit} samples are needed for an AUROC of {auroc} +- {half_width}."
-        raise ValueError(msg)
-    while low < high:
-        middle = (low + high) // 2
-        if z * np.sqrt(hanley_mcneil(auroc, *split(middle))) <= half_width:
-            high = middle
-        else:
-            low = middle + 1
-    return split(low)
-
-
-def further_samples(
-    auroc: float, half_width: float, n_sensitive: int, n_resistant: int, *, observed_half_width: float | None = None
-) -> int:
-    """Samples to add, in the present ratio, until the AUROC is known to +- `half_width`.
-
-    Parameters
-    ----------
-    auroc
-        Present AUROC; below 0.5 counts as 0.5.
-    half_width
-        Wanted half-width of the 95 % interval.
-    n_sensitive, n_resistant
+    n_samples
         Present samples.
-    observed_half_width
-        Half-width of the present interval. With it, the number follows from the observed spread (variance falls with
-        the number of samples); without it, from Hanley and McNeil.
+    half_width
+        Half-width of the present 95 % interval.
+    wanted
+        Wanted half-width.
     """
-    n = n_sensitive + n_resistant
-    if observed_half_width is not None and np.isfinite(observed_half_width):
-        return max(0, int(np.ceil(n * (observed_half_width / half_width) ** 2)) - n)
-    center = float(np.clip(auroc, 0.5, 0.99))
-    return max(0, sum(samples_needed(center, half_width, share_sensitive=n_sensitive / n)) - n)
+    return max(0, int(np.ceil(n_samples * (half_width / wanted) ** 2)) - n_samples)

@@ -1,4 +1,4 @@
-"""Distances between cells, classes and samples in a standardized embedding; used by :mod:`.ood`."""
+"""Distances between cells, classes and groups (samples) in a standardized embedding; used by :mod:`.ood`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 N_COMPONENTS = 64
 MIN_CELLS = 10
-"""Cells from which a sample is compared as a whole."""
+"""Cells from which a group is compared as a whole."""
 BLOCK = 8_192
 
 
@@ -127,22 +127,22 @@ def class_means(points: FloatArray, labels: IntArray) -> tuple[FloatArray, Float
     return means, np.asarray(fitted.precision_, dtype=np.float64)
 
 
-class SampleSums:
-    """Sums over the cells of each sample from which its mean and spread follow."""
+class GroupMoments:
+    """Sums over the cells of each group from which its mean and spread follow."""
 
-    def __init__(self, n_samples: int, dim: int) -> None:
-        self.n = np.zeros(n_samples)
-        self.first, self.second = np.zeros((n_samples, dim)), np.zeros((n_samples, dim, dim))
+    def __init__(self, n_groups: int, dim: int) -> None:
+        self.n = np.zeros(n_groups)
+        self.first, self.second = np.zeros((n_groups, dim)), np.zeros((n_groups, dim, dim))
 
-    def add(self, points: FloatArray, samples: IntArray) -> None:
-        for sample in np.unique(samples):
-            own = points[samples == sample]
-            self.n[sample] += len(own)
-            self.first[sample] += own.sum(axis=0)
-            self.second[sample] += own.T @ own
+    def add(self, points: FloatArray, codes: IntArray) -> None:
+        for code in np.unique(codes):
+            own = points[codes == code]
+            self.n[code] += len(own)
+            self.first[code] += own.sum(axis=0)
+            self.second[code] += own.T @ own
 
     def shift_and_spread(self, means: FloatArray, precision: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Log distance of the sample's mean to the nearer class, and log mean variance, both whitened."""
+        """Log distance of the group's mean to the nearer class, and log mean variance, both whitened."""
         n = np.maximum(self.n, 1)
         center = self.first / n[:, None]
         covariance = self.second / n[:, None, None] - center[:, :, None] * center[:, None, :]

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 MAX_LEAVE_OUT = 20
-SCDRUGMAP_SEED, SCDRUGMAP_TRAIN = 24, 0.8
 _FEWEST_ENTRIES = 10  # cells with fewer expressed genes may be equal by chance
 
 
@@ -115,15 +114,6 @@ def pooled(y: np.ndarray, *, n_splits: int = 5, rng: int = 0) -> list[Fold]:
     return [Fold(f"fold {i}", *pair) for i, pair in enumerate(splitter.split(np.zeros(len(y)), y))]
 
 
-def scdrugmap_pooled(n: int) -> list[Fold]:
-    """ScDrugMap's split: 80 % of the cells at random by `torch.utils.data.random_split`, seed 24 (arXiv 2505.05612)."""
-    import torch
-
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(SCDRUGMAP_SEED)).numpy()
-    size = int(SCDRUGMAP_TRAIN * n)
-    return [Fold("seed 24", np.sort(order[:size]), np.sort(order[size:]))]
-
-
 def cross_dataset(y: np.ndarray, datasets: np.ndarray) -> list[Fold]:
     """Learn from all other data sets, test on one (zero-shot).
 
@@ -147,7 +137,7 @@ def cross_dataset(y: np.ndarray, datasets: np.ndarray) -> list[Fold]:
 def few_shot(
     y: np.ndarray,
     datasets: np.ndarray,
-    units: np.ndarray,
+    groups: np.ndarray,
     shots: Sequence[int],
     *,
     n_repeats: int = 5,
@@ -160,7 +150,7 @@ def few_shot(
 
     Parameters
     ----------
-    y, datasets, units
+    y, datasets, groups
         Label, data set and sample of each labeled cell.
     shots
         Numbers of labeled samples of the target, 0 included for comparison.
@@ -172,17 +162,17 @@ def few_shot(
     rng = np.random.default_rng(rng)
     out = []
     for target in cross_dataset(y, datasets):
-        inside = np.unique(units[target.test])
-        label = np.array([round(float(y[(units == unit) & (datasets == target.name)].mean())) for unit in inside])
+        inside = np.unique(groups[target.test])
+        label = np.array([round(float(y[(groups == group) & (datasets == target.name)].mean())) for group in inside])
         room = 2 * min(int((label == 1).sum()), int((label == 0).sum())) - 2
         usable = sorted({k for k in shots if 0 <= k <= room})
         for repeat in range(n_repeats if usable else 0):
             queues = [list(rng.permutation(inside[label == kind])) for kind in rng.permutation(2)]
-            order = [unit for pair in zip(*queues) for unit in pair]
-            spent = np.isin(units[target.test], order[: usable[-1]])
+            order = [group for pair in zip(*queues) for group in pair]
+            spent = np.isin(groups[target.test], order[: usable[-1]])
             test = target.test[~spent]
             for k in usable:
-                shown = target.test[np.isin(units[target.test], order[:k])]
+                shown = target.test[np.isin(groups[target.test], order[:k])]
                 out.append(
                     Fold(f"{target.name}, {k} samples, repeat {repeat}", np.append(target.train, shown), test, k)
                 )
@@ -196,29 +186,6 @@ def given_folds(values: np.ndarray) -> list[Fold]:
         msg = f"Expected at least two folds, or one fold and cells without a fold to learn from, found {names}."
         raise ValueError(msg)
     return [Fold(str(name), np.flatnonzero(values != name), np.flatnonzero(values == name)) for name in names]
-
-
-def learning_curve_folds(
-    y: np.ndarray, groups: np.ndarray, *, n_repeats: int = 3, rng: np.random.Generator | int = 0, n_sizes: int = 4
-) -> list[Fold]:
-    """Hold out groups as in :func:`leave_group_out`, and learn from growing class-balanced subsets of the others.
-
-    The name of a fold ends with the number of training groups; `n_labeled` holds it.
-    """
-    rng = np.random.default_rng(rng)
-    out = []
-    for fold in leave_group_out(y, groups):
-        names = np.unique(groups[fold.train])
-        label = np.array([round(float(y[fold.train][groups[fold.train] == name].mean())) for name in names])
-        largest = min(int((label == 1).sum()), int((label == 0).sum()))
-        for per_class in np.unique(np.linspace(1, max(largest, 1), n_sizes).round().astype(int)) if largest else ():
-            for repeat in range(n_repeats if per_class < largest else 1):
-                chosen = [name for kind in (0, 1) for name in rng.permutation(names[label == kind])[:per_class]]
-                train = fold.train[np.isin(groups[fold.train], chosen)]
-                out.append(
-                    Fold(f"{fold.name}, repeat {repeat}, {2 * per_class} groups", train, fold.test, 2 * per_class)
-                )
-    return out
 
 
 def profile_hashes(blocks: Iterable[tuple[int, Any]], n_obs: int) -> np.ndarray:

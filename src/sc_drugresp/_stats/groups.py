@@ -1,9 +1,11 @@
-"""What the trust modules share: samples as the unit, weights, resampling, and state that is written without pickle."""
+"""Groups of cells (samples: patients, cell lines) as the unit: checks, weights, resampling, quantiles.
+
+"Group" is the word of this layer for what users know as a sample.
+"""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -15,62 +17,22 @@ if TYPE_CHECKING:
     BoolArray: TypeAlias = NDArray[np.bool_]
 
 
-class State:
-    """Fitted state of a frozen dataclass: arrays in one dictionary, the rest as JSON.
-
-    `to_dict` and `arrays` together hold everything; `from_dict` puts them back. A missing number is `NaN` in Python
-    and `None` in JSON, which has no `NaN`.
-    """
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Arrays by field name, contiguous and numeric, ready for safetensors."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything that is not an array, as JSON-able values."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        return {name: _jsonable(value) for name, value in values.items() if not isinstance(value, np.ndarray)}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any], arrays: dict[str, NDArray[Any]] | None = None) -> Self:
-        """Rebuild the state from what `to_dict` and `arrays` gave."""
-        arrays = arrays or {}
-        values: dict[str, Any] = {}
-        for field in fields(cls):  # type: ignore[arg-type]
-            if field.name in arrays:
-                values[field.name] = np.asarray(arrays[field.name])
-            elif field.name in data:
-                value = data[field.name]
-                values[field.name] = np.nan if value is None and field.type == "float" else _tupled(value)
-            else:
-                msg = f"Saved {cls.__name__} lacks {field.name!r}; it holds {sorted([*data, *arrays])}."
-                raise ValueError(msg)
-        return cls(**values)
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_jsonable(item) for item in value]
-    return value
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
-
-
 def check_scores(scores: ArrayLike, name: str = "logits", *, allow_nan: bool = False) -> FloatArray:
     """One finite number per cell; `allow_nan` for cells of which nothing was embedded."""
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not (np.isfinite(values) | (allow_nan & np.isnan(values))).all():
         bad = "" if values.ndim != 1 else f" with {int((~np.isfinite(values)).sum())} values that are not finite"
         msg = f"`{name}` must hold one finite number per cell, found shape {values.shape}{bad}."
+        raise ValueError(msg)
+    return values
+
+
+def check_probabilities(prob: ArrayLike, *, allow_nan: bool = False) -> FloatArray:
+    """P(sensitive) of at least one cell; `allow_nan` for cells of which nothing was embedded."""
+    values = check_scores(prob, "prob", allow_nan=allow_nan)
+    if not len(values) or (values < 0).any() or (values > 1).any():
+        found = f"values from {np.nanmin(values):.3g} to {np.nanmax(values):.3g}" if len(values) else "no cells"
+        msg = f"`prob` must hold P(sensitive), between 0 and 1, of at least one cell, found {found}."
         raise ValueError(msg)
     return values
 
@@ -88,7 +50,7 @@ def check_labels(y: ArrayLike, n: int) -> IntArray:
 
 
 def encode_groups(groups: ArrayLike, n: int) -> tuple[IntArray, NDArray[Any]]:
-    """Codes 0..g-1 of the samples and their names, sorted."""
+    """Codes 0..g-1 of the groups and their names, sorted."""
     values = np.asarray(groups)
     if values.shape != (n,):
         msg = f"`groups` must name the sample of each of {n} cells, found shape {values.shape}."
@@ -103,25 +65,39 @@ def encode_groups(groups: ArrayLike, n: int) -> tuple[IntArray, NDArray[Any]]:
     return codes.reshape(-1).astype(np.intp), names
 
 
-def equal_weights(codes: IntArray, n_groups: int | None = None) -> FloatArray:
-    """Cell weights that give every sample a total of one."""
-    return 1.0 / np.bincount(codes, minlength=n_groups or 0)[codes]
+def equal_weights(codes: IntArray) -> FloatArray:
+    """Cell weights that give every group a total of one."""
+    return 1.0 / np.bincount(codes)[codes]
 
 
-def sample_classes(y: IntArray, codes: IntArray, n_groups: int) -> IntArray:
-    """Class of each sample: 0 resistant, 1 sensitive, 2 both."""
+def balanced_weights(y: ArrayLike, groups: ArrayLike | None) -> FloatArray:
+    """Cell weights so that both classes weigh the same and, within a class, all groups do; mean 1."""
+    labels = np.asarray(y)
+    names = np.zeros(len(labels), dtype=int) if groups is None else np.unique(groups, return_inverse=True)[1]
+    unit = np.unique(np.column_stack([labels, names]), axis=0, return_inverse=True)[1]
+    weights = equal_weights(unit.ravel())
+    for label in np.unique(labels):
+        weights[labels == label] /= weights[labels == label].sum()
+    return weights * (len(labels) / weights.sum())
+
+
+def group_classes(y: IntArray, codes: IntArray, n_groups: int) -> IntArray:
+    """Class of each group: 0 resistant, 1 sensitive, 2 both."""
     sensitive = np.bincount(codes, weights=y, minlength=n_groups)
     size = np.bincount(codes, minlength=n_groups)
     return np.where(sensitive == 0, 0, np.where(sensitive == size, 1, 2)).astype(np.intp)
 
 
-def samples_per_class(y: IntArray, codes: IntArray) -> tuple[int, int]:
-    """Numbers of samples with at least one resistant and at least one sensitive cell."""
+def groups_per_class(y: IntArray, codes: IntArray) -> tuple[int, int]:
+    """Numbers of groups with at least one resistant and at least one sensitive cell."""
     return len(np.unique(codes[y == 0])), len(np.unique(codes[y == 1]))
 
 
 def bootstrap_counts(strata: IntArray, n_boot: int, rng: np.random.Generator) -> FloatArray:
-    """How often each sample is drawn, `(n_boot, n_samples)`, when samples are redrawn within their stratum."""
+    """How often each group is drawn, `(n_boot, n_groups)`, when groups are redrawn within their stratum.
+
+    `scipy.stats.bootstrap` redraws single observations; it knows neither clusters nor strata.
+    """
     counts = np.zeros((n_boot, len(strata)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
@@ -129,13 +105,9 @@ def bootstrap_counts(strata: IntArray, n_boot: int, rng: np.random.Generator) ->
     return counts
 
 
-def weighted_quantile(values: FloatArray, weights: FloatArray, level: float, *, extra: float = 0.0) -> float:
-    """Smallest value at which the weighted distribution function reaches `level`.
-
-    `extra` is weight that sits at plus infinity, as conformal prediction adds for the unseen sample.
-    """
+def weighted_quantile(values: FloatArray, weights: FloatArray, level: float) -> float:
+    """Smallest value at which the weighted distribution function reaches `level`."""
     order = np.argsort(values, kind="stable")
-    share = np.cumsum(weights[order]) / (weights.sum() + extra)
+    share = np.cumsum(weights[order]) / weights.sum()
     # Rounding must not push an exactly reached level to the next value.
-    index = int(np.searchsorted(share, level - 1e-12))
-    return float(values[order[index]]) if index < len(values) else np.inf
+    return float(values[order[min(int(np.searchsorted(share, level - 1e-12)), len(values) - 1)]])

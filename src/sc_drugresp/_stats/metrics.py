@@ -1,7 +1,10 @@
-"""Scores of predictions: per data set, then averaged over data sets; by cell and by sample.
+"""Scores of predictions, from sums per group: by cell and by sample, per data set and averaged over data sets.
 
 1 is sensitive, 0 is resistant, and every score is P(sensitive). A metric that is not defined (one class only, nothing
 predicted sensitive) is NaN, never an error and never a silent 0.
+
+The values are those of `sklearn.metrics`. They are computed from sums per group, so that a bootstrap draw of groups costs
+one matrix product instead of a pass over the cells.
 """
 
 from __future__ import annotations
@@ -11,8 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .groups import check_labels, check_probabilities, encode_groups
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike
+
+    from .groups import FloatArray, IntArray
 
 THRESHOLD = 0.5
 ECE_BINS = 10
@@ -30,61 +39,21 @@ METRICS = (
     "ece",
     "log_loss",
 )
-"""`precision`, `recall` and `f1` are those of the sensitive class."""
+"""`precision`, `recall` and `f1` are those of the sensitive class; `ece` is the expected calibration error over ten bins
+of equal width (Naeini et al. 2015)."""
 CLIP = 1e-7  # log loss of a probability of exactly 0 or 1
+_CHUNK = 2**22  # numbers held at once when draws need cells, not sums per group
 
 
-def check_binary(y: np.ndarray, prob: np.ndarray) -> None:
-    """Refuse labels other than 0 and 1, and probabilities outside [0, 1].
-
-    Raises
-    ------
-    ValueError
-        Shapes differ or values are out of range.
-    """
-    if y.ndim != 1 or y.shape != prob.shape:
-        msg = f"Expected one label and one probability per cell, found shapes {y.shape} and {prob.shape}."
-        raise ValueError(msg)
-    if not np.isin(y, (0, 1)).all():
-        msg = f"Expected labels 0 (resistant) and 1 (sensitive), found {sorted(set(y.tolist()))[:5]}."
-        raise ValueError(msg)
-    if len(prob) and (np.isnan(prob).any() or prob.min() < 0 or prob.max() > 1):
-        msg = "Expected P(sensitive) between 0 and 1 for every scored cell, found values outside or NaN."
-        raise ValueError(msg)
-
-
-def expected_calibration_error(
-    y: np.ndarray, prob: np.ndarray, weights: np.ndarray | None = None, n_bins: int = ECE_BINS
-) -> float:
-    """Mean gap between predicted and observed share of sensitive cells, over equal-width bins (Naeini 2015)."""
-    if not len(y):
-        return float("nan")
-    weights = np.ones(len(y)) if weights is None else weights
-    bins = ece_bins(prob, n_bins)
-    gap = np.bincount(bins, weights * (y - prob), n_bins)
-    return float(np.abs(gap).sum() / weights.sum())
-
-
-def ece_bins(prob: np.ndarray, n_bins: int = ECE_BINS) -> np.ndarray:
-    """Bin of each probability, 0 to `n_bins - 1`."""
-    return np.minimum((np.asarray(prob) * n_bins).astype(np.int64), n_bins - 1)
-
-
-def classification_metrics(
-    y: np.ndarray, prob: np.ndarray, weights: np.ndarray | None = None, *, threshold: float = THRESHOLD
-) -> dict[str, float]:
-    """Compute every metric of :data:`METRICS`.
+def classification_metrics(y: ArrayLike, prob: ArrayLike) -> dict[str, float]:
+    """Compute every metric of :data:`METRICS`, cells weighing the same.
 
     Parameters
     ----------
     y
         1 sensitive, 0 resistant; shape `(n,)`.
     prob
-        P(sensitive), shape `(n,)`.
-    weights
-        Weight of each cell. `None` weighs cells equally.
-    threshold
-        A cell is called sensitive when `prob >= threshold`.
+        P(sensitive), shape `(n,)`. A cell is called sensitive from 0.5 on.
 
     Returns
     -------
@@ -95,43 +64,139 @@ def classification_metrics(
     ValueError
         Shapes differ or values are out of range.
     """
-    from sklearn import metrics as skm
-
-    y, prob = np.asarray(y), np.asarray(prob, dtype=np.float64)
-    check_binary(y, prob)
-    if not len(y) or (weights is not None and not np.sum(weights) > 0):
+    n = len(np.asarray(y))
+    if not n:
         return dict.fromkeys(METRICS, float("nan"))
-    call = (prob >= threshold).astype(int)
-    both = len(np.unique(y if weights is None else y[weights > 0])) == 2
+    values = GroupSums(y, prob, np.zeros(n, dtype=np.int64)).metrics(np.ones((1, 1)))
+    return {metric: float(value[0]) for metric, value in values.items()}
 
-    def score(function: Callable[..., float], *args: np.ndarray, **options: object) -> float:
-        return float(function(*args, sample_weight=weights, **options))
 
-    nan = float("nan")
-    return {
-        "auroc": score(skm.roc_auc_score, y, prob) if both else nan,
-        "auprc": score(skm.average_precision_score, y, prob) if y.any() else nan,
-        "accuracy": score(skm.accuracy_score, y, call),
-        "balanced_accuracy": score(skm.balanced_accuracy_score, y, call) if both else nan,
-        "precision": score(skm.precision_score, y, call, zero_division=nan),
-        "recall": score(skm.recall_score, y, call, zero_division=nan),
-        "f1": score(skm.f1_score, y, call, zero_division=nan),
-        "f1_resistant": score(skm.f1_score, y, call, pos_label=0, zero_division=nan),
-        "mcc": score(skm.matthews_corrcoef, y, call) if both else nan,
-        "brier": float(np.average((prob - y) ** 2, weights=weights)),
-        "ece": expected_calibration_error(y, prob, weights),
-        "log_loss": score(skm.log_loss, y, np.clip(prob, CLIP, 1 - CLIP), labels=[0, 1]),
-    }
+def group_kernel(
+    scores: FloatArray, left: np.ndarray, right: np.ndarray, groups: IntArray, n_groups: int
+) -> FloatArray:
+    """Pairs won between groups: `C[g, h]` sums `1(s_i > s_j) + 1(s_i = s_j) / 2` over cells i of g and j of h.
+
+    Parameters
+    ----------
+    scores
+        Score of each cell.
+    left, right
+        Masks of the cells that stand on the left (i) and right (j).
+    groups
+        Index of each cell's group, 0 to `n_groups - 1`.
+    n_groups
+        Number of groups.
+
+    Returns
+    -------
+    float64 array of shape `(n_groups, n_groups)`.
+    """
+    out = np.zeros((n_groups, n_groups))
+    s_left, g_left, s_right, g_right = scores[left], groups[left], scores[right], groups[right]
+    order = np.lexsort((s_right, g_right))
+    s_right, stops = s_right[order], np.cumsum(np.bincount(g_right, minlength=n_groups))
+    for h, stop in enumerate(stops):
+        block = s_right[stops[h - 1] if h else 0 : stop]
+        if len(block):
+            wins = np.searchsorted(block, s_left, "left") + np.searchsorted(block, s_left, "right")
+            out[:, h] = np.bincount(g_left, wins / 2, n_groups)
+    return out
+
+
+class GroupSums:
+    """The sums per group from which every metric of any re-weighting of the groups follows.
+
+    Parameters
+    ----------
+    y, prob
+        Label (1 sensitive, 0 resistant) and P(sensitive) of each cell.
+    groups
+        Group of each cell.
+    """
+
+    def __init__(self, y: ArrayLike, prob: ArrayLike, groups: ArrayLike) -> None:
+        self.prob = check_probabilities(prob)
+        self.y = y = check_labels(y, len(self.prob))
+        self.index, names = encode_groups(groups, len(y))
+        self.n_groups = len(names)
+        call = self.prob >= THRESHOLD
+        self.tp, self.fp = self._total(call & (y == 1)), self._total(call & (y == 0))
+        self.fn, self.tn = self._total(~call & (y == 1)), self._total(~call & (y == 0))
+        self.pos, self.neg = self.tp + self.fn, self.fp + self.tn
+        self.brier = self._total((self.prob - y) ** 2)
+        clipped = np.clip(self.prob, CLIP, 1 - CLIP)
+        self.log_loss = self._total(-np.where(y == 1, np.log(clipped), np.log1p(-clipped)))
+        bins = np.minimum((self.prob * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+        gap = np.bincount(self.index * ECE_BINS + bins, y - self.prob, self.n_groups * ECE_BINS)
+        self.gap = gap.reshape(self.n_groups, ECE_BINS)
+        self.kernel = group_kernel(self.prob, y == 1, y == 0, self.index, self.n_groups)
+
+    def _total(self, values: np.ndarray) -> FloatArray:
+        return np.asarray(np.bincount(self.index, values, self.n_groups), dtype=np.float64)
+
+    @property
+    def strata(self) -> IntArray:
+        """What each group holds: 0 only sensitive, 1 only resistant, 2 both."""
+        return np.select([self.neg == 0, self.pos == 0], [0, 1], 2)
+
+    def metrics(self, weights: FloatArray) -> dict[str, FloatArray]:
+        """Every metric for every row of group weights.
+
+        Parameters
+        ----------
+        weights
+            Shape `(draws, n_groups)`.
+
+        Returns
+        -------
+        Metric to float64 array of shape `(draws,)`; NaN where not defined.
+        """
+        tp, fp, fn, tn = (weights @ counts for counts in (self.tp, self.fp, self.fn, self.tn))
+        pos, neg, n = tp + fn, fp + tn, tp + fp + fn + tn
+        with np.errstate(divide="ignore", invalid="ignore"):
+            recall, specificity = tp / pos, tn / neg
+            spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+            mcc = np.where(spread > 0, (tp * tn - fp * fn) / spread, 0.0)
+            out = {
+                "auroc": ((weights @ self.kernel) * weights).sum(axis=1) / (pos * neg),
+                "auprc": self._average_precision(weights),
+                "accuracy": (tp + tn) / n,
+                "balanced_accuracy": (recall + specificity) / 2,
+                "precision": tp / (tp + fp),
+                "recall": recall,
+                "f1": 2 * tp / (2 * tp + fp + fn),
+                "f1_resistant": 2 * tn / (2 * tn + fp + fn),
+                "mcc": np.where(pos * neg > 0, mcc, np.nan),
+                "brier": (weights @ self.brier) / n,
+                "ece": np.abs(weights @ self.gap).sum(axis=1) / n,
+                "log_loss": (weights @ self.log_loss) / n,
+            }
+        return {name: out[name] for name in METRICS}
+
+    def _average_precision(self, weights: FloatArray) -> FloatArray:
+        """Area under the precision-recall steps, ties taken together (as scikit-learn does)."""
+        order = np.argsort(-self.prob, kind="stable")
+        group, y, prob = self.index[order], self.y[order], self.prob[order]
+        last = np.flatnonzero(np.append(prob[1:] != prob[:-1], True))
+        out = np.full(len(weights), np.nan)
+        step = max(1, _CHUNK // len(prob))
+        for start in range(0, len(weights), step):
+            cells = weights[start : start + step, group]
+            tp, called = np.cumsum(cells * y, axis=1)[:, last], np.cumsum(cells, axis=1)[:, last]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                precision = np.where(called > 0, tp / called, 0.0)
+                out[start : start + step] = (np.diff(tp, axis=1, prepend=0.0) * precision).sum(axis=1) / tp[:, -1]
+        return out
 
 
 @dataclass(frozen=True)
 class SampleScores:
-    """One row per sample whose cells all have one label.
+    """One row per group whose cells all have one label.
 
     Parameters
     ----------
     groups
-        Name of each sample, sorted.
+        Name of each group, sorted.
     y
         Its label.
     prob
@@ -139,7 +204,7 @@ class SampleScores:
     n_cells
         Cells scored.
     n_mixed
-        Samples left out because they hold both classes.
+        Groups left out because they hold both classes.
     """
 
     groups: np.ndarray
@@ -150,17 +215,17 @@ class SampleScores:
 
     @property
     def n_right(self) -> int:
-        """Samples whose mean score lies on the side of their label."""
+        """Groups whose mean score lies on the side of their label."""
         return int(((self.prob >= THRESHOLD) == (self.y == 1)).sum())
 
 
 def sample_scores(y: np.ndarray, prob: np.ndarray, groups: np.ndarray) -> SampleScores:
-    """Average the cells of each sample; samples with both classes have no label and are counted, not scored."""
+    """Average the cells of each group; groups with both classes have no label and are counted, not scored."""
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     n = np.bincount(index, minlength=len(names))
     share = np.bincount(index, y, len(names)) / np.maximum(n, 1)
     pure = (share == 0) | (share == 1)
-    # Sums of equal numbers differ in the last digit by their length; that must not rank samples.
+    # Sums of equal numbers differ in the last digit by their length; that must not rank groups.
     mean = np.round(np.bincount(index, prob, len(names)) / np.maximum(n, 1), 12)
     return SampleScores(names[pure], share[pure].astype(int), mean[pure], n[pure], int((~pure).sum()))
 

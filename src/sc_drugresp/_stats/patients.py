@@ -1,4 +1,4 @@
-"""From cells to patients: mean, worst clone, and intervals whose unit is the sample.
+"""From cells to samples (patients): mean, worst clone, and intervals whose unit is the sample.
 
 A tumor survives through its least sensitive clone, so the score of a patient can be that of the worst clone (as PERCEPTION
 does: Sinha et al. 2024, Nature Cancer). Small clones are noisy and the minimum seeks noise, hence shrinkage and a least
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit, logit
 
-from .groups import State, check_labels, check_scores, encode_groups
+from .groups import check_labels, check_probabilities, encode_groups
+from .state import State
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
-    from .groups import FloatArray, IntArray
+    from .groups import FloatArray
 
 N0 = 20.0
 """Cells at which the mean of a clone and that of its sample weigh the same."""
@@ -54,7 +55,7 @@ def fit_spread(prob: ArrayLike, y: ArrayLike, groups: ArrayLike) -> SampleSpread
     -------
     The spread; `between_sd` is `NaN` if no class has two samples.
     """
-    p = check_scores(prob, "prob")
+    p = check_probabilities(prob)
     labels = check_labels(y, len(p))
     codes, names = encode_groups(groups, len(p))
     units, index = np.unique(codes * 2 + labels, return_inverse=True)
@@ -77,8 +78,6 @@ def aggregate_samples(
     groups: ArrayLike,
     *,
     clones: ArrayLike | None = None,
-    n0: float = N0,
-    min_fraction: float = MIN_CLONE,
     spread: SampleSpread | None = None,
     level: float = 0.9,
     n_boot: int = 200,
@@ -86,8 +85,8 @@ def aggregate_samples(
 ) -> pd.DataFrame:
     """Score samples by their mean and by their worst clone, with intervals.
 
-    The mean of a clone of `n` cells is shrunk to the mean of its sample with weight `n / (n + n0)`; the worst clone is the
-    one with the smallest shrunk P(sensitive) among clones that hold at least `min_fraction` of the cells. Intervals join
+    The mean of a clone of `n` cells is shrunk to the mean of its sample with weight `n / (n + 20)`; the worst clone is the
+    one with the smallest shrunk P(sensitive) among clones that hold at least 5 % of the cells. Intervals join
     a bootstrap of cells within clones with the spread between samples in training, on the logit scale.
 
     Parameters
@@ -97,11 +96,7 @@ def aggregate_samples(
     groups
         Sample of each cell.
     clones
-        Clone or cluster of each cell, see :func:`find_clones`. `None` means one clone per sample.
-    n0
-        Cells at which clone and sample weigh the same.
-    min_fraction
-        Least share of a sample's cells that makes a clone count.
+        Clone or cluster of each cell. `None` means one clone per sample.
     spread
         From :func:`fit_spread`. Without it the interval covers the choice of cells alone (column `interval`).
     level
@@ -130,7 +125,7 @@ def aggregate_samples(
     import pandas as pd
     from scipy.stats import norm, t
 
-    p = _probabilities(prob)
+    p = check_probabilities(prob, allow_nan=True)
     codes, names = encode_groups(groups, len(p))
     clone_names = np.full(len(p), "all") if clones is None else np.asarray(clones).astype(str)
     if clone_names.shape != p.shape:
@@ -146,9 +141,7 @@ def aggregate_samples(
         cells = own[np.isfinite(p[own])]
         row: dict[str, Any] = {"n_cells": len(own), "n_missing": len(own) - len(cells)}
         if len(cells):
-            mean, worst, name, n_clones, draws = _one_sample(
-                p[cells], clone_names[cells], n0=n0, min_fraction=min_fraction, n_boot=n_boot, rng=rng
-            )
+            mean, worst, name, n_clones, draws = _one_sample(p[cells], clone_names[cells], n_boot, rng)
             row |= _limits("mean", mean, draws[0], between, quantile) | _limits(
                 "worst", worst, draws[1], between, quantile
             )
@@ -160,141 +153,16 @@ def aggregate_samples(
     return pd.DataFrame(rows, index=pd.Index(names.astype(str), name="sample"), columns=columns)
 
 
-def clone_table(
-    prob: ArrayLike, groups: ArrayLike, clones: ArrayLike, *, n0: float = N0, min_fraction: float = MIN_CLONE
-) -> pd.DataFrame:
-    """List the clones behind :func:`aggregate_samples`: size, mean and shrunk P(sensitive).
-
-    Parameters
-    ----------
-    prob
-        P(sensitive) of cells.
-    groups
-        Sample of each cell.
-    clones
-        Clone of each cell.
-    n0
-        Cells at which clone and sample weigh the same.
-    min_fraction
-        Least share of a sample's cells that makes a clone count.
-
-    Returns
-    -------
-    One row per sample and clone: `sample`, `clone`, `n_cells`, `fraction`, `mean`, `shrunk`, `counts`.
-    """
-    import pandas as pd
-
-    p = _probabilities(prob)
-    codes, names = encode_groups(groups, len(p))
-    labels = np.asarray(clones).astype(str)
-    rows = []
-    for index, sample in enumerate(names):
-        own = np.flatnonzero((codes == index) & np.isfinite(p))
-        if len(own) == 0:
-            continue
-        clone, code = np.unique(labels[own], return_inverse=True)
-        size, mean, shrunk = _clone_means(p[own], code, n0)
-        fraction = size / len(own)
-        rows += [
-            {
-                "sample": str(sample),
-                "clone": str(clone[i]),
-                "n_cells": int(size[i]),
-                "fraction": fraction[i],
-                "mean": mean[i],
-                "shrunk": shrunk[i],
-                "counts": bool(_counts(fraction, min_fraction)[i]),
-            }
-            for i in range(len(clone))
-        ]
-    return pd.DataFrame(rows, columns=["sample", "clone", "n_cells", "fraction", "mean", "shrunk", "counts"])
-
-
-def find_clones(
-    X: ArrayLike, groups: ArrayLike, *, max_clones: int = 6, min_silhouette: float = 0.25, rng: int = 0
-) -> NDArray[np.str_]:
-    """Split the cells of each sample into clusters, as many as stand apart.
-
-    k-means on at most 20 principal components of the sample; the number of clusters is the one with the largest mean
-    silhouette, and one if that stays below `min_silhouette`. Clones from copy numbers or lineage barcodes are better.
-
-    Parameters
-    ----------
-    X
-        Embedding, `(n, d)`.
-    groups
-        Sample of each cell.
-    max_clones
-        Most clusters per sample.
-    min_silhouette
-        Least separation that counts as more than one cluster.
-    rng
-        Seed.
-
-    Returns
-    -------
-    Names `'0'`, `'1'`, ... within each sample, largest first; shape `(n,)`.
-    """
-    from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
-    from sklearn.metrics import silhouette_score
-
-    cells = np.asarray(X, dtype=np.float64)
-    codes, names = encode_groups(groups, len(cells))
-    out = np.zeros(len(cells), dtype=np.intp)
-    for index in range(len(names)):
-        own = np.flatnonzero(codes == index)
-        if len(own) < 40 or not cells[own].std(axis=0).max() > 0:
-            continue
-        generator = np.random.default_rng([rng, index])
-        fit = np.sort(generator.choice(len(own), min(len(own), 2_000), replace=False))
-        n_components = min(20, cells.shape[1], len(fit) - 1)
-        pca = PCA(n_components, svd_solver="full").fit(cells[own][fit])
-        points = pca.transform(cells[own])
-        best, best_score = None, min_silhouette
-        for k in range(2, max_clones + 1):
-            model = KMeans(k, n_init=3, random_state=rng).fit(points[fit])
-            score = silhouette_score(points[fit], model.labels_) if len(np.unique(model.labels_)) > 1 else -1.0
-            if score > best_score:
-                best, best_score = model, score
-        if best is not None:
-            labels = best.predict(points)
-            rank = np.empty(best.n_clusters, dtype=np.intp)
-            rank[np.argsort(-np.bincount(labels, minlength=best.n_clusters), kind="stable")] = np.arange(
-                best.n_clusters
-            )
-            out[own] = rank[labels]
-    return out.astype(str)
-
-
-def _probabilities(prob: ArrayLike) -> FloatArray:
-    p = check_scores(prob, "prob", allow_nan=True)
-    if (p < 0).any() or (p > 1).any():
-        msg = f"`prob` must hold probabilities, found values from {np.nanmin(p):.3g} to {np.nanmax(p):.3g}."
-        raise ValueError(msg)
-    return p
-
-
-def _counts(fraction: FloatArray, min_fraction: float) -> NDArray[np.bool_]:
-    """Clones that are large enough; the largest always is."""
-    large = fraction >= min_fraction
-    return large if large.any() else fraction == fraction.max()
-
-
-def _clone_means(p: FloatArray, code: IntArray, n0: float) -> tuple[IntArray, FloatArray, FloatArray]:
-    size = np.bincount(code)
-    mean = np.bincount(code, weights=p) / size
-    weight = size / (size + n0)
-    return size, mean, weight * mean + (1 - weight) * p.mean()
-
-
 def _one_sample(
-    p: FloatArray, clones: NDArray[np.str_], *, n0: float, min_fraction: float, n_boot: int, rng: np.random.Generator
+    p: FloatArray, clones: NDArray[np.str_], n_boot: int, rng: np.random.Generator
 ) -> tuple[float, float, str, int, FloatArray]:
     """Mean, worst clone, its name, number of clones that count, and redraws of both, `(2, n_boot)`."""
     names, code = np.unique(clones, return_inverse=True)
-    size, _, shrunk = _clone_means(p, code, n0)
-    large = np.flatnonzero(_counts(size / len(p), min_fraction))
+    size = np.bincount(code)
+    weight = size / (size + N0)
+    shrunk = weight * np.bincount(code, weights=p) / size + (1 - weight) * p.mean()
+    # The largest clone counts even where all are small.
+    large = np.flatnonzero(size / len(p) >= min(MIN_CLONE, size.max() / len(p)))
     worst = int(large[np.argmin(shrunk[large])])
     drawn = np.empty((len(names), n_boot))
     for clone in range(len(names)):
@@ -304,8 +172,7 @@ def _one_sample(
             stop = min(start + step, n_boot)
             drawn[clone, start:stop] = own[rng.integers(0, len(own), (stop - start, len(own)))].mean(axis=1)
     whole = size @ drawn / len(p)
-    weight = (size / (size + n0))[:, None]
-    low = (weight * drawn + (1 - weight) * whole)[large].min(axis=0)
+    low = (weight[:, None] * drawn + (1 - weight[:, None]) * whole)[large].min(axis=0)
     return float(p.mean()), float(shrunk[worst]), str(names[worst]), len(large), np.stack([whole, low])
 
 

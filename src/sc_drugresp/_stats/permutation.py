@@ -1,14 +1,16 @@
-"""Compare a score with that of labels dealt out to the samples at random.
+"""Compare a score with that of labels dealt out to the groups (samples) at random.
 
-Cells of one sample share everything but the noise, so that labels are permuted between samples. When few samples make
-few arrangements, all of them are tried and the p-value is exact; its smallest possible value is then limited by the
-number of samples, which is reported. In mixed samples (both classes inside) the samples' own AUROCs are compared with
-one half by sign flips instead.
+Cells of one group share everything but the noise, so that labels are permuted between groups. When few groups make few
+arrangements, all of them are tried and the p-value is exact; its smallest possible value is then limited by the number of
+groups. In mixed groups (both classes inside) the groups' own AUROCs are compared with one half by sign flips instead.
 
 The test holds the scores fixed. It is exact for scores that were made without these labels. Cross-validated scores were
-made with the labels of the other samples, which makes the test somewhat liberal (at a nominal 0.05 it rejects in 8 to 13
+made with the labels of the other groups, which makes the test somewhat liberal (at a nominal 0.05 it rejects in 8 to 13
 of 100 data sets without signal); models that are refitted to each arrangement give the exact test, see
 :func:`~sc_drugresp._evaluate.naive.permuted_scores`.
+
+`scipy.stats.permutation_test` refuses classes of a single group, which real designs have, and would compute the AUROC of
+every arrangement from pairs of groups where one matrix product does it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from math import comb
 
 import numpy as np
 
-from .intervals import group_kernel
+from .metrics import group_kernel
 
 MAX_EXACT = 10_000
 
@@ -32,10 +34,6 @@ class Permutation:
     ----------
     value
         Observed AUROC (over cells).
-    p_value
-        Share of the arrangements that score at least as high; NaN where nothing can be permuted.
-    smallest_p
-        Smallest p-value that this number of samples allows.
     null
         AUROC of each arrangement.
     kind
@@ -45,11 +43,17 @@ class Permutation:
     """
 
     value: float
-    p_value: float
-    smallest_p: float
     null: np.ndarray
     kind: str
     exact: bool
+
+    @property
+    def p_value(self) -> float:
+        """Share of the arrangements that score at least as high; NaN where nothing can be permuted."""
+        if not len(self.null):
+            return float("nan")
+        higher = int(np.sum(self.null >= self.value - 1e-12))
+        return higher / len(self.null) if self.exact else (higher + 1) / (len(self.null) + 1)
 
 
 def permutation_test(
@@ -60,7 +64,7 @@ def permutation_test(
     n_permutations: int = 1000,
     rng: np.random.Generator | int = 0,
 ) -> Permutation:
-    """Test AUROC against labels dealt out to samples at random; scores are held fixed.
+    """Test AUROC against labels dealt out to groups at random; scores are held fixed.
 
     Parameters
     ----------
@@ -80,30 +84,29 @@ def permutation_test(
     y, score = np.asarray(y), np.asarray(score, dtype=np.float64)
     names, index = np.unique(np.asarray(groups), return_inverse=True)
     n_groups = len(names)
-    n = np.bincount(index, minlength=n_groups).astype(float)
-    share = np.bincount(index, y, n_groups) / np.maximum(n, 1)
+    size = np.bincount(index, minlength=n_groups).astype(float)
+    share = np.bincount(index, y, n_groups) / np.maximum(size, 1)
+    mixed = np.flatnonzero((share > 0) & (share < 1))
     rng = np.random.default_rng(rng)
-    pure = (share == 0) | (share == 1)
-    if n_groups >= 2 and pure.all() and 0 < share.sum() < n_groups:
+    if not len(mixed) and 0 < share.sum() < n_groups:
         everyone = np.ones(len(y), dtype=bool)
         kernel = group_kernel(score, everyone, everyone, index, n_groups)
         labels, exact = label_arrangements(share.astype(int), n_permutations, rng)
-        null = _pure_auroc(labels, kernel, n)
-        value = float(_pure_auroc(share[None, :], kernel, n)[0])
-        smallest = 1 / comb(n_groups, int(share.sum())) if exact else 1 / (len(null) + 1)
-        return Permutation(value, _p_value(value, null, exact), smallest, null, "labels of samples", exact)
-    if (~pure).sum() >= 2:
-        return _sign_flips(y, score, index, np.flatnonzero(~pure), n_permutations, rng)
-    nan = float("nan")
-    return Permutation(nan, nan, nan, np.zeros(0), "none", exact=False)
+        value = float(_auroc(share[None, :], kernel, size)[0])
+        return Permutation(value, _auroc(labels, kernel, size), "labels of samples", exact)
+    if len(mixed) >= 2:
+        from sklearn.metrics import roc_auc_score
+
+        gain = np.array([roc_auc_score(y[index == g], score[index == g]) - 0.5 for g in mixed])
+        signs, exact = sign_arrangements(len(gain), n_permutations, rng)
+        return Permutation(0.5 + gain.mean(), 0.5 + signs @ gain / len(gain), "sign flips of mixed samples", exact)
+    return Permutation(float("nan"), np.zeros(0), "none", exact=False)
 
 
-def label_arrangements(
-    labels: np.ndarray, n_permutations: int, rng: np.random.Generator, *, max_exact: int = MAX_EXACT
-) -> tuple[np.ndarray, bool]:
+def label_arrangements(labels: np.ndarray, n_permutations: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
     """All ways to deal `labels` out again, or `n_permutations` random ones; shape `(arrangements, n)`, and exact or not."""
     n, k = len(labels), int(labels.sum())
-    if comb(n, k) <= max(max_exact, 1):
+    if comb(n, k) <= MAX_EXACT:
         chosen = np.array(list(combinations(range(n), k)), dtype=np.int64).reshape(-1, k)
         out = np.zeros((len(chosen), n))
         np.put_along_axis(out, chosen, 1.0, axis=1)
@@ -111,33 +114,14 @@ def label_arrangements(
     return rng.permuted(np.tile(labels.astype(float), (n_permutations, 1)), axis=1), False
 
 
-def _pure_auroc(labels: np.ndarray, kernel: np.ndarray, n: np.ndarray) -> np.ndarray:
+def sign_arrangements(n: int, n_permutations: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:
+    """All ways to give `n` numbers a sign, or `n_permutations` random ones, and exact or not."""
+    if 2**n <= MAX_EXACT:
+        return np.array(list(product((1.0, -1.0), repeat=n))), True
+    return rng.choice((1.0, -1.0), size=(n_permutations, n)), False
+
+
+def _auroc(labels: np.ndarray, kernel: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """AUROC over cells of every row of group labels."""
     other = 1 - labels
-    return ((labels @ kernel) * other).sum(axis=1) / ((labels @ n) * (other @ n))
-
-
-def _p_value(value: float, null: np.ndarray, exact: bool) -> float:  # noqa: FBT001
-    higher = int(np.sum(null >= value - 1e-12))
-    return higher / len(null) if exact else (higher + 1) / (len(null) + 1)
-
-
-def _sign_flips(
-    y: np.ndarray,
-    score: np.ndarray,
-    index: np.ndarray,
-    mixed: np.ndarray,
-    n_permutations: int,
-    rng: np.random.Generator,
-) -> Permutation:
-    from sklearn.metrics import roc_auc_score
-
-    gain = np.array([roc_auc_score(y[index == g], score[index == g]) - 0.5 for g in mixed])
-    k = len(gain)
-    exact = 2**k <= MAX_EXACT
-    if exact:
-        signs = np.array(list(product((1.0, -1.0), repeat=k)))
-    else:
-        signs = rng.choice((1.0, -1.0), size=(n_permutations, k))
-    null, value = 0.5 + signs @ gain / k, 0.5 + float(gain.mean())
-    smallest = 1 / len(null) if exact else 1 / (len(null) + 1)
-    return Permutation(value, _p_value(value, null, exact), smallest, null, "sign flips of mixed samples", exact)
+    return ((labels @ kernel) * other).sum(axis=1) / ((labels @ size) * (other @ size))

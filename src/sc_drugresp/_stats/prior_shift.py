@@ -1,18 +1,18 @@
 """Other prevalence than in training: estimate it, correct for it, and say so.
 
-Sources: Saerens, Latinne & Decaestecker (2002, Neural Computation 14:21) for expectation maximization; Lipton, Wang & Smola
-(2018, arXiv:1802.03916) for black-box shift estimation from a confusion matrix. Both assume that cells of a class look
-alike in training and here (label shift), and EM also that probabilities are calibrated.
+Source: Saerens, Latinne & Decaestecker (2002, Neural Computation 14:21). Assumes that cells of a class look alike in
+training and here (label shift), and that probabilities are calibrated.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .groups import bootstrap_counts, check_scores, encode_groups
+from .._core.json import jsonable
+from .groups import bootstrap_counts, check_probabilities, encode_groups
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -30,7 +30,6 @@ _CLIP = 1e-12
 class PriorShift:
     """Estimated prevalence of sensitive cells and the probabilities that follow from it."""
 
-    method: str
     prevalence: float
     low: float
     high: float
@@ -48,15 +47,11 @@ class PriorShift:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values for `.uns` and cards, without the probabilities."""
-        values = {name: getattr(self, name) for name in ("prevalence", "low", "high", "train_prevalence", "level")}
-        numbers = {name: None if np.isnan(value) else float(value) for name, value in values.items()}
-        found = {"n_samples": self.n_samples, "shifted": self.shifted, "note": self.note}
-        return {"method": self.method, **numbers, **found}
+        names = ("prevalence", "low", "high", "train_prevalence", "level", "n_samples", "shifted", "note")
+        return {"method": "em", **{name: jsonable(getattr(self, name)) for name in names}}
 
     def statement(self) -> str:
         """One sentence for logs, tables and reports."""
-        if np.isnan(self.prevalence):
-            return f"Prevalence could not be estimated: {self.note}."
         limits = (
             f" ({self.low:.2f} to {self.high:.2f})" if np.isfinite(self.low) else " (too few samples for an interval)"
         )
@@ -69,9 +64,6 @@ def correct_prior(
     groups: ArrayLike,
     *,
     train_prevalence: float,
-    method: Literal["em", "bbse"] = "em",
-    recall: float | None = None,
-    false_positive_rate: float | None = None,
     level: float = 0.9,
     n_boot: int = 500,
     rng: np.random.Generator | int = 0,
@@ -83,18 +75,11 @@ def correct_prior(
     prob
         Calibrated P(sensitive) of the new cells, shape `(n,)`.
     groups
-        Sample of each cell; every sample weighs the same.
+        Group (sample) of each cell; every group weighs the same.
     train_prevalence
         Prevalence for which `prob` is calibrated (`Calibration.prevalence`).
-    method
-        `"em"` maximizes the likelihood of the mixture; `"bbse"` solves for the prevalence from the share of cells called
-        sensitive, which needs `recall` and `false_positive_rate` and no calibration.
-    recall
-        Held-out share of sensitive cells with `prob >= 0.5`; for `"bbse"`.
-    false_positive_rate
-        Held-out share of resistant cells with `prob >= 0.5`; for `"bbse"`.
     level
-        Of the interval of the prevalence, from redrawing samples.
+        Of the interval of the prevalence, from redrawing groups.
     n_boot
         Number of redraws.
     rng
@@ -102,12 +87,12 @@ def correct_prior(
 
     Returns
     -------
-    Prevalence with interval (`NaN` below 4 samples) and corrected probabilities, in the order of the input.
+    Prevalence with interval (`NaN` below 4 groups) and corrected probabilities, in the order of the input.
 
     Raises
     ------
     ValueError
-        Values outside their range, or rates missing for `"bbse"`.
+        Values outside their range.
 
     Examples
     --------
@@ -115,41 +100,22 @@ def correct_prior(
     >>> round(found.prevalence, 3), found.prob.round(3)[[0, 99]].tolist()
     (0.75, [0.923, 0.429])
     """
-    p = check_scores(prob, "prob")
-    if len(p) == 0 or p.min() < 0 or p.max() > 1:
-        found = f"values from {p.min():.3g} to {p.max():.3g}" if len(p) else "no cells"
-        msg = f"`prob` must hold probabilities of at least one cell, found {found}."
-        raise ValueError(msg)
+    p = check_probabilities(prob)
     if not 0 < train_prevalence < 1:
         msg = f"`train_prevalence` must be between 0 and 1, found {train_prevalence}."
         raise ValueError(msg)
-    if method not in ("em", "bbse"):
-        msg = f"`method` must be 'em' or 'bbse', found {method!r}."
-        raise ValueError(msg)
     codes, names = encode_groups(groups, len(p))
-    # Sums over bins of each sample carry all that the estimates need, whatever the number of cells.
+    # Sums over bins of each group carry all that the estimates need, whatever the number of cells.
     bins = np.minimum((p * _BINS).astype(np.intp), _BINS - 1)
     size = np.bincount(codes)
     flat = codes * _BINS + bins
     mass = (np.bincount(flat, minlength=len(names) * _BINS) / np.repeat(size, _BINS)).reshape(len(names), _BINS)
     total = np.bincount(bins, minlength=_BINS)
     center = np.divide(np.bincount(bins, weights=p, minlength=_BINS), total, out=np.full(_BINS, 0.5), where=total > 0)
-    everyone = np.ones((1, len(names)))
     draws = bootstrap_counts(np.zeros(len(names), dtype=np.intp), n_boot, np.random.default_rng(rng))
-    note = ""
-    if method == "em":
-        ratio = _likelihood_ratio(center, train_prevalence)
-        weights = (1.0 / size[codes] / len(names))[None, :]
-        estimate = _maximize(weights, _likelihood_ratio(p, train_prevalence))
-        drawn = _maximize(draws @ mass / len(names), ratio)
-        prevalence = float(estimate[0])
-    else:
-        rates = _rates(recall, false_positive_rate)
-        called = mass[:, _BINS // 2 :].sum(axis=1)
-        prevalence = float(_solve(everyone @ called / len(names), rates)[0])
-        drawn = _solve(draws @ called / len(names), rates)
-        if rates[0] - rates[1] < 0.1:
-            note = "Calls hardly depend on the class, so the estimate is unstable."
+    ratio = _likelihood_ratio(p, train_prevalence)
+    prevalence = float(_maximize((1.0 / size[codes] / len(names))[None, :], ratio)[0])
+    drawn = _maximize(draws @ mass / len(names), _likelihood_ratio(center, train_prevalence))
     # With n cells seen, a class that seems to be absent may still be half a cell of them: odds stay finite.
     floor = 1 / (2 * len(p) + 2)
     prevalence, drawn = min(max(prevalence, floor), 1 - floor), np.clip(drawn, floor, 1 - floor)
@@ -157,19 +123,16 @@ def correct_prior(
         low, high = (float(v) for v in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
     else:
         low = high = np.nan
-    if min(prevalence, 1 - prevalence) < 0.01:
-        note = f"{note} The estimate is at the edge of the range: a single class seems to be present.".strip()
-    adjusted = _adjust(_likelihood_ratio(p, train_prevalence), prevalence)
+    edge = min(prevalence, 1 - prevalence) < 0.01
     return PriorShift(
-        method,
-        prevalence,
-        low,
-        high,
-        float(level),
-        float(train_prevalence),
-        len(names),
-        note,
-        adjusted,
+        prevalence=prevalence,
+        low=low,
+        high=high,
+        level=float(level),
+        train_prevalence=float(train_prevalence),
+        n_samples=len(names),
+        note="The estimate is at the edge of the range: a single class seems to be present." if edge else "",
+        prob=prevalence * ratio / (prevalence * ratio + 1 - prevalence),
     )
 
 
@@ -177,10 +140,6 @@ def _likelihood_ratio(p: FloatArray, prevalence: float) -> FloatArray:
     """How much more likely a cell is among sensitive than among resistant cells."""
     p = np.clip(p, _CLIP, 1 - _CLIP)
     return p / (1 - p) * (1 - prevalence) / prevalence
-
-
-def _adjust(ratio: FloatArray, prevalence: float | FloatArray) -> FloatArray:
-    return np.asarray(prevalence * ratio / (prevalence * ratio + 1 - prevalence))
 
 
 def _maximize(weights: FloatArray, ratio: FloatArray) -> FloatArray:
@@ -194,18 +153,3 @@ def _maximize(weights: FloatArray, ratio: FloatArray) -> FloatArray:
         slope = np.einsum("bn,bn->b", weights, (ratio - 1) / (middle[:, None] * (ratio - 1) + 1))
         low, high = np.where(slope > 0, middle, low), np.where(slope > 0, high, middle)
     return (low + high) / 2
-
-
-def _rates(recall: float | None, false_positive_rate: float | None) -> tuple[float, float]:
-    if recall is None or false_positive_rate is None or not 0 <= false_positive_rate < recall <= 1:
-        msg = (
-            "method='bbse' needs held-out `recall` above `false_positive_rate`, both between 0 and 1; found "
-            f"{recall} and {false_positive_rate}. A score that does not separate the classes cannot count them."
-        )
-        raise ValueError(msg)
-    return float(recall), float(false_positive_rate)
-
-
-def _solve(called: FloatArray, rates: tuple[float, float]) -> FloatArray:
-    recall, false_positive_rate = rates
-    return np.clip((called - false_positive_rate) / (recall - false_positive_rate), 0.0, 1.0)

@@ -169,7 +169,7 @@ def calibration_df(
     >>> round(float(sdr.get.calibration_df(adata)["weight"].sum()), 6)
     1.0
     """
-    from .._stats.calibration import reliability_table
+    from .._stats.reliability import reliability_table
 
     cells = held_out(data, key_added, modality)
     return reliability_table(cells["y"], cells["prob"], cells["group"], n_bins=n_bins)
@@ -199,10 +199,10 @@ def risk_coverage_df(data: AnnData | MuData, *, key_added: str | None = None, mo
     >>> round(float(sdr.get.risk_coverage_df(adata)["coverage"].iloc[-1]), 6)
     1.0
     """
-    from .._stats.conformal import risk_coverage
+    from .._stats.reliability import risk_coverage
 
     cells = held_out(data, key_added, modality)
-    return risk_coverage(cells["y"], cells["prob"], cells["group"]).table
+    return risk_coverage(cells["y"], cells["prob"], cells["group"])
 
 
 @doc_params()

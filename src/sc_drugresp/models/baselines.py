@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakKeyDictionary
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from .._core.log import logger
 from .._data import CountSource, GeneVocab, read_counts
+from ._refits import MAX_SIDE, GeneSums, SharedSums, principal_axes, variable_genes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 TARGET_SUM = 1e4
+_SHARED: WeakKeyDictionary[CountSource, dict[int, SharedSums]] = WeakKeyDictionary()
+"""Sums over the cells of a reader by number of genes, for as long as the reader lives."""
 
 
 class FittedEmbedder:
@@ -81,21 +84,14 @@ class FittedEmbedder:
             There are fewer than three cells to learn from.
         """
         rows = np.arange(source.n_obs) if mask_obs is None else np.flatnonzero(mask_obs)
-        if len(rows) < 3 or source.n_vars < 2:
-            msg = (
-                f"{self.name!r} needs at least three cells and two genes to learn from, found {len(rows)} cells and "
-                f"{source.n_vars} genes."
-            )
-            raise ValueError(msg)
+        self._require(len(rows), source.n_vars)
         if len(rows) > self.max_fit_cells:
             rows = rows[np.linspace(0, len(rows) - 1, self.max_fit_cells).astype(np.int64)]
             logger.info("%s learns from %d evenly spread cells", self.name, len(rows))
         self.kind, self.fitted_on = source.kind, len(rows)
-        genes = pd.unique(np.asarray(source.names))  # columns of one name are added up, here and in `transform`
-        blocks = list(_matrices(source, genes, exact=True, rows=rows))
-        matrix = sparse.vstack([block for _, block, _ in blocks], format="csr")
-        totals = np.concatenate([part for _, _, part in blocks])
-        chosen = _variable_genes(_normalize(matrix, source.kind, totals), source.kind, self.n_top_genes)
+        genes, matrix, totals = _read(source, rows)
+        sums = GeneSums.of(_normalize(matrix, source.kind, totals), source.kind)
+        chosen = variable_genes(sums, source.kind, self.n_top_genes)
         self.genes = genes[chosen].astype(str)
         self._learn(matrix[:, chosen], totals, rng)
         return self
@@ -118,7 +114,13 @@ class FittedEmbedder:
         return out
 
     def refits(self, source: CountSource, *, rng: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-        """A function from training rows to the embedding of all rows of `source` by a fit to the training rows."""
+        """Prepare many fits to different cells of `source`, as cross-validation needs them.
+
+        Returns
+        -------
+        `embed(train_rows)`, which gives what a fresh copy fitted to these rows makes of every row of `source`: an array of
+        shape `(source.n_obs, dim)`, float32.
+        """
 
         def embed(train: np.ndarray) -> np.ndarray:
             mask = np.zeros(source.n_obs, dtype=bool)
@@ -126,6 +128,29 @@ class FittedEmbedder:
             return copy(self).fit(source, rng=rng, mask_obs=mask).transform(source)
 
         return embed
+
+    def _shared(self, source: CountSource) -> SharedSums | None:
+        """Sums over all cells of `source`, where they fit into memory."""
+        if source.n_obs > self.max_fit_cells or min(self.n_top_genes, source.n_vars) > MAX_SIDE:
+            return None
+        known = _SHARED.setdefault(source, {})
+        if self.n_top_genes not in known:
+            other = next(iter(known.values()), None)
+            if other is None:
+                _, matrix, totals = _read(source, None)
+                profiles = _normalize(matrix, source.kind, totals)
+            else:
+                profiles = other.profiles
+            known[self.n_top_genes] = SharedSums(profiles, source.kind, self.n_top_genes)
+        return known[self.n_top_genes]
+
+    def _require(self, n_cells: int, n_genes: int) -> None:
+        if n_cells < 3 or n_genes < 2:
+            msg = (
+                f"{self.name!r} needs at least three cells and two genes to learn from, found {n_cells} cells and "
+                f"{n_genes} genes."
+            )
+            raise ValueError(msg)
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `from_state` needs: JSON values and arrays."""
@@ -172,9 +197,21 @@ class HVG(FittedEmbedder):
         """Number of genes."""
         return len(self.genes) or self.n_top_genes
 
+    def refits(self, source: CountSource, *, rng: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+        """As in :class:`FittedEmbedder`, from sums that all fits share."""
+        shared = self._shared(source)
+        if shared is None:
+            return super().refits(source, rng=rng)
+
+        def embed(train: np.ndarray) -> np.ndarray:
+            self._require(len(train), source.n_vars)
+            return shared.profiles[:, shared.choose(train)].toarray()
+
+        return embed
+
 
 class PCA(FittedEmbedder):
-    """Principal components of log1p-CP10k expression of the highly variable genes, by scanpy.
+    """Principal components of log1p-CP10k expression of the highly variable genes, exact.
 
     Parameters
     ----------
@@ -202,13 +239,20 @@ class PCA(FittedEmbedder):
         return ("n_comps", *super()._options())
 
     def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
-        import scanpy as sc
+        n_comps = min(self.n_comps, matrix.shape[0] - 1, matrix.shape[1] - 1)
+        self.mean, self.components = principal_axes(_normalize(matrix, self.kind, totals), n_comps)
 
-        cells = ad.AnnData(_normalize(matrix, self.kind, totals))
-        n_comps = min(self.n_comps, cells.n_obs - 1, cells.n_vars - 1)
-        sc.pp.pca(cells, n_comps=n_comps, svd_solver="arpack", random_state=rng)
-        self.mean = np.asarray(cells.X.mean(axis=0), dtype=np.float64).ravel()
-        self.components = np.asarray(cells.varm["PCs"], dtype=np.float64)
+    def refits(self, source: CountSource, *, rng: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+        """As in :class:`FittedEmbedder`, from sums that all fits share."""
+        shared = self._shared(source)
+        if shared is None:
+            return super().refits(source, rng=rng)
+
+        def embed(train: np.ndarray) -> np.ndarray:
+            self._require(len(train), source.n_vars)
+            return shared.principal_components(train, self.n_comps).astype(np.float32)
+
+        return embed
 
     def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
         return _normalize(counts, self.kind, totals) @ self.components - self.mean @ self.components
@@ -220,6 +264,14 @@ class PCA(FittedEmbedder):
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         self.mean, self.components = arrays["mean"], arrays["components"]
+
+
+def _read(source: CountSource, rows: np.ndarray | None) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
+    """Names of the genes, their values in `rows`, and totals; columns of one name are added up."""
+    genes = pd.unique(np.asarray(source.names))
+    blocks = list(_matrices(source, genes, exact=True, rows=rows))
+    matrix = sparse.vstack([block for _, block, _ in blocks], format="csr")
+    return genes, matrix, np.concatenate([part for _, _, part in blocks])
 
 
 def _matrices(
@@ -243,21 +295,3 @@ def _normalize(matrix: sparse.csr_matrix, kind: str, totals: np.ndarray) -> spar
     out = matrix.astype(np.float32)
     out.data = np.log1p(out.data * np.repeat(scale, np.diff(out.indptr)).astype(np.float32))
     return out
-
-
-def _variable_genes(matrix: sparse.csr_matrix, kind: str, n_top: int) -> np.ndarray:
-    """Columns of the most variable genes, in column order: scanpy's choice, or plain variance for z-scores."""
-    if matrix.shape[1] <= n_top:
-        return np.arange(matrix.shape[1])
-    if kind in ("counts", "log_normalized"):
-        import scanpy as sc
-
-        expressed = np.flatnonzero(matrix.getnnz(axis=0))
-        names = pd.Index(np.arange(len(expressed)).astype(str))
-        cells = ad.AnnData(matrix[:, expressed], var=pd.DataFrame(index=names))
-        n_top = min(n_top, len(expressed))
-        sc.pp.highly_variable_genes(cells, n_top_genes=n_top, flavor="seurat")
-        return expressed[np.flatnonzero(cells.var["highly_variable"].to_numpy())]
-    mean = np.asarray(matrix.mean(axis=0)).ravel()
-    variance = np.asarray(matrix.multiply(matrix).mean(axis=0)).ravel() - mean**2
-    return np.sort(np.argsort(-variance, kind="stable")[:n_top])

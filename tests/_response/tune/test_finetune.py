@@ -17,13 +17,14 @@ from peft.tuners.lora import LoraLayer
 
 import sc_drugresp as sdr
 from sc_drugresp._data import Tokens
-from sc_drugresp._response.fit import balanced_weights, fit_head
+from sc_drugresp._response.fit import fit_head
 from sc_drugresp._response.trust import Trust
 from sc_drugresp._response.tune.adapters import PREFIX, apply_tuned, inject, inject_saved, lora_config
 from sc_drugresp._response.tune.finetune import Tuned, compare, embed_by_sample, finetune
 from sc_drugresp._response.tune.held_out import split_samples
 from sc_drugresp._response.tune.module import ResponseModule
 from sc_drugresp._response.tune.options import FineTuning
+from sc_drugresp._stats.groups import balanced_weights
 from sc_drugresp.models import CellEncoder, ResponseModel
 from sc_drugresp.models._load import model_class
 from sc_drugresp.models._registry import find

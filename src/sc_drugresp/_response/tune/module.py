@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from ..fit import balanced_weights
+from ..._stats.groups import balanced_weights
 from ..heads import LinearHead, MLPHead
 from .samplers import balanced_batches, in_order, set_batches
 

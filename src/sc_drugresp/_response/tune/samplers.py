@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..fit import balanced_weights
+from ..._stats.groups import balanced_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

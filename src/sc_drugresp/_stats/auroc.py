@@ -1,0 +1,159 @@
+"""AUROC with a confidence interval whose unit is the group (patient, cell line), never the cell.
+
+Over cells: the variance of the Mann-Whitney statistic of clustered data (Obuchowski 1997), on the logit scale, with
+Student quantiles whose degrees of freedom follow Satterthwaite. Over groups, one score each: Newcombe's score interval
+(2006, method 5). With 8 to 32 groups both cover the truth close to their nominal rate, which the percentile bootstrap over
+groups does not (0.69 to 0.86 instead of 0.95 at 4 against 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit, logit
+
+if TYPE_CHECKING:
+    from .groups import FloatArray, IntArray
+    from .metrics import GroupSums
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its confidence interval; `low` and `high` are NaN where too few samples allow none."""
+
+    value: float
+    low: float
+    high: float
+    n_groups: int
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """AUROC with its variance between groups and the degrees of freedom of that variance.
+
+    `scores_per_class` is set when every group is a single score.
+    """
+
+    value: float
+    variance: float
+    df: float
+    floor: float
+    n_groups: int
+    scores_per_class: tuple[int, int] | None = None
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Confidence interval."""
+        from scipy.stats import norm, t
+
+        if not np.isfinite(self.variance):
+            return Interval(self.value, float("nan"), float("nan"), self.n_groups)
+        if self.scores_per_class:
+            low, high = newcombe(self.value, *self.scores_per_class, float(norm.ppf((1 + level) / 2)))
+            return Interval(self.value, low, high, self.n_groups)
+        # An observed 0 or 1 has no logit: move it by half of one pair of groups.
+        center = float(np.clip(self.value, self.floor, 1 - self.floor))
+        half = float(t.ppf((1 + level) / 2, max(self.df, 1.0))) * np.sqrt(self.variance) / (center * (1 - center))
+        low, high = (float(expit(logit(center) + sign * half)) for sign in (-1, 1))
+        return Interval(self.value, min(low, self.value), max(high, self.value), self.n_groups)
+
+
+def newcombe(auroc: float, n_sensitive: int, n_resistant: int, z: float) -> tuple[float, float]:
+    """Score interval of an AUROC of independent scores: all values that lie within `z` of their own standard errors.
+
+    Method 5 of Newcombe (2006), built on the variance of Hanley and McNeil.
+    """
+    theta = np.linspace(0, 1, 20_001)
+    half_n = (n_sensitive + n_resistant) / 2 - 1
+    spread = theta * (1 - theta) * (1 + half_n * ((1 - theta) / (2 - theta) + theta / (1 + theta)))
+    inside = theta[np.abs(auroc - theta) <= z * np.sqrt(spread / (n_sensitive * n_resistant)) + 1e-12]
+    low, high = (float(inside[0]), float(inside[-1])) if len(inside) else (auroc, auroc)
+    return min(low, auroc), max(high, auroc)
+
+
+def clustered_auroc(sums: GroupSums) -> Auroc:
+    """AUROC over cells with the variance that follows from how groups (not cells) vary.
+
+    The influence of a group is what its sensitive cells win beyond the average, plus what its resistant cells lose;
+    its spread between groups of one kind (sensitive, resistant, mixed) gives the variance (Obuchowski 1997).
+    """
+    n_pos, n_neg = sums.pos.sum(), sums.neg.sum()
+    if n_pos == 0 or n_neg == 0:
+        nan = float("nan")
+        return Auroc(nan, nan, nan, nan, sums.n_groups)
+    value = sums.kernel.sum() / (n_pos * n_neg)
+    influence = (sums.kernel.sum(axis=1) / n_neg - sums.pos * value) / n_pos
+    influence = influence + (sums.kernel.sum(axis=0) / n_pos - sums.neg * value) / n_neg
+    parts, dfs = [], []
+    for stratum in np.unique(sums.strata):
+        values = influence[sums.strata == stratum]
+        k = len(values)
+        parts.append(k / (k - 1) * float(((values - values.mean()) ** 2).sum()) if k > 1 else float("nan"))
+        dfs.append(k - 1)
+    k_pos, k_neg = int((sums.pos > 0).sum()), int((sums.neg > 0).sum())
+    floor = 1 / (2 * k_pos * k_neg + 2)
+    variance = max(sum(parts), _smallest_variance(value, k_pos, k_neg, sums))
+    squares = sum(part**2 / df if df else float("nan") for part, df in zip(parts, dfs))
+    df = sum(parts) ** 2 / squares if squares > 0 else float(sum(dfs))
+    if not np.isfinite(sum(parts)):
+        variance = df = float("nan")
+    single = (k_pos, k_neg) if len(sums.y) == sums.n_groups else None
+    return Auroc(float(value), float(variance), float(df), floor, sums.n_groups, single)
+
+
+def _smallest_variance(value: float, k_pos: int, k_neg: int, sums: GroupSums) -> float:
+    """Hanley-McNeil variance of `k_pos` against `k_neg` groups, scaled by the share of the spread that lies between groups.
+
+    Few groups that happen to be separated completely show no spread at all; this keeps their interval honest.
+    """
+    from scipy.stats import rankdata
+
+    center = float(np.clip(value, 1 / (2 * k_pos * k_neg + 2), 1 - 1 / (2 * k_pos * k_neg + 2)))
+    return hanley_mcneil(center, k_pos, k_neg) * _between_share(rankdata(sums.prob), sums.y, sums.index)
+
+
+def _between_share(rank: FloatArray, y: IntArray, index: IntArray) -> float:
+    """Share of the variance within a class that lies between groups (ICC, one-way ANOVA); 1 for one cell each."""
+    unit = np.unique(index * 2 + y, return_inverse=True)[1]
+    n = np.bincount(unit)
+    mean = np.bincount(unit, rank) / n
+    label = np.zeros(len(n))
+    label[unit] = y
+    between, df_between = 0.0, 0
+    for kind in (0, 1):
+        members = label == kind
+        center = np.average(mean[members], weights=n[members])
+        between += float((n[members] * (mean[members] - center) ** 2).sum())
+        df_between += int(members.sum()) - 1
+    df_within = len(rank) - len(n)
+    if df_within <= 0 or df_between <= 0:
+        return 1.0
+    ms_within, ms_between = float(((rank - mean[unit]) ** 2).sum()) / df_within, between / df_between
+    typical = (len(rank) - (n**2).sum() / len(rank)) / max(len(n) - 1, 1)
+    part = max(ms_between - ms_within, 0.0) / max(typical, 1.0)
+    return part / (part + ms_within) if part + ms_within > 0 else 1.0
+
+
+def hanley_mcneil(auroc: float, n_sensitive: int, n_resistant: int) -> float:
+    """Variance of an AUROC of independent scores (Hanley and McNeil 1982)."""
+    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    top = auroc * (1 - auroc) + (n_sensitive - 1) * (q1 - auroc**2) + (n_resistant - 1) * (q2 - auroc**2)
+    return max(top, 0.0) / (n_sensitive * n_resistant)
+
+
+def macro_auroc(parts: list[Auroc]) -> Auroc:
+    """Mean AUROC over data sets; their variances add up, their groups are independent."""
+    defined = [part for part in parts if np.isfinite(part.value)]
+    n_groups = sum(part.n_groups for part in parts)
+    if not defined:
+        nan = float("nan")
+        return Auroc(nan, nan, nan, nan, n_groups)
+    k = len(defined)
+    variance = sum(part.variance for part in defined) / k**2
+    squares = sum((part.variance / k**2) ** 2 / max(part.df, 1.0) for part in defined)
+    df = variance**2 / squares if squares > 0 else float(sum(part.df for part in defined))
+    return Auroc(sum(part.value for part in defined) / k, variance, df, min(p.floor for p in defined) / k, n_groups)

@@ -1,0 +1,177 @@
+"""Learn from the training cells what is usual; see :mod:`.ood`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .distances import MIN_CELLS, GroupMoments, Space, blocks, check_embedding, mean_cosine
+from .groups import check_labels, encode_groups, equal_weights, group_classes, weighted_quantile
+from .ood import MIN_SAMPLES, OODReference, per_cell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from .groups import FloatArray, IntArray
+
+MAX_REFERENCE = 2_000
+NEIGHBOR, QUANTILE = 10, 0.99
+"""Which neighbor counts, and of what share of cells of left-out groups the distance is usual."""
+DEPTH_MARGIN = 2.0
+MAX_FOLDS = 10
+
+
+def fit_ood(
+    X: ArrayLike,
+    groups: ArrayLike,
+    *,
+    y: ArrayLike | None = None,
+    embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None = None,
+    depth: ArrayLike | None = None,
+    rng: np.random.Generator | int = 0,
+) -> OODReference:
+    """Learn what is usual among the training groups (samples).
+
+    A cell is unusual if its distance to the k-th neighbor, or to the nearer class mean, exceeds the 99 % quantile of the
+    distances that cells of left-out training groups have to the others: a new group may differ as much as the training
+    groups differ from each other. A group is unusual if its mean lies farther from both classes, or its cells vary less,
+    than 99 % of further training groups would by the t prediction interval of left-out groups.
+
+    Parameters
+    ----------
+    X
+        Embedding of the training cells, `(n, d)`.
+    groups
+        Group (sample) of each cell.
+    y
+        1 = sensitive, 0 = resistant. `None` treats all cells as one class.
+    embed
+        For an encoder that was fitted to these cells: `embed(train, test)` fits it to some rows and gives the embeddings of
+        both sets of rows. Without it, left-out groups look better known than a new one would.
+    depth
+        Total counts of each cell, for the usual range of depth (widened twofold on both sides).
+    rng
+        Seed or generator for the choice of the reference cells: at most 2,000, balanced over groups and classes.
+
+    Returns
+    -------
+    The reference; its `note` says if there was only one group and distances within it had to do.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 20 cells, all cells alike, or values that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat(np.arange(6), 40)
+    >>> reference = fit_ood(rng.normal(size=(240, 8)), groups)
+    >>> reference.score(np.full((1, 8), 9.0)).flag.tolist()
+    [True]
+    """
+    cells = check_embedding(X)
+    n = len(cells)
+    if n < 20:
+        msg = f"A reference needs at least 20 training cells, found {n}."
+        raise ValueError(msg)
+    if any(np.isnan(block).any() for _, block in blocks(cells)):
+        msg = "`X` has cells with values that are not finite; fit on the cells that have an embedding."
+        raise ValueError(msg)
+    codes, names = encode_groups(groups, n)
+    labels = np.zeros(n, dtype=np.intp) if y is None else check_labels(y, n)
+    picked = _balanced(codes * 2 + labels, MAX_REFERENCE, np.random.default_rng(rng))
+    k = min(NEIGHBOR, len(picked) // 2)
+    space = Space.of(cells[picked].astype(np.float64), labels[picked])
+    note, whole = "", np.full((2, 2), np.nan)
+    if len(names) > 1:
+        knn, maha, whole = _left_out(cells, labels, codes, picked, k, embed)
+        weights = equal_weights(np.unique(codes[picked], return_inverse=True)[1])
+    else:
+        note = "one training sample: distances within it set the thresholds, so new samples are flagged too often"
+        # Each cell is its own nearest reference, so the next one counts.
+        knn, _, maha = space.distances(space.points(cells[picked].astype(np.float64)), k + 1)
+        weights = np.ones(len(picked))
+    low = high = np.nan
+    if depth is not None:
+        total, mass = per_cell(depth, n), equal_weights(codes)
+        low = weighted_quantile(total, mass, 0.005) / DEPTH_MARGIN
+        high = weighted_quantile(total, mass, 0.995) * DEPTH_MARGIN
+    return OODReference(
+        k=k,
+        n_samples=len(names),
+        knn_threshold=_at_least_tiny(weighted_quantile(knn, weights, QUANTILE)),
+        mahalanobis_threshold=_at_least_tiny(weighted_quantile(maha, weights, QUANTILE)),
+        depth_low=float(low),
+        depth_high=float(high),
+        training_cosine=mean_cosine(cells),
+        fitted=embed is not None,
+        note=note,
+        center=space.center,
+        scale=space.scale,
+        cells=space.cells,
+        components=space.components,
+        means=space.means,
+        precision=space.precision,
+        whole=whole,
+    )
+
+
+def _left_out(
+    cells: NDArray[Any],
+    labels: IntArray,
+    codes: IntArray,
+    picked: IntArray,
+    k: int,
+    embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Distances of the picked cells, and shifts and spreads of groups, in spaces that never saw their group."""
+    knn, maha, each = np.empty(len(picked)), np.empty(len(picked)), []
+    n_groups = int(codes.max()) + 1
+    # Groups of a class are dealt out in turn, so that every fold keeps both classes.
+    order = np.argsort(group_classes(labels, codes, n_groups), kind="stable")
+    fold = np.empty(n_groups, dtype=np.intp)
+    fold[order] = np.arange(n_groups) % min(n_groups, MAX_FOLDS)
+    for index in range(int(fold.max()) + 1):
+        here = fold[codes[picked]] == index
+        test, rest = picked[here], picked[~here]
+        if embed is None:
+            known, new = cells[rest].astype(np.float64), cells[test].astype(np.float64)
+        else:
+            train = np.flatnonzero(fold[codes] != index)
+            embedded, found = embed(train, test)
+            known = np.asarray(embedded[np.searchsorted(train, rest)], dtype=np.float64)
+            new = np.asarray(found, dtype=np.float64)
+        space = Space.of(known, labels[rest])
+        points = space.points(new)
+        knn[here], _, maha[here] = space.distances(points, k)
+        own = np.unique(codes[test], return_inverse=True)[1]
+        sums = GroupMoments(int(own.max()) + 1, points.shape[1])
+        sums.add(points, own)
+        pairs = np.column_stack(sums.shift_and_spread(space.means, space.precision))
+        each.append(pairs[sums.n >= MIN_CELLS])
+    known_groups = np.concatenate(each)
+    if len(known_groups) < MIN_SAMPLES:
+        return knn, maha, np.full((2, 2), np.nan)
+    return knn, maha, np.column_stack([known_groups.mean(axis=0), known_groups.std(axis=0, ddof=1)])
+
+
+def _at_least_tiny(value: float) -> float:
+    return max(value, np.finfo(np.float64).tiny)
+
+
+def _balanced(strata: IntArray, size: int, rng: np.random.Generator) -> IntArray:
+    """Indices of at most `size` cells, as equal over strata as their sizes allow."""
+    if len(strata) <= size:
+        return np.arange(len(strata), dtype=np.intp)
+    _, codes = np.unique(strata, return_inverse=True)
+    shuffled = rng.permutation(len(strata))
+    order = shuffled[np.argsort(codes[shuffled], kind="stable")]
+    counts = np.bincount(codes)
+    turn = np.arange(len(strata)) - np.repeat(np.r_[0, np.cumsum(counts)[:-1]], counts)
+    # First cell of each stratum, then the second of each, and so on.
+    return np.sort(order[np.argsort(turn, kind="stable")[:size]])

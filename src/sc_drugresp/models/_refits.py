@@ -1,0 +1,243 @@
+"""Variable genes and principal axes from sums that are shared between many fits to almost the same cells.
+
+Every fold of an evaluation leaves out a few cells. The sums over all cells minus those over the cells left out give the
+choice of genes and the covariance of a fold without another pass over the cells that stay.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy import sparse
+
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.intp]
+
+LOGGED = ("counts", "log_normalized")
+"""Kinds of data whose profiles are on a log scale when genes are chosen."""
+MAX_SIDE = 5_000
+"""Most genes of a matrix of products: 200 MB."""
+_MEAN_BINS = 20
+_BLOCK = 2_048
+_SPARE = 1.25
+_ROUNDING = 1e-12  # of a variance relative to the square of its mean
+
+
+@dataclass(frozen=True)
+class GeneSums:
+    """Sums over cells of each gene: cells with a value, the values (without the logarithm), their squares."""
+
+    n: int
+    expressed: IntArray
+    first: FloatArray
+    second: FloatArray
+
+    @classmethod
+    def of(cls, profiles: sparse.csr_matrix, kind: str) -> GeneSums:
+        """Add up the rows of `profiles`, values of `kind` as the embedders see them."""
+        n, width = profiles.shape
+        expressed, first, second = np.zeros(width, dtype=np.intp), np.zeros(width), np.zeros(width)
+        for start in range(0, n, _BLOCK):
+            part = slice(profiles.indptr[start], profiles.indptr[min(start + _BLOCK, n)])
+            genes, values = profiles.indices[part], profiles.data[part]
+            linear = (np.expm1(values) if kind in LOGGED else values).astype(np.float64)
+            expressed += np.bincount(genes, minlength=width)
+            first += np.bincount(genes, linear, width)
+            second += np.bincount(genes, np.square(linear), width)
+        return cls(n, expressed, first, second)
+
+    def __sub__(self, other: GeneSums) -> GeneSums:
+        left = self.expressed - other.expressed
+        seen = left > 0  # what is left of a gene that only the other cells express is exactly nothing
+        first, second = np.where(seen, self.first - other.first, 0), np.where(seen, self.second - other.second, 0)
+        return GeneSums(self.n - other.n, left, first, second)
+
+
+def variable_genes(sums: GeneSums, kind: str, n_top: int) -> IntArray:
+    """Columns of the most variable genes, in column order: scanpy's `seurat` flavor, or plain variance for z-scores.
+
+    scanpy's function takes a matrix; these are its steps from means and variances on. Genes that no cell expresses are
+    left out of the bins.
+    """
+    if len(sums.first) <= n_top:
+        return np.arange(len(sums.first))
+    mean = sums.first / sums.n
+    if kind not in LOGGED:
+        variance = sums.second / sums.n - np.square(mean)
+        return np.sort(np.argsort(-variance, kind="stable")[:n_top])
+    expressed = np.flatnonzero(sums.expressed)
+    mean = mean[expressed]
+    variance = (sums.second[expressed] / sums.n - np.square(mean)) * sums.n / max(sums.n - 1, 1)
+    variance[variance < _ROUNDING * np.square(mean)] = 0
+    score = _normalized_dispersion(mean, variance)
+    known = np.sort(score[~np.isnan(score)])[::-1]
+    if not len(known):
+        return expressed[:n_top]
+    cutoff = known[min(n_top, len(known)) - 1]
+    return expressed[np.nan_to_num(score, nan=-np.inf) >= cutoff]
+
+
+def _normalized_dispersion(mean: FloatArray, variance: FloatArray) -> FloatArray:
+    """How far the log dispersion of each gene lies from that of genes with a similar mean, in SD."""
+    import pandas as pd
+
+    mean = np.where(mean == 0, 1e-12, mean)
+    dispersion = variance / mean
+    dispersion[dispersion == 0] = np.nan
+    dispersion = np.log(dispersion)
+    bins = pd.cut(np.log1p(mean), bins=_MEAN_BINS, labels=False)
+    grouped = pd.Series(dispersion).groupby(bins)
+    average, spread = grouped.transform("mean").to_numpy(), grouped.transform("std").to_numpy()
+    alone = np.isnan(spread)  # a single gene in its bin gets 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (dispersion - np.where(alone, 0.0, average)) / np.where(alone, average, spread)
+
+
+def principal_axes(profiles: sparse.csr_matrix, n_comps: int) -> tuple[FloatArray, FloatArray]:
+    """Mean `(genes,)` and principal axes `(genes, n_comps)` of sparse rows, exact to float64.
+
+    The smaller of the two matrices of products (genes by genes, or cells by cells) is decomposed; where both are large,
+    a few singular vectors are found by iteration.
+    """
+    n, width = profiles.shape
+    mean = _column_sums(profiles) / n
+    if min(n, width) > MAX_SIDE:
+        return mean, _signed(_singular_vectors(profiles, mean, n_comps))
+    if width < n:
+        return mean, axes_of(products(profiles), mean, n, n_comps)
+    centered = profiles.toarray().astype(np.float64) - mean
+    left, spread = _largest(centered @ centered.T, n_comps)
+    axes = centered.T @ left
+    return mean, _signed(axes / np.sqrt(np.maximum(spread, np.finfo(np.float64).tiny)))
+
+
+def axes_of(product: FloatArray, mean: FloatArray, n: int, n_comps: int) -> FloatArray:
+    """Principal axes `(genes, n_comps)` of `n` rows with these sums of products and this mean."""
+    return _signed(_largest(product - n * np.outer(mean, mean), n_comps)[0])
+
+
+def products(profiles: sparse.csr_matrix) -> FloatArray:
+    """`X.T @ X` in float64, a block of rows at a time."""
+    out = np.zeros((profiles.shape[1], profiles.shape[1]))
+    for start in range(0, profiles.shape[0], _BLOCK):
+        block = profiles[start : start + _BLOCK].toarray().astype(np.float64)
+        out += block.T @ block
+    return out
+
+
+def _singular_vectors(profiles: sparse.csr_matrix, mean: FloatArray, k: int) -> FloatArray:
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    centered = LinearOperator(
+        shape=profiles.shape,
+        dtype=np.float64,
+        matvec=lambda v: profiles @ np.ravel(v) - mean @ np.ravel(v),
+        rmatvec=lambda u: profiles.T @ np.ravel(u) - mean * u.sum(),
+    )
+    start = np.random.default_rng(0).normal(size=min(profiles.shape))
+    _, spread, right = svds(centered, k=k, v0=start)
+    return right[np.argsort(-spread)].T
+
+
+def _column_sums(profiles: sparse.csr_matrix) -> FloatArray:
+    """In float64; SciPy's `sum` adds float32 values up in float32."""
+    sums = np.bincount(profiles.indices, profiles.data.astype(np.float64), profiles.shape[1])
+    return np.asarray(sums, dtype=np.float64)
+
+
+def _largest(matrix: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
+    """Eigenvectors in columns, and eigenvalues, by decreasing eigenvalue."""
+    from scipy.linalg import eigh
+
+    values, vectors = eigh(matrix, subset_by_index=[len(matrix) - k, len(matrix) - 1])
+    return vectors[:, ::-1], values[::-1]
+
+
+def _signed(axes: FloatArray) -> FloatArray:
+    """The entry of largest size of each axis is positive, as in scikit-learn."""
+    return axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+
+
+class SharedSums:
+    """Sums over all rows from which those over most of the rows follow.
+
+    Parameters
+    ----------
+    profiles
+        All rows, `(cells, genes)`, as the embedder sees them.
+    kind
+        What they hold.
+    n_top
+        Number of variable genes.
+    """
+
+    def __init__(self, profiles: sparse.csr_matrix, kind: str, n_top: int) -> None:
+        self.profiles, self.kind, self.n_top = profiles, kind, n_top
+        self._sums = GeneSums.of(profiles, kind)
+        self._forget()
+
+    def choose(self, train: IntArray) -> IntArray:
+        """Columns of the variable genes of the rows `train`."""
+        out = self._left_out(train)
+        if len(out) < len(train):
+            sums = self._sums - GeneSums.of(self.profiles[out], self.kind)
+        else:
+            sums = GeneSums.of(self.profiles[train], self.kind)
+        return variable_genes(sums, self.kind, self.n_top)
+
+    def principal_components(self, train: IntArray, n_comps: int) -> FloatArray:
+        """Coordinates of all rows, `(cells, n_comps)`, along the principal axes of the variable genes of `train`."""
+        chosen, n = self.choose(train), len(train)
+        n_comps = min(n_comps, n - 1, len(chosen) - 1)
+        out = self._left_out(train)
+        if n <= len(chosen) or len(out) >= n:
+            part = self.profiles[:, chosen]
+            mean, axes = principal_axes(part[train], n_comps)
+            return part @ axes - mean @ axes
+        at = self._find(chosen)
+        left_out = self._part[out][:, at]
+        mean = (self._column_sums[at] - _column_sums(left_out)) / n
+        axes = axes_of(self._products[np.ix_(at, at)] - products(left_out), mean, n, n_comps)
+        padded = np.zeros((self._part.shape[1], n_comps))
+        padded[at] = axes
+        return self._part @ padded - mean @ axes
+
+    def _left_out(self, train: IntArray) -> IntArray:
+        return np.setdiff1d(np.arange(self.profiles.shape[0]), train)
+
+    def _find(self, chosen: IntArray) -> IntArray:
+        """Where the genes `chosen` stand in the products, which grow as folds ask for more genes."""
+        missing = chosen[self._where[chosen] < 0]
+        if len(missing):
+            if self._part.shape[1] + len(missing) > MAX_SIDE:
+                self._forget()
+                missing = chosen
+            elif not self._part.shape[1]:  # first fold: with the genes that others are likely to ask for
+                missing = np.union1d(missing, variable_genes(self._sums, self.kind, int(_SPARE * self.n_top)))
+            self._grow(missing)
+        return self._where[chosen]
+
+    def _forget(self) -> None:
+        self._where = np.full(self.profiles.shape[1], -1)
+        self._part = self.profiles[:, :0]
+        self._column_sums = np.empty(0)
+        self._products = np.empty((0, 0))
+
+    def _grow(self, genes: IntArray) -> None:
+        old = self._part.shape[1]
+        known = np.append(np.argsort(self._where)[len(self._where) - old :], genes)
+        self._where[known] = np.arange(len(known))
+        self._part = self.profiles[:, known]
+        self._column_sums = _column_sums(self._part)
+        grown = np.zeros((len(known), len(known)))
+        grown[:old, :old] = self._products
+        for start in range(0, self._part.shape[0], _BLOCK):
+            block = self._part[start : start + _BLOCK].toarray().astype(np.float64)
+            grown[:, old:] += block.T @ block[:, old:]
+        grown[old:, :old] = grown[:old, old:].T
+        self._products = grown
