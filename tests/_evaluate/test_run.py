@@ -13,8 +13,11 @@ from sc_drugresp._evaluate.naive import (
     MostVariable,
     PseudobulkFeatures,
     constant_scores,
+    fit_boosting,
     fit_ridge,
     group_means,
+    in_bins,
+    naive_baselines,
     permute_labels,
     permuted_scores,
     prevalence_prediction,
@@ -235,15 +238,32 @@ def test_ridge_learns_from_samples_not_cells():
     assert ((head.logit(x) > 0) == (y == 1)).all()
 
 
-def test_most_variable_columns_are_chosen_and_cut_on_the_training_cells():
+def test_most_variable_columns_are_chosen_on_the_training_cells():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 6)) * np.array([1, 5, 1, 1, 9, 1])
     x[30:, 0] = 1000 * rng.normal(size=10)  # varies among test cells only
-    a, b = MostVariable(FixedFeatures("x", x), 2, n_bins=4).split(np.arange(30), np.arange(30, 40))
-    assert a.shape == (30, 2)
-    assert b.shape == (10, 2)
-    assert set(np.unique(a)) == {0, 1, 2, 3}
-    np.testing.assert_array_equal(a[:, 0], np.digitize(x[:30, 1], np.quantile(x[:30, 1], [0.25, 0.5, 0.75])))
+    a, b = MostVariable(FixedFeatures("x", x), 2).split(np.arange(30), np.arange(30, 40))
+    np.testing.assert_array_equal(a, x[:30][:, [1, 4]])
+    np.testing.assert_array_equal(b, x[30:][:, [1, 4]])
+
+
+def test_boosted_trees_see_bins_of_the_training_cells():
+    x, y, groups = cohort(k=4, cells=40, signal=3.0, sample_effect=0.2)
+    head = fit_boosting(x, y, groups)
+    expected = [np.digitize(x[:, j], np.quantile(x[:, j], np.arange(1, 32) / 32)) for j in range(x.shape[1])]
+    np.testing.assert_array_equal(in_bins(x, head.edges), np.column_stack(expected))
+    assert ((head.logit(x) > 0) == (y == 1)).mean() > 0.9
+
+
+def test_features_that_are_fitted_alike_are_fitted_once():
+    from sc_drugresp.models.baselines import PCA
+
+    reader = source(60)
+    known = FittedFeatures("mine", PCA(), reader)
+    rows = naive_baselines(reader, np.repeat(["a", "b"], 30), known=[known])
+    assert rows["pca_logistic"].features is known
+    for other in (FittedFeatures("x", PCA(n_comps=5), reader), FittedFeatures("x", PCA(), source(60))):
+        assert naive_baselines(reader, np.repeat(["a", "b"], 30), known=[other])["pca_logistic"].features is not other
 
 
 def test_default_head_is_a_balanced_logistic_regression():

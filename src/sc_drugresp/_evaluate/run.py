@@ -70,7 +70,8 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
     if not cohort.plan.strict:
         warn(f"{cohort.plan.verdict} Only the score of a random split of cells is given.")
     check_folds(candidates, [fold for run in runs.values() for fold in run.folds])
-    baselines = naive_baselines(source, cohort.units, rng=rng) if options.baselines else {}
+    known = [candidate.features for candidate in candidates]
+    baselines = naive_baselines(source, cohort.units, known=known, rng=rng) if options.baselines else {}
     with progress_bar(total=_fits(runs, candidates, baselines), desc="evaluating", unit="fits") as bar:
         table = Table(cohort, options, rng, bar.update)
         for name, run in runs.items():

@@ -124,6 +124,12 @@ class FittedFeatures:
         self._fit()
         return self.embedder.transform(self._source)
 
+    def same_as(self, other: FittedFeatures) -> bool:
+        """Whether both fit the same embedder to the same cells."""
+        ours, theirs = self.embedder, other.embedder
+        same = type(ours) is type(theirs) and ours.settings() == theirs.settings() and self.rng == other.rng
+        return same and self._labeled is other._labeled
+
     def _fit(self) -> None:
         if not self._fitted:
             self.embedder.fit(self._labeled, rng=self.rng)

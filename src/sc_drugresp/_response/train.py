@@ -63,7 +63,9 @@ def train_frozen(
     values = features.labeled()
     fitted = fit_head(head, values, y, groups, rng=rng)
     embed = features.split if isinstance(features, FittedFeatures) else None
-    trust = Trust.fit(out.logit, y, groups, values, error_level=error_level, rng=rng, embed=embed, depth=depth)
+    trust = Trust.fit(
+        out.logit, y, groups, values, error_level=error_level, rng=rng, embed=embed, folds=folds, depth=depth
+    )
     info = describe_training(out.logit, y, groups, values) | keys
     info |= {"mode": "frozen", "error_level": error_level, "rng": rng}
     if not info["n_held_out_groups"]:

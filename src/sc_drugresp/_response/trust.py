@@ -19,7 +19,9 @@ from .._stats.ood_fit import fit_ood
 from .._stats.patients import SampleSpread, fit_spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .._stats.folds import Fold
 
 MIN_REFERENCE = 20
 _CLIP = 1e-6
@@ -61,6 +63,7 @@ class Trust:
         error_level: float,
         rng: int,
         embed: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        folds: Sequence[Fold] = (),
         depth: np.ndarray | None = None,
     ) -> Self:
         """Fit all parts.
@@ -80,6 +83,8 @@ class Trust:
         embed
             Refits features that were learned from these cells; distances are then measured in spaces that never saw the
             sample, as a foreign cell will be.
+        folds
+            Those of the held-out logits: refits for them need not be made again.
         depth
             Counts of each cell, where known.
         """
@@ -91,7 +96,8 @@ class Trust:
         if len(own) >= MIN_REFERENCE:
             refit = None if embed is None else lambda train, test: embed(own[train], own[test])
             known = None if depth is None else depth[own]
-            reference = fit_ood(values[own], groups[own], y=y[own], embed=refit, depth=known, rng=rng)
+            pairs = [(fold.train, fold.test) for fold in folds] if len(own) == len(values) else []
+            reference = fit_ood(values[own], groups[own], y=y[own], embed=refit, folds=pairs, depth=known, rng=rng)
         if calibration.is_calibrated:
             prob = calibration.probability(logits[held])
             spread = fit_spread(prob, y[held], groups[held])

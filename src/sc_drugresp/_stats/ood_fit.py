@@ -11,7 +11,7 @@ from .groups import check_labels, encode_groups, equal_weights, group_classes, w
 from .ood import MIN_SAMPLES, OODReference, per_cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -30,6 +30,7 @@ def fit_ood(
     *,
     y: ArrayLike | None = None,
     embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None = None,
+    folds: Sequence[tuple[IntArray, IntArray]] = (),
     depth: ArrayLike | None = None,
     rng: np.random.Generator | int = 0,
 ) -> OODReference:
@@ -51,6 +52,9 @@ def fit_ood(
     embed
         For an encoder that was fitted to these cells: `embed(train, test)` fits it to some rows and gives the embeddings of
         both sets of rows. Without it, left-out groups look better known than a new one would.
+    folds
+        Training and test rows for which `embed` was called before. They are used if they test every cell, so that it need
+        not fit again; otherwise groups are dealt out to at most ten folds.
     depth
         Total counts of each cell, for the usual range of depth (widened twofold on both sides).
     rng
@@ -89,7 +93,7 @@ def fit_ood(
     space = Space.of(cells[picked].astype(np.float64), labels[picked])
     note, whole = "", np.full((2, 2), np.nan)
     if len(names) > 1:
-        knn, maha, whole = _left_out(cells, labels, codes, picked, k, embed)
+        knn, maha, whole = _left_out(cells, labels, codes, picked, k, embed, folds)
         weights = equal_weights(np.unique(codes[picked], return_inverse=True)[1])
     else:
         note = "one training sample: distances within it set the thresholds, so new samples are flagged too often"
@@ -128,21 +132,22 @@ def _left_out(
     picked: IntArray,
     k: int,
     embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None,
+    folds: Sequence[tuple[IntArray, IntArray]],
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Distances of the picked cells, and shifts and spreads of groups, in spaces that never saw their group."""
     knn, maha, each = np.empty(len(picked)), np.empty(len(picked)), []
-    n_groups = int(codes.max()) + 1
-    # Groups of a class are dealt out in turn, so that every fold keeps both classes.
-    order = np.argsort(group_classes(labels, codes, n_groups), kind="stable")
-    fold = np.empty(n_groups, dtype=np.intp)
-    fold[order] = np.arange(n_groups) % min(n_groups, MAX_FOLDS)
-    for index in range(int(fold.max()) + 1):
-        here = fold[codes[picked]] == index
-        test, rest = picked[here], picked[~here]
+    if not folds or len(np.unique(np.concatenate([test for _, test in folds]))) < len(cells):
+        folds = _dealt_out(labels, codes)
+    done = np.zeros(len(picked), dtype=bool)
+    for train, held_out in folds:
+        here = np.isin(picked, held_out) & ~done
+        done |= here
+        test, rest = picked[here], picked[np.isin(picked, train)]
+        if not len(test):
+            continue
         if embed is None:
             known, new = cells[rest].astype(np.float64), cells[test].astype(np.float64)
         else:
-            train = np.flatnonzero(fold[codes] != index)
             embedded, found = embed(train, test)
             known = np.asarray(embedded[np.searchsorted(train, rest)], dtype=np.float64)
             new = np.asarray(found, dtype=np.float64)
@@ -158,6 +163,15 @@ def _left_out(
     if len(known_groups) < MIN_SAMPLES:
         return knn, maha, np.full((2, 2), np.nan)
     return knn, maha, np.column_stack([known_groups.mean(axis=0), known_groups.std(axis=0, ddof=1)])
+
+
+def _dealt_out(labels: IntArray, codes: IntArray) -> list[tuple[IntArray, IntArray]]:
+    """Training and test rows of at most ten folds; groups of a class take turns, so that every fold keeps both classes."""
+    n_groups = int(codes.max()) + 1
+    order = np.argsort(group_classes(labels, codes, n_groups), kind="stable")
+    fold = np.empty(n_groups, dtype=np.intp)
+    fold[order] = np.arange(n_groups) % min(n_groups, MAX_FOLDS)
+    return [(np.flatnonzero(fold[codes] != i), np.flatnonzero(fold[codes] == i)) for i in range(int(fold.max()) + 1)]
 
 
 def _at_least_tiny(value: float) -> float:

@@ -172,6 +172,10 @@ class FittedEmbedder:
         model._restore(arrays)
         return model
 
+    def settings(self) -> dict[str, Any]:
+        """Options by name, as they were given."""
+        return {name: getattr(self, name) for name in self._options()}
+
     @classmethod
     def _options(cls) -> tuple[str, ...]:
         return ("n_top_genes", "max_fit_cells")
