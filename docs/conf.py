@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
@@ -28,6 +33,7 @@ extensions = [
     "model_pages",
 ]
 
+default_role = "literal"  # docstrings mark code with single backticks
 autosummary_generate = True
 autodoc_member_order = "groupwise"
 autodoc_typehints_format = "short"
@@ -75,6 +81,7 @@ suppress_warnings = [
 ]
 
 html_theme = "sphinx_book_theme"
+html_static_path, html_css_files = ["_static"], ["custom.css"]
 html_title = project
 html_theme_options = {
     "show_navbar_depth": 1,
@@ -82,3 +89,14 @@ html_theme_options = {
     "show_toc_level": 2,
 }
 html_show_sourcelink = False
+
+
+def unbold_slots(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Show the slots that a function writes as code: napoleon puts them in bold, which leaves the backticks visible."""
+    for i, line in enumerate(lines):
+        lines[i] = re.sub(r"\*\*(`[^*]+`)\*\*", lambda match: match[1].replace("`", "``"), line)
+
+
+def setup(app: Sphinx) -> None:
+    """Run after napoleon, whose priority is 500."""
+    app.connect("autodoc-process-docstring", unbold_slots, priority=600)

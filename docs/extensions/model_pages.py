@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +43,11 @@ def index(rows: list[ModelSpec]) -> str:
     lines = [
         "# Models",
         "",
-        "Every row is a string for {func}`sc_drugresp.tl.embed` and `tl.train_response(model=...)`. The table is",
-        "{func}`sc_drugresp.models.table`; a page comes from the same registry that the code reads.",
-        "Weights are never shipped: they are downloaded from their publishers and verified, or taken from a folder.",
+        "{func}`sc_drugresp.tl.embed`, {func}`sc_drugresp.tl.train_response` and {func}`sc_drugresp.tl.evaluate` take these",
+        "models by name, with or without the name of a checkpoint (`scgpt`, `scgpt.pan-cancer`).",
+        "{func}`sc_drugresp.models.table` returns all checkpoints as a data frame. These pages are generated from the",
+        "registry that the code reads. Weights are never shipped: they are downloaded from their publishers and verified",
+        "wherever a size or checksum is known, or read from a folder.",
         "",
         "| model | kind | genes | size of the embedding | what it is |",
         "|---|---|---|---|---|",
@@ -70,21 +74,24 @@ def page(spec: ModelSpec) -> str:
     cite = f" {{cite:p}}`{spec.reference}`" if spec.reference else ""
     facts = {
         "name": f"`{spec.name}`",
-        "kind": "foundation model" if spec.kind == "encoder" else "baseline, fitted to the data (in every fold anew)",
+        "kind": "foundation model" if spec.kind == "encoder" else "baseline, fitted to the data (anew in every fold)",
         "genes": {"symbol": "symbols", "ensembl": "Ensembl ids", "any": "as they are"}[spec.genes],
         "expects": {"counts": "raw counts", "any": "counts or any other values"}[spec.expects],
-        "a cell depends on": "the set of cells that are embedded together" if spec.set_based else "itself alone",
+        "the embedding of a cell depends on": "the set of cells embedded together"
+        if spec.set_based
+        else "that cell alone",
         "writes": f"`.obsm['X_{spec.slot}']`, `.uns['{spec.slot}']`",
-        "license of the code we read": spec.code_license or "ours, BSD-3-Clause",
+        "license of the original code": spec.code_license or "ours, BSD-3-Clause",
     }
     if spec.extra:
         facts["needs"] = f"`pip install 'sc-drugresp[{spec.extra}]'`"
-    lines = [f"# {spec.title}", "", f"{spec.summary}{cite}", "", "| | |", "|---|---|"]
+    lines = [f"# {spec.title}", "", f"{spec.summary}{cite}", "", "| property | value |", "|---|---|"]
     lines += [f"| {key} | {value} |" for key, value in facts.items()]
     for title, items in (("Strengths", spec.strengths), ("Limitations", spec.limitations)):
         if items:
             lines += ["", f"## {title}", "", *(f"- {item}" for item in items)]
     lines += ["", "## Use", "", "```python", "import sc_drugresp as sdr", "", *use(spec), "```"]
+    lines += options(spec)
     if spec.checkpoints:
         lines += ["", "## Checkpoints", ""]
         for checkpoint in spec.checkpoints.values():
@@ -97,10 +104,34 @@ def use(spec: ModelSpec) -> list[str]:
     if not spec.checkpoints:
         return [f'sdr.tl.embed(adata, "{spec.name}")']
     return [
-        f'sdr.models.download("{spec.name}")  # or put the files below into a folder and name it',
+        "# Download missing files on first use",
         f'sdr.tl.embed(adata, "{spec.name}")',
+        "# Or take the files listed below from a folder",
         f'sdr.tl.embed(adata, "{spec.name}", checkpoint="my/folder")',
     ]
+
+
+def options(spec: ModelSpec) -> list[str]:
+    """Table of the options, from the docstring of the `Config` or of the baseline."""
+    from numpydoc.docscrape import NumpyDocString
+
+    module, _, name = spec.target.partition(":")
+    model = getattr(import_module(module, "sc_drugresp.models"), name)
+    config = getattr(model, "Config", model)
+    defaults = {p.name: p.default for p in inspect.signature(config).parameters.values()}
+    rows = []
+    for entry in NumpyDocString(inspect.getdoc(config) or "")["Parameters"]:
+        names = [option.strip() for option in entry.name.split(",")]
+        assert set(names) <= defaults.keys(), f"{config.__name__} documents options that it does not have: {names}"
+        shown = ", ".join(f"`{option}`" for option in names)
+        values = ", ".join(f"`{defaults[option]!r}`" for option in names)
+        rows.append(f"| {shown} | {values} | {' '.join(entry.desc)} |")
+    if not rows:
+        return []
+    intro = "Keyword arguments of {func}`sc_drugresp.tl.embed` and {func}`sc_drugresp.models.load`."
+    if spec.checkpoints:
+        intro += " Sizes of the network belong to the checkpoint."
+    return ["", "## Options", "", intro, "", "| option | default | meaning |", "|---|---|---|", *rows]
 
 
 def section(spec: ModelSpec, checkpoint: Checkpoint) -> list[str]:
@@ -110,12 +141,19 @@ def section(spec: ModelSpec, checkpoint: Checkpoint) -> list[str]:
         "species": ", ".join(checkpoint.species),
         "size of the embedding": checkpoint.dim,
         "parameters": f"{checkpoint.parameters:,}" if checkpoint.parameters else None,
-        "work for a cell": f"{checkpoint.gflop_per_cell:g} GFLOP" if checkpoint.gflop_per_cell else None,
+        "compute per cell": f"{checkpoint.gflop_per_cell:g} GFLOP" if checkpoint.gflop_per_cell else None,
         "publisher": checkpoint.publisher,
         "license of the weights": f"{checkpoint.license} ({COMMERCIAL[checkpoint.commercial]})",
         "download": f"{checkpoint.download_bytes / 1e9:.2g} GB" if checkpoint.download_bytes else "size not published",
     }
-    lines = [f"### `{spec.name}.{checkpoint.tag}`{default}", "", checkpoint.description, "", "| | |", "|---|---|"]
+    lines = [
+        f"### `{spec.name}.{checkpoint.tag}`{default}",
+        "",
+        checkpoint.description,
+        "",
+        "| property | value |",
+        "|---|---|",
+    ]
     lines += [f"| {key} | {value} |" for key, value in facts.items() if value]
     lines += ["", "| file | bytes | SHA-256 | where |", "|---|---|---|---|"]
     lines += [file_row(file) for file in checkpoint.files.values()]
