@@ -369,8 +369,8 @@ def main() -> None:
     parts = [
         "# Do the stated levels hold?",
         (
-            "Simulations in which the truth is known, over many seeds; ± is the Monte-Carlo standard error. "
-            "Samples (patients, cell lines) differ from each other, cells of a sample share that difference."
+            "Simulations in which the truth is known, over many seeds; ± is the Monte Carlo standard error. "
+            "Samples (patients, cell lines) differ from each other, and the cells of a sample share that difference."
         ),
         "```console\n$ python benchmarks/coverage.py\n```",
     ]

@@ -162,12 +162,12 @@ def page(table: pd.DataFrame, plain: pd.DataFrame, verdicts: list[str], n_boot: 
 
 Made by `python benchmarks/real_data.py DIRECTORY --n-boot {n_boot}` with sc-drugresp {sdr.__version__}.
 
-One block per data set. `pca` is the default of `tl.evaluate` (components refitted in every fold, balanced logistic
-regression, penalty tuned over the training samples); all other rows know nothing about drug response and are its floor.
-*Random* is a split of cells, as most of the field reports it. *Strict* holds out whole patients, cell lines or samples, in
-pairs of one sensitive and one resistant; its interval counts samples, not cells. There is no strict score where the
-response is the same thing as the sample. `permuted_labels` gives the range of models that learned labels dealt out to the
-samples at random: what a random split pays for recognizing samples.
+Each data set has one block of rows. `pca` is the default of `tl.evaluate` (components refitted in every fold, balanced
+logistic regression, penalty tuned over the training samples); all other rows are naive baselines. *Random* is a random split
+of cells, as most of the field reports it. *Strict* holds out whole patients, cell lines or samples, in pairs of one sensitive
+and one resistant sample; its interval counts samples, not cells. There is no strict score where the response cannot be told
+apart from the sample. `permuted_labels` gives the mean of models trained on labels that were dealt out to the samples at
+random, and the range of their strict AUROC: under a random split, this is what recognizing samples is worth.
 
 {markdown(shown.drop(columns=["low", "high"]))}
 
@@ -177,24 +177,24 @@ samples at random: what a random split pays for recognizing samples.
 
 ## What can be concluded
 
-- PC9 and A375: nothing about response. One library per class; labels dealt out at random between the two libraries score
-  as high as the true ones, because both are the name of a library.
-- SCC47: nothing about other samples. There is one, and its labels were made from the expression of the same cells.
+- PC9 and A375: nothing about response. There is one library per class. Labels dealt out at random to the two libraries score
+  about as high as the true ones, because both name a library.
+- SCC47: nothing about other samples. There is only one, and its labels were made from the expression of the same cells.
 - Five lung lines: nothing yet. Two sensitive lines cannot support a number: the default reaches a high strict value here,
-  the plain recipe below does not, and the interval of both is nearly the whole range.
-- Melanoma: a weak signal at best. The random split gives more than 0.8, and nearly as much to labels dealt out at random.
+  the plain recipe below does not, and the interval covers nearly the whole range.
+- Melanoma: a weak signal at best. The random split gives more than 0.8, and nearly as much with labels dealt out at random.
   With patients held out, the interval of the default reaches down to chance; the mean profile of a patient (pseudobulk) does
   no worse than single cells.
 
-## The plain recipe, one group out at a time
+## A plain recipe, leaving one group out at a time
 
-log1p-CPM (or the matrix as it is, where it holds no counts), the 2,000 genes that vary most, 50 components, standardized,
-logistic regression with balanced classes and C = 1; all of it refitted in every fold. This is close to what most papers
-would use. Its figures on melanoma and on the five lung lines are known from elsewhere (AUROC 0.590 with 8 of 13 patients,
-and 0.634) and are met. They hang on details, though: over all variants of this recipe that were tried (48 on melanoma, 96
-on the lung lines: genes by variance or by dispersion, CP10k or CPM, scaled genes, scaled components, balanced classes or
-not, C from 0.01 to 1), leave-one-out gave 0.36 to 0.63 on melanoma and 0.00 to 0.77 on the lung lines. Values below 0.5 come from leaving out one sample at a time with an
-unbalanced head, see `hold_out` of `tl.evaluate`.
+The recipe: log1p-CPM (or the matrix as it is, where it holds no counts), the 2,000 most variable genes, 50 components,
+standardized, logistic regression with balanced classes and C = 1; all of it refitted in every fold. This is close to what
+most papers would use. Its figures on melanoma and on the five lung lines are known from elsewhere (AUROC 0.590 with 8 of 13
+patients, and 0.634) and are reproduced. They depend on details, though: over all variants of this recipe that were tried (48
+on melanoma, 96 on the lung lines: genes by variance or by dispersion, CP10k or CPM, scaled genes, scaled components, balanced
+classes or not, C from 0.01 to 1), leave-one-out gave 0.36 to 0.63 on melanoma and 0.00 to 0.77 on the lung lines. Values below
+0.5 come from leaving out one sample at a time with an unbalanced head, see `hold_out` of `tl.EvaluationOptions`.
 
 {markdown(plain)}
 """

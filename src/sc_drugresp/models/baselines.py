@@ -221,8 +221,10 @@ class PCA(FittedEmbedder):
     ----------
     n_comps
         Components (fewer, where there are fewer cells or genes).
-    n_top_genes, max_fit_cells
-        As in :class:`FittedEmbedder`.
+    n_top_genes
+        Highly variable genes to use (all, where there are fewer).
+    max_fit_cells
+        Most cells to learn from; of more cells an evenly spread subset is taken.
     """
 
     name = "pca"

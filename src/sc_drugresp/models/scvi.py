@@ -24,8 +24,10 @@ class SCVI(FittedEmbedder):
     ----------
     n_latent, n_layers, max_epochs
         As in scvi-tools; `max_epochs=None` is its own rule.
-    n_top_genes, max_fit_cells
-        As in the other baselines.
+    n_top_genes
+        Highly variable genes to use (all, where there are fewer).
+    max_fit_cells
+        Most cells to learn from; of more cells an evenly spread subset is taken.
     """
 
     name = "scvi"
