@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sphinx.application import Sphinx
 
 sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
@@ -27,6 +22,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
+    "scanpydoc.elegant_typehints",  # after sphinx_autodoc_typehints: `Returns` may hold prose and definition lists
     "sphinx_copybutton",
     "sphinx_design",
     "sphinxcontrib.bibtex",
@@ -89,14 +85,3 @@ html_theme_options = {
     "show_toc_level": 2,
 }
 html_show_sourcelink = False
-
-
-def unbold_slots(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Show the slots that a function writes as code: napoleon puts them in bold, which leaves the backticks visible."""
-    for i, line in enumerate(lines):
-        lines[i] = re.sub(r"\*\*(`[^*]+`)\*\*", lambda match: match[1].replace("`", "``"), line)
-
-
-def setup(app: Sphinx) -> None:
-    """Run after napoleon, whose priority is 500."""
-    app.connect("autodoc-process-docstring", unbold_slots, priority=600)

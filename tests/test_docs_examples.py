@@ -18,14 +18,20 @@ import pytest
 import sc_drugresp as sdr
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN = [
-    "README.md",
-    "docs/quickstart.md",
-    *(f"docs/explanation/{p.name}" for p in (ROOT / "docs/explanation").glob("*.md")),
-]
-ALL = ["README.md", *(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").glob("*.md"))]
-ALL += [
-    p.relative_to(ROOT).as_posix() for folder in ("api", "explanation") for p in (ROOT / "docs" / folder).glob("*.md")
+README, QUICKSTART = ROOT / "README.md", ROOT / "docs" / "quickstart.md"
+
+
+def pages(*files: Path) -> list[str]:
+    """Paths below the repository; a source distribution holds only the README."""
+    return [path.relative_to(ROOT).as_posix() for path in files if path.is_file()]
+
+
+RUN = pages(README, QUICKSTART, *sorted((ROOT / "docs" / "explanation").glob("*.md")))
+ALL = [
+    *RUN,
+    *pages(
+        ROOT / "docs" / "index.md", ROOT / "docs" / "installation.md", *sorted((ROOT / "docs" / "api").glob("*.md"))
+    ),
 ]
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>.+?) -->\n\s*)?^(?P<indent> *)```python\n(?P<code>.*?)^ *```$", re.M | re.S
@@ -70,6 +76,8 @@ def test_blocks_run(page, tmp_path, monkeypatch):
 
 
 def test_most_blocks_run():
+    if not QUICKSTART.is_file():
+        pytest.skip("the documentation is not part of this installation")
     found = [block for page in RUN for block in blocks(page)]
     assert len(found) > 15
     assert sum(block.reason is None for block in found) >= 12
