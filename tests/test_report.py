@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -97,7 +97,7 @@ def test_interrupted_write_leaves_the_old_page(done, tmp_path, monkeypatch) -> N
     def full_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fdopen", full_disk)
+    monkeypatch.setattr(Path, "write_text", full_disk)
     with pytest.raises(OSError, match="No space"):
         sdr.report(done, path)
     assert path.read_text() == "old"

@@ -89,11 +89,15 @@ def fetch(
     ValueError
         What arrived is not the expected file.
     """
-    expected = _remembered(path, expected or Expected())
+    expected = expected or Expected()
+    record = path.with_name(f"{path.name}.sha256")
+    if not expected.hashed and record.is_file():
+        expected = Expected(expected.size, record.read_text(encoding="utf-8").split()[0])
+    hint = f"\nBy hand: {manual}" if manual else ""
     if path.is_file() and expected.problem(path, quick=True) is None:
         return path
     if settings.offline:
-        msg = f"{path.name} is not in {path.parent} and settings.offline forbids the network.{_hint(manual)}"
+        msg = f"{path.name} is not in {path.parent} and settings.offline forbids the network.{hint}"
         raise ConnectionError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
     keep, part = path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -112,8 +116,11 @@ def fetch(
                     part.unlink()
                     failure, again, damaged = f"the file is not the published one: {problem}", True, True
                 if failure is None:
+                    if not expected.hashed:
+                        import pooch
+
+                        record.write_text(f"{pooch.file_hash(str(part))}  {path.name}\n", encoding="utf-8")
                     part.replace(path)
-                    _remember(path, expected)
                     return path
                 failures.append(f"{url}: {failure}")
                 if not again:
@@ -125,12 +132,8 @@ def fetch(
             else:
                 part.unlink()
     tried = "\n  ".join(dict.fromkeys(failures)) or "no address is known for it"
-    msg = f"Could not download {path.name}:\n  {tried}{_hint(manual)}"
+    msg = f"Could not download {path.name}:\n  {tried}{hint}"
     raise (ValueError if damaged else ConnectionError)(msg)
-
-
-def _hint(manual: str) -> str:
-    return f"\nBy hand: {manual}" if manual else ""
 
 
 def _try(url: str, part: Path, expected: Expected) -> tuple[str | None, bool]:
@@ -190,9 +193,6 @@ def _from_web(url: str, part: Path, expected: Expected) -> None:
 
     address, headers = _address(url)
     have = part.stat().st_size if part.exists() else 0
-    if have and expected.size is not None and have >= expected.size:
-        part.unlink()
-        have = 0
     if have:
         headers = headers | {"Range": f"bytes={have}-"}
     with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as response:
@@ -202,38 +202,10 @@ def _from_web(url: str, part: Path, expected: Expected) -> None:
             raise requests.ConnectionError(msg)
         response.raise_for_status()
         resumed = response.status_code == 206
-        have = have if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else expected.size
-        bar = progress_bar(total=total, desc=part.name.split(".")[1], unit="B")
-        try:
-            bar.update(have)
-            with part.open("ab" if resumed else "wb") as file:
-                # Not `iter_content`: it drops what had arrived when a connection breaks.
-                while chunk := response.raw.read(CHUNK, decode_content=False):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-        finally:
-            bar.close()
-    if total is not None and part.stat().st_size < total:
-        msg = f"the connection ended after {part.stat().st_size:,} of {total:,} bytes"
-        raise requests.ConnectionError(msg)
-
-
-def _record(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-def _remembered(path: Path, expected: Expected) -> Expected:
-    if expected.hashed or not _record(path).is_file():
-        return expected
-    return Expected(expected.size, _record(path).read_text(encoding="utf-8").split()[0])
-
-
-def _remember(path: Path, expected: Expected) -> None:
-    if expected.hashed:
-        return
-    import pooch
-
-    line = f"{pooch.file_hash(str(path), alg='sha256')}  {path.name}\n"
-    _record(path).write_text(line, encoding="utf-8")
+        length = int(response.headers.get("Content-Length", 0)) or None
+        bar = progress_bar(total=length, desc=part.name.split(".")[1], unit="B")
+        with bar, part.open("ab" if resumed else "wb") as file:
+            # Not `iter_content`: it drops what had arrived when a connection breaks.
+            while chunk := response.raw.read(CHUNK, decode_content=False):
+                file.write(chunk)
+                bar.update(len(chunk))

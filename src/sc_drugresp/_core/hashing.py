@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .files import write_text
 from .log import logger
 from .settings import settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SMALL = 16_000_000  # bytes below which hashing is as quick as remembering
 _MOST = 500
@@ -23,33 +26,22 @@ def sha256(path: Path) -> str:
         return _compute(path)
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
     store = settings.cache_dir / "sha256.json"
-    known = _read(store)
+    try:
+        known = dict(json.loads(store.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        known = {}  # no store yet, or a damaged one: hashes are computed anew
     if key not in known:
         known[key] = _compute(path)
-        _write(store, dict(list(known.items())[-_MOST:]))
-    return known[key]
+        try:
+            write_text(store, json.dumps(dict(list(known.items())[-_MOST:])))
+        except OSError as error:
+            logger.debug("hashes are not remembered: %s", error)
+    return str(known[key])
 
 
 def _compute(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read(store: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads(store.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}  # no store yet, or a damaged one: hashes are computed anew
-
-
-def _write(store: Path, known: dict[str, str]) -> None:
-    try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=store.parent, delete=False, encoding="utf-8") as draft:
-            json.dump(known, draft)
-        Path(draft.name).replace(store)
-    except OSError as error:
-        logger.debug("hashes are not remembered: %s", error)
 
 
 def data_hash(values: np.ndarray, y: np.ndarray, groups: np.ndarray) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,17 +82,8 @@ class PredictionKeys:
 
     @classmethod
     def of(cls, key_added: str | None = None) -> PredictionKeys:
-        base = key_added or "predicted_response"
-        return cls(
-            call=base,
-            prob=f"{base}_prob",
-            low=f"{base}_low",
-            high=f"{base}_high",
-            ood=f"{base}_ood",
-            ood_score=f"{base}_ood_score",
-            disagreement=f"{base}_disagreement",
-            uns=base,
-        )
+        base = key_added or cls.uns
+        return cls(**{field.name: str(field.default).replace(cls.uns, base) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ class EvaluationKeys:
 
     @classmethod
     def of(cls, key_added: str | None = None) -> EvaluationKeys:
-        base = key_added or "evaluation"
+        base = key_added or cls.uns
         return cls(base, f"{base}_prob", f"{base}_fold")
 
 

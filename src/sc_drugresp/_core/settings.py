@@ -14,27 +14,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def _positive(name: str) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        number = int(value)
-        if number < 1:
-            msg = f"settings.{name} must be a positive integer, found {value!r}."
-            raise ValueError(msg)
-        return number
-
-    return parse
+def _positive(value: Any) -> int:
+    number = int(value)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
     text = str(value).strip().lower()
     if text in {"1", "true", "yes", "on"}:
         return True
     if text in {"0", "false", "no", "off", ""}:
         return False
-    msg = f"Expected true or false, found {value!r}."
-    raise ValueError(msg)
+    raise ValueError
 
 
 def _directory(value: Any) -> Path | None:
@@ -42,41 +35,41 @@ def _directory(value: Any) -> Path | None:
 
 
 def _device(value: Any) -> str:
-    text = str(value)
-    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", text):
-        msg = f"settings.device must be 'auto', 'cpu', 'cuda', 'cuda:<n>', 'mps' or 'xpu', found {value!r}."
-        raise ValueError(msg)
-    return text
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", str(value)):
+        raise ValueError
+    return str(value)
 
 
-def _verbosity(value: Any) -> int:
-    level = int(value)
-    if level not in range(4):
-        msg = f"settings.verbosity must be 0 (errors), 1 (warnings), 2 (info) or 3 (debug), found {value!r}."
-        raise ValueError(msg)
-    return level
+def _level(value: Any) -> int:
+    if int(value) not in range(4):
+        raise ValueError
+    return int(value)
 
 
-def _default_cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sc_drugresp"
+def _cache(value: Any) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return _directory(value) or Path(base).expanduser() / "sc_drugresp"
 
 
+_EXPECTED: dict[Callable[[Any], Any], str] = {
+    _positive: "a positive integer",
+    _flag: "true or false",
+    _directory: "a directory",
+    _cache: "a directory",
+    _device: "'auto', 'cpu', 'cuda', 'cuda:<n>', 'mps' or 'xpu'",
+    _level: "0 (errors), 1 (warnings), 2 (info) or 3 (debug)",
+}
 # name: (default, parser, description)
 _FIELDS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "device": ("auto", _device, "Where networks run: `'auto'`, `'cpu'`, `'cuda'`, `'cuda:1'`, `'mps'`."),
-    "cache_dir": (_default_cache, _directory, "Downloaded weights, gene tables and data sets."),
+    "cache_dir": (None, _cache, "Downloaded weights, gene tables and data sets."),
     "data_dir": (None, _directory, "A directory searched for data sets before the cache (`SC_DRUGRESP_DATA`)."),
     "offline": (False, _flag, "Never use the network."),
-    "batch_tokens": (16_384, _positive("batch_tokens"), "Most padded tokens in a batch; lower it if memory runs out."),
-    "block_cells": (
-        2_048,
-        _positive("block_cells"),
-        "Cells read at once; memory grows with it, results do not change.",
-    ),
-    "n_jobs": (1, _positive("n_jobs"), "Processes or threads for work that runs in parallel."),
+    "batch_tokens": (16_384, _positive, "Most padded tokens in a batch; lower it if memory runs out."),
+    "block_cells": (2_048, _positive, "Cells read at once; memory grows with it, results do not change."),
+    "n_jobs": (1, _positive, "Processes or threads for work that runs in parallel."),
     "progress": (True, _flag, "Show progress bars where a terminal or notebook reads them."),
-    "verbosity": (1, _verbosity, "0 errors, 1 warnings, 2 info (names the keys that were written), 3 debug."),
+    "verbosity": (1, _level, "0 errors, 1 warnings, 2 info (names the keys that were written), 3 debug."),
 }
 _ENVIRONMENT = {"cache_dir": "SC_DRUGRESP_CACHE", "data_dir": "SC_DRUGRESP_DATA"}
 
@@ -111,16 +104,20 @@ class Settings:
         if name not in _FIELDS:
             msg = f"Unknown setting {name!r}. Available settings: {sorted(_FIELDS)}."
             raise AttributeError(msg)
-        value = _FIELDS[name][1](value)
+        parse = _FIELDS[name][1]
+        try:
+            parsed = parse(value)
+        except (TypeError, ValueError) as error:
+            msg = f"settings.{name} must be {_EXPECTED[parse]}, found {value!r}."
+            raise ValueError(msg) from error
         if name == "verbosity":
-            set_verbosity(value)
-        object.__setattr__(self, name, value)
+            set_verbosity(parsed)
+        object.__setattr__(self, name, parsed)
 
     def reset(self) -> None:
         """Go back to the defaults and the environment variables."""
         for name, (default, _, _) in _FIELDS.items():
-            value = default() if callable(default) else default
-            setattr(self, name, os.environ.get(_ENVIRONMENT.get(name, f"SC_DRUGRESP_{name.upper()}"), value))
+            setattr(self, name, os.environ.get(_ENVIRONMENT.get(name, f"SC_DRUGRESP_{name.upper()}"), default))
 
     @contextmanager
     def override(self, **changes: Any) -> Iterator[Settings]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.docs import doc_params
+from .._core.files import write_text
 from .._core.log import logger
 from ..get._read import CONTROL, EVALUATION, PREDICTION, TRAINING, Record
 
@@ -115,22 +114,9 @@ def report(
             training=describe(sections.describe_training, TRAINING),
         )
     path = Path(path)
-    _write(path, page)
+    write_text(path, page)
     result = found[EVALUATION]
     if card and result is not None:
-        _write(path.with_suffix(".card.json"), json.dumps(evaluation_card(result), indent=2, allow_nan=False))
+        write_text(path.with_suffix(".card.json"), json.dumps(evaluation_card(result), indent=2, allow_nan=False))
     logger.info("wrote %s", path)
     return path
-
-
-def _write(path: Path, text: str) -> None:
-    """Write to a draft beside the file, then rename: a full disk leaves no half page behind."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
-    finally:
-        Path(draft).unlink(missing_ok=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import os
 from typing import TYPE_CHECKING
 
 from .._core.download import fetch
+from .._core.files import draft_of
 from .._core.log import logger
 from .._core.settings import settings
 from ._registry import Dataset, registry
@@ -118,12 +118,8 @@ def _download(dataset: Dataset, cached: Path) -> AnnData:
         manual = f"get {file} from {dataset.page} and put it into {folder}"
         paths[role] = fetch(folder / file, dataset.urls(role), manual=manual)
     adata = read(dataset, paths)
-    partial = cached.with_name(f".{cached.name}.{os.getpid()}.part")
-    try:
-        adata.write_h5ad(partial, compression="gzip")
-        partial.replace(cached)
-    finally:
-        partial.unlink(missing_ok=True)
+    with draft_of(cached) as draft:
+        adata.write_h5ad(draft, compression="gzip")
     return adata
 
 
