@@ -158,6 +158,16 @@ def test_raw_with_other_genes_is_no_evidence():
     assert adata.uns["harmonize_genes"]["share_basis"] == "counts (X)"
 
 
+def test_without_a_matrix_of_these_genes_genes_are_counted():
+    full = make()
+    adata = ad.AnnData(obs=full.obs, var=full.var)
+    adata.raw = make(["X1", "X2"])
+    with pytest.warns(UserWarning, match="Only 75% of the genes"):
+        sdr.pp.harmonize_genes(adata)
+    assert adata.uns["harmonize_genes"]["share_basis"] == "genes"
+    assert adata.uns["harmonize_genes"]["share_of_counts"] == 6 / 8
+
+
 @pytest.mark.parametrize("name", ["symbol", "ensembl_id"])
 @pytest.mark.parametrize("genes", [GENES, ["TP53", "EGFR", "ACTB"]])
 def test_index_named_like_our_columns(name, genes, tmp_path):

@@ -122,11 +122,8 @@ def find_file(kind: str) -> Path | None:
     folders = [settings.cache_dir / "genes"]
     if settings.data_dir is not None:
         folders = [settings.data_dir, settings.data_dir / "genes", *folders]
-    for folder in folders:
-        for name in SOURCES[kind].local_names:
-            if (folder / name).is_file():
-                return folder / name
-    return None
+    paths = (folder / name for folder in folders for name in SOURCES[kind].local_names)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def fetch_file(kind: str) -> Path:

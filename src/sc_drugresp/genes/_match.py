@@ -118,11 +118,8 @@ def gene_groups(names: Sequence[str] | np.ndarray, resolution: Resolution) -> np
     -------
     Shape `(n_genes,)`, int32, numbered in the order of first appearance. Sum the columns of a number for its counts.
     """
-    numbers: dict[tuple[str, str], int] = {}
-    out = np.empty(len(resolution), dtype=np.int32)
-    for i, (name, symbol, ensembl_id, matched) in enumerate(
-        zip(names, resolution.symbol, resolution.ensembl_id, resolution.matched)
-    ):
-        key = ("gene", ensembl_id or symbol) if matched else ("name", str(name))
-        out[i] = numbers.setdefault(key, len(numbers))
-    return out
+    import pandas as pd
+
+    gene = np.where(resolution.ensembl_id == "", resolution.symbol, resolution.ensembl_id)
+    keys = np.where(resolution.matched, "gene " + gene, "name " + np.asarray(names, dtype=str).astype(object))
+    return pd.factorize(keys)[0].astype(np.int32)

@@ -24,11 +24,14 @@ class Name(NamedTuple):
     genome: str
 
 
+NO_NAME = Name("", "", "")
+
+
 def parse(name: str) -> Name:
     """Take a name apart; nothing is left of a missing value."""
     text = str(name).strip()
     if text in {"", "nan", "NaN", "None", "<NA>"}:
-        return Name("", "", "")
+        return NO_NAME
     prefix = _GENOME.match(text)
     genome = ("human" if prefix[1] else "mouse") if prefix else ""
     text = text[prefix.end() :] if prefix else text

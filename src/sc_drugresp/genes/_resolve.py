@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from .._core.checks import check_choice
 from ._aliases import Aliases, load_aliases
-from ._names import GeneNames, Name, gene_names, parse
+from ._names import NO_NAME, GeneNames, Name, gene_names, parse
 from ._table import Organism
 
 if TYPE_CHECKING:
@@ -129,27 +130,21 @@ def resolve(
     >>> found.counts()
     {'ensembl_version': 1, 'symbol': 1, 'case': 1, 'alias': 1, 'lost': 1}
     """
-    for name, value, choices in (
-        ("organism", organism, get_args(OrganismChoice)),
-        ("target", target, (None, *get_args(Organism))),
-    ):
-        if value not in choices:
-            msg = f"`{name}` must be one of {choices}, found {value!r}."
-            raise ValueError(msg)
+    check_choice("organism", organism, OrganismChoice)
+    check_choice("target", target, (None, *get_args(Organism)))
     if ids is not None and len(ids) != len(names):
         msg = f"`ids` must have one entry for each of the {len(names)} names, found {len(ids)}."
         raise ValueError(msg)
     aliases = load_aliases() if aliases is None else aliases
     given = [parse(name) for name in names]
-    second = [None] * len(given) if ids is None else [parse(name) for name in ids]
+    second = [parse(name) for name in ids] if ids is not None else [NO_NAME] * len(given)
     books = {species: gene_names(species, aliases) for species in get_args(Organism)}
     species = [_species(one, two, books) for one, two in zip(given, second)]
     overall = _overall(species) if organism == "auto" else organism
     default = overall if overall in books else "human"
     target = target or default  # type: ignore[assignment]
 
-    n = len(given)
-    symbol, ensembl_id, status = (np.full(n, "", dtype=object) for _ in range(3))
+    symbol, ensembl_id, status = (np.full(len(given), "", dtype=object) for _ in range(3))
     present = {name.text for name in given}
     for i, (one, two) in enumerate(zip(given, second)):
         # A name that fits both species, or neither, belongs to the species of the data set.
@@ -197,11 +192,9 @@ def _withdraw(symbol: np.ndarray, ensembl_id: np.ndarray, status: np.ndarray) ->
             status[i] = "ambiguous"
 
 
-def _species(one: Name, two: Name | None, books: dict[str, GeneNames]) -> str:
+def _species(one: Name, two: Name, books: dict[str, GeneNames]) -> str:
     """What a name itself says about its species; `""` if nothing."""
     for name in (one, two):
-        if name is None:
-            continue
         if name.genome:
             return name.genome
         if name.stable_id:
@@ -219,17 +212,17 @@ def _overall(species: list[str]) -> str:
     return "human" if human >= mouse else "mouse"
 
 
-def _find(one: Name, two: Name | None, book: GeneNames, present: set[str]) -> tuple[int, str, str]:
+def _find(one: Name, two: Name, book: GeneNames, present: set[str]) -> tuple[int, str, str]:
+    """Gene (negative if there is none), status, and the text that decided."""
     unlisted = ""
-    pair = (one,) if two is None else (two, one)
-    for text, stable, _ in pair:
+    for text, stable, _ in (two, one):
         if stable:
             gene = book.of_id.get(stable)
             if gene is not None:
                 return gene, "ensembl" if text == stable else "ensembl_version", text
             unlisted = unlisted or stable
     best = (-2, "unlisted" if unlisted else "lost", unlisted)
-    for text, stable, _ in reversed(pair):  # for symbols, the name itself counts more
+    for text, stable, _ in (one, two):  # for symbols, the name itself counts more
         if not text or stable:
             continue
         gene, status = book.find(text)

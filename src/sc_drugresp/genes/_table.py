@@ -7,9 +7,11 @@ import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import numpy as np
+
+from .._core.checks import check_choice
 
 Organism = Literal["human", "mouse"]
 _FOLDER = files(__package__) / "tables"
@@ -68,12 +70,6 @@ class GeneTable:
         return rows
 
 
-@lru_cache(maxsize=1)
-def provenance() -> dict[str, Any]:
-    """Source, release and hashes of the packaged tables."""
-    return json.loads((_FOLDER / "tables.json").read_text())
-
-
 @lru_cache(maxsize=2)
 def gene_table(organism: str = "human") -> GeneTable:
     """Read a packaged table.
@@ -96,12 +92,9 @@ def gene_table(organism: str = "human") -> GeneTable:
     >>> table.ensembl_id[row], table.chromosome[row]
     ('ENSG00000141510', '17')
     """
-    if organism not in get_args(Organism):
-        msg = f"`organism` must be one of {get_args(Organism)}, found {organism!r}."
-        raise ValueError(msg)
-    record = provenance()["organisms"][organism]
-    rows = [line.split("\t") for line in _lines(record["genes"]["file"])]
-    number, symbol, chromosome, start = zip(*rows, strict=True)
+    check_choice("organism", organism, Organism)
+    record = json.loads((_FOLDER / "tables.json").read_text(encoding="utf-8"))["organisms"][organism]
+    number, symbol, chromosome, start = zip(*_rows(record["genes"]["file"]), strict=True)
     prefix = record["prefix"]
     return GeneTable(
         organism=organism,
@@ -112,11 +105,11 @@ def gene_table(organism: str = "human") -> GeneTable:
         symbol=np.array(symbol, dtype=object),
         chromosome=np.array(chromosome, dtype=object),
         start=np.array(start, dtype=np.int64),
-        synonyms={
-            names[0]: tuple(names[1:]) for names in (line.split("\t") for line in _lines(record["synonyms"]["file"]))
-        },
+        synonyms={symbol: tuple(names) for symbol, *names in _rows(record["synonyms"]["file"])},
     )
 
 
-def _lines(name: str) -> list[str]:
-    return gzip.decompress((_FOLDER / name).read_bytes()).decode().splitlines()
+def _rows(name: str) -> list[list[str]]:
+    """Cells of a tab-separated table."""
+    text = gzip.decompress((_FOLDER / name).read_bytes()).decode()
+    return [line.split("\t") for line in text.splitlines()]

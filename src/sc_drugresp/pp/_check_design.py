@@ -132,23 +132,26 @@ def check_aliasing(
 
 def check_depth(findings: Findings, scanned: Scan, y: np.ndarray, groups: np.ndarray | None) -> None:
     """Find out whether sequencing depth alone tells the classes apart."""
+    import pandas as pd
+
+    if scanned.matrix.kind == "scaled":
+        return
     measures = {"detected genes": scanned.detected}
     if scanned.is_counts:
         measures["counts per cell"] = scanned.totals
-    for name, values in measures.items() if scanned.matrix.kind != "scaled" else ():
+    for name, values in measures.items():
         cells = _strength(y, values)
         told = f"{name} alone: AUROC {cells:.2f} over cells"
         leaks = cells >= _CELLS_LEAK
         if groups is not None:
-            names = np.unique(groups[y >= 0])
-            share = np.array([y[(y >= 0) & (groups == name)].mean() for name in names])
-            medians = np.array([np.median(values[(y >= 0) & (groups == name)]) for name in names])
-            pure = np.isin(share, (0, 1))
-            fewest = min(int((share[pure] == value).sum()) for value in (0, 1))
+            frame = pd.DataFrame({"class": y, "depth": values})[y >= 0]
+            samples = frame.groupby(groups[y >= 0]).agg({"class": "mean", "depth": "median"})
+            samples = samples[samples["class"].isin([0, 1])]
+            fewest = min((samples["class"] == value).sum() for value in (0, 1))
             if fewest >= _FEW_SAMPLES:
-                samples = _strength(share[pure], medians[pure])
-                told += f", {samples:.2f} over {int(pure.sum())} samples"
-                leaks = leaks or (samples >= _SAMPLES_LEAK and fewest > _FEW_SAMPLES)
+                strength = _strength(samples["class"].to_numpy(), samples["depth"].to_numpy())
+                told += f", {strength:.2f} over {len(samples)} samples"
+                leaks = leaks or (strength >= _SAMPLES_LEAK and fewest > _FEW_SAMPLES)
         if leaks:
             fix = "A model can score by depth alone: compare with the 'QC only' row of tl.evaluate."
             findings.warning("depth-by-label", name, f"{told}.", fix)

@@ -31,22 +31,13 @@ def identifiers(var: Any, uns: Any, gene_key: str | None = None) -> tuple[np.nda
     return gene_columns(var, gene_key, skip=(keys.symbol, keys.ensembl_id) if translated else ())
 
 
-def _weights(adata: AnnData, names: np.ndarray, layer: str | None) -> tuple[np.ndarray, str]:
-    """Counts of each gene, from the matrix that the tools would read if it has these genes, else from `.X`."""
-    scanned = scan(adata, layer, "adding up genes")
-    weights = None if scanned is None else scanned.weights_of(names)
-    if weights is None and scanned is not None and scanned.matrix.origin == "raw" and layer is None:
-        scanned = scan(adata, "X", "adding up genes")
-        weights = None if scanned is None else scanned.weights_of(names)
-    return weights or (np.ones(len(names)), "genes")
-
-
 def gene_report(adata: AnnData, names: np.ndarray, found: gene_tools.Resolution, layer: str | None) -> dict[str, Any]:
     """What `.uns['harmonize_genes']` says."""
-    weights, basis = _weights(adata, names, layer)
+    scanned = scan(adata, layer, "adding up genes", names)
     own = found.status != "other_species"
-    if not weights[own].any():
-        weights, basis = np.ones(len(names)), "genes"
+    weights, basis = np.ones(len(names)), "genes"
+    if scanned is not None and scanned.weights(names)[0][own].any():
+        weights, basis = scanned.weights(names)
     groups = gene_tools.gene_groups(names, found)
     repeated = names[found.matched & (np.bincount(groups)[groups] > 1)]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import genes as gene_tools
+from .._core.checks import check_choice
 from .._core.docs import doc_params
 from .._core.keys import GeneKeys
 from .._core.log import logger, warn
@@ -93,9 +94,7 @@ def harmonize_genes(
     >>> adata.uns["harmonize_genes"]["status"]
     {'ensembl_version': 100}
     """
-    if duplicates not in get_args(Duplicates):
-        msg = f"`duplicates` must be one of {get_args(Duplicates)}, found {duplicates!r}."
-        raise ValueError(msg)
+    check_choice("duplicates", duplicates, Duplicates)
     slots = Target(data, modality, copy)
     adata = as_adata(data, modality=modality)
     if 0 in adata.shape:

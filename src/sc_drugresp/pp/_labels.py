@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
+from .._core.checks import check_choice
 from .._core.docs import doc_params
 from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from .._core.log import logger
@@ -78,9 +79,7 @@ def harmonize_labels(
     """
     import pandas as pd
 
-    if unknown not in get_args(Unknown):
-        msg = f"`unknown` must be one of {get_args(Unknown)}, found {unknown!r}."
-        raise ValueError(msg)
+    check_choice("unknown", unknown, Unknown)
     target = Target(data, modality, copy, key_added)
     column = read_column(observations(data, modality=modality), key, "key").astype(object)
     values = [value for value in column.unique() if not pd.isna(value)]

@@ -57,21 +57,10 @@ class Scan:
         clean = not (self.n_nan or self.n_infinite or self.n_negative or self.n_unrecovered)
         return clean and self.matrix.holds_counts and (self.matrix.transform is not None or not self.n_fractions)
 
-    def weights(self) -> tuple[np.ndarray, str]:
-        """What each gene counts for, float64, and in words what that is: its counts, or 1 where values do not add up."""
-        return self._weights(self.gene_totals)
-
-    def weights_of(self, names: np.ndarray) -> tuple[np.ndarray, str] | None:
-        """The same for genes by name; `None` if the matrix has other genes, as `.raw` may."""
-        own = np.asarray(self.matrix.var.index, dtype=str)
-        if np.array_equal(names, own):
-            return self.weights()
-        column = {name: i for i, name in enumerate(own)}
-        if len(column) < len(own) or not column.keys() >= set(names):
-            return None
-        return self._weights(self.gene_totals[[column[name] for name in names]])
-
-    def _weights(self, totals: np.ndarray) -> tuple[np.ndarray, str]:
+    def weights(self, genes: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+        """Counts of each gene (of `genes`, if given), float64, and their name; 1 where values do not add up."""
+        columns = None if genes is None else _columns(self.matrix, genes)
+        totals = self.gene_totals if columns is None else self.gene_totals[columns]
         if self.matrix.kind == "scaled" or self.n_negative or not totals.any():
             return np.ones(len(totals)), "genes"
         return totals, f"counts ({self.matrix.origin})"
@@ -99,19 +88,33 @@ class Scan:
         self.gene_totals += np.bincount(block.indices, weights=weights, minlength=genes)
 
 
-def scan(adata: AnnData, layer: str | None, desc: str) -> Scan | None:
-    """Choose the matrix that the tools would read, and read it once in blocks; `None` if there is none."""
+def scan(adata: AnnData, layer: str | None, desc: str, genes: np.ndarray | None = None) -> Scan | None:
+    """Choose the matrix that the tools would read, and read it once in blocks; `None` if there is none.
+
+    With `genes`, matrices that lack one of them do not count, as `.raw` may.
+    """
     found = find_matrices(adata, layer)
+    if genes is not None:
+        found = [matrix for matrix in found if _columns(matrix, genes) is not None]
     if not found:
         return None
     matrix = best_matrix(found)
     n, genes = matrix.rows.shape
     out = Scan(matrix, found, np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(genes))
-    bar = progress_bar(total=n, desc=desc)
-    try:
+    with progress_bar(total=n, desc=desc) as bar:
         for start, block in matrix.rows.blocks(settings.block_cells):
             out.add(start, block)
             bar.update(block.shape[0])
-    finally:
-        bar.close()
     return out
+
+
+def _columns(matrix: Matrix, genes: np.ndarray) -> np.ndarray | None:
+    """Column of each gene; `None` if the matrix lacks one, or names another one twice."""
+    import pandas as pd
+
+    own = np.asarray(matrix.var.index, dtype=str)
+    if np.array_equal(own, genes):
+        return np.arange(len(own))
+    index = pd.Index(own)
+    columns = index.get_indexer(genes) if index.is_unique else np.array([-1])
+    return None if (columns < 0).any() else columns

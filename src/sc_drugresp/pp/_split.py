@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.checks import check_share
 from .._core.docs import doc_params
 from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT
 from .._core.log import logger
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from .._core.rng import Rng
-
-PARTS = ("train", "val", "test")
 
 
 @doc_params()
@@ -76,10 +75,9 @@ def split(
     """
     import pandas as pd
 
-    for name, value in (("test_size", test_size), ("val_size", val_size)):
-        if not 0 <= value < 1 or (name == "test_size" and value == 0):
-            msg = f"`{name}` must be a share between 0 and 1, found {value!r}."
-            raise ValueError(msg)
+    check_share("test_size", test_size)
+    if val_size != 0:
+        check_share("val_size", val_size)
     if test_size + val_size >= 1:
         msg = f"`test_size` + `val_size` must leave cells for training, found {test_size} + {val_size}."
         raise ValueError(msg)
@@ -108,7 +106,7 @@ def split(
             rest = rest[~held]
     part_of |= dict.fromkeys(groups[rest].tolist(), "train")
 
-    parts = [name for name in PARTS if val_size > 0 or name != "val"]
+    parts = ["train", "val", "test"] if val_size > 0 else ["train", "test"]
     column = pd.Categorical([part_of.get(group) for group in groups.tolist()], categories=parts)
     numbers = {name: sum(part == name for part in part_of.values()) for name in parts}
     logger.info("writing .obs[%r]: %s of %r", key_added, numbers, group_key)
