@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 
 import sc_drugresp as sdr
@@ -70,7 +71,7 @@ def test_large_data_are_thinned(monkeypatch, tmp_path, capsys):
     seen = []
     monkeypatch.setattr(demo, "MAX_CELLS", 100)
     monkeypatch.setattr(demo, "choose", lambda name, rng: (sdr.datasets.toy(4, 50, 40, rng=rng), "a test"))
-    monkeypatch.setattr(demo, "run", lambda adata, out, rng: seen.append(adata) or {"report": tmp_path / "r.html"})
+    monkeypatch.setattr(demo, "run", lambda adata, out, rng: seen.append(adata) or {"report.html": tmp_path / "r.html"})
     assert demo.main(["--out", str(tmp_path)]) == 0
     assert seen[0].n_obs == 100
     assert capsys.readouterr().out.startswith("Data: a test")
@@ -82,7 +83,8 @@ def test_the_whole_chain_on_generated_data(tmp_path, capsys):
     adata = sdr.datasets.toy(10, 20, 150, signal=2.0)
     files = demo.run(adata, tmp_path / "out", rng=0)
     assert all(path.exists() for path in files.values())
-    back = ad.read_h5ad(files["data"])
+    assert len(pd.read_csv(files["samples.csv"])) == 10
+    back = ad.read_h5ad(files["predicted.h5ad"])
     prob = back.obs["predicted_response_prob"].to_numpy()
     assert ((prob >= 0) & (prob <= 1)).all()
     hidden = back.obs["response"].isna().to_numpy()
@@ -94,7 +96,7 @@ def test_the_whole_chain_on_generated_data(tmp_path, capsys):
     area = np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
     stated = sdr.get.metrics_df(back, "auroc", protocol="leave_group_out", level="cell")["value"].iloc[0]
     assert area == pytest.approx(stated, abs=1e-9)
-    page = files["report"].read_text(encoding="utf-8")
+    page = files["report.html"].read_text(encoding="utf-8")
     assert "P(sensitive)" in page
     assert 'src="http' not in page
     model = sdr.models.ResponseModel.load(files["model"])

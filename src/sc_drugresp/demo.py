@@ -64,7 +64,7 @@ def choose(name: str | None = None, *, rng: int = 0) -> tuple[AnnData, str]:
 
 
 def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
-    """Check, embed, evaluate, train, predict, aggregate, plot, report; returns the files it wrote.
+    """Check, embed, evaluate, train, predict, aggregate, plot, report; returns what it wrote, by file name.
 
     Parameters
     ----------
@@ -81,18 +81,25 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
     from ._report import report
 
     out.mkdir(parents=True, exist_ok=True)
-    names = {"findings": "findings.csv", "model": "model", "samples": "samples.csv"}
-    names |= {plot: f"{plot}.png" for plot in PLOTS} | {"report": "report.html", "data": "predicted.h5ad"}
-    files = {kind: out / name for kind, name in names.items()}
+    names = [
+        "findings.csv",
+        "model",
+        "samples.csv",
+        *(f"{plot}.png" for plot in PLOTS),
+        "report.html",
+        "predicted.h5ad",
+    ]
+    files = {name: out / name for name in names}
     group_key = _group_key(adata)
     step = _Steps()
     step(f"checking {adata.n_obs:,} cells x {adata.n_vars:,} genes; the unit is {group_key!r}")
     findings = pp.check(adata, group_key=group_key)
-    findings.to_csv(files["findings"], index=False)
+    findings.to_csv(files["findings.csv"], index=False)
     for row in findings[findings["severity"] != "info"].itertuples():
         step.note(f"{row.severity}: {row.message}")
     # Without raw counts, the baselines take normalized values as they are.
-    common: dict[str, Any] = {"layer": "X" if _has_no_counts(findings) else None, "rng": rng}
+    no_counts = ((findings["code"] == "raw-counts") & (findings["severity"] == "error")).any()
+    common: dict[str, Any] = {"layer": "X" if no_counts else None, "rng": rng}
 
     step("embedding with the PCA baseline")
     tl.embed(adata, "pca", **common)
@@ -111,18 +118,18 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
     tl.predict_response(adata, group_key=group_key, **common)
     tl.aggregate(adata, group_key, rng=rng)
     samples = get.samples_df(adata, label_key=None)
-    samples.to_csv(files["samples"])
+    samples.to_csv(files["samples.csv"])
     for line in samples.iloc[:, :4].to_string(float_format="{:.2f}".format).splitlines():
         step.note(line)
 
     step("drawing figures")
     for plot in PLOTS:
         figure = getattr(pl, plot)(adata).figure
-        figure.savefig(files[plot], dpi=120, bbox_inches="tight")
+        figure.savefig(files[f"{plot}.png"], dpi=120, bbox_inches="tight")
         plt.close(figure)
     step("writing the report")
-    report(adata, files["report"])
-    adata.write_h5ad(files["data"], compression="gzip")
+    report(adata, files["report.html"])
+    adata.write_h5ad(files["predicted.h5ad"], compression="gzip")
     step(f"done: {len(files)} results in {out}")
     return files
 
@@ -143,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         adata = adata[rows].copy()
         print(f"      {MAX_CELLS:,} cells drawn at random, to be quick")
     files = run(adata, options.out, rng=options.seed)
-    print(f"Open {files['report'].resolve().as_uri()}")
+    print(f"Open {files['report.html'].resolve().as_uri()}")
     return 0
 
 
@@ -159,11 +166,6 @@ class _Steps:
 
     def note(self, text: str) -> None:
         print(f"            {text}", flush=True)
-
-
-def _has_no_counts(findings: Any) -> bool:
-    errors = findings.loc[findings["severity"] == "error", "code"].astype(str)
-    return bool(errors.str.contains("count|normal|raw|negative", case=False).any())
 
 
 def _group_key(adata: AnnData) -> str:

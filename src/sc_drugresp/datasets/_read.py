@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -102,25 +101,18 @@ def read_tar(path: Path) -> AnnData:
 
     try:
         with tarfile.open(path) as archive, tempfile.TemporaryDirectory(prefix="sc_drugresp_") as folder:
-            members = {Path(member.name).name: member for member in archive if member.isfile()}
-            names = sorted(members)
+            archive.extractall(folder, filter="data")
+            files = sorted((file for file in Path(folder).rglob("*") if file.is_file()), key=lambda file: file.name)
             parts: dict[str, AnnData] = {}
-            for name in names:
-                stem, reader = _kind(name)
-                if reader is None:
-                    continue
-                wanted = [other for other in names if other.startswith(stem)] if reader == "mtx" else [name]
-                for file in wanted:
-                    source = archive.extractfile(members[file])
-                    if source is not None:
-                        with source, (Path(folder) / file).open("wb") as target:
-                            shutil.copyfileobj(source, target)
-                parts[stem.rstrip("._-") or path.stem] = _read_part(Path(folder), name, reader)
+            for file in files:
+                stem, reader = _kind(file.name)
+                if reader is not None:
+                    parts[stem.rstrip("._-") or path.stem] = _read_part(file, reader)
     except tarfile.TarError as error:
         msg = f"{path} is not a complete tar archive ({error}). Remove it and load the data set again."
         raise ValueError(msg) from error
     if not parts:
-        msg = f"No matrix that can be read in {path}; it holds {names[:10]}. Read it yourself with scanpy."
+        msg = f"No matrix that can be read in {path}; it holds {[file.name for file in files[:10]]}. Read it yourself with scanpy."
         raise ValueError(msg)
     for stem, part in parts.items():
         part.var_names_make_unique()
@@ -137,16 +129,16 @@ def _kind(name: str) -> tuple[str, str | None]:
     return "", None
 
 
-def _read_part(folder: Path, name: str, reader: str) -> AnnData:
+def _read_part(file: Path, reader: str) -> AnnData:
     import scanpy as sc
     from scipy import sparse
 
     if reader == "table":
-        return read_table(folder / name)
+        return read_table(file)
     if reader == "h5":
-        part = sc.read_10x_h5(folder / name)
+        part = sc.read_10x_h5(file)
     else:
-        part = sc.read_10x_mtx(folder, prefix=name[: name.lower().rindex("matrix.mtx")])
+        part = sc.read_10x_mtx(file.parent, prefix=file.name[: file.name.lower().rindex("matrix.mtx")])
     part.X = sparse.csr_matrix(part.X, dtype=np.float32)
     part.var = part.var.rename(columns={"gene_ids": "ensembl_id"})[["ensembl_id"]]
     return part

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from .._core.checks import check_choice
 from .._core.docs import doc_params
 from .._core.keys import ENSEMBL_ID, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from ._toy_genes import NORMAL, TREATMENT, TUMOR, Organism, base_expression, program_loading, toy_genes
@@ -107,7 +108,16 @@ def toy(
     from scipy import sparse
 
     symbols, ids = toy_genes(organism)
-    _validate(n_samples, cells_per_sample, n_genes, len(symbols), noise_labels, unlabeled)
+    check_choice("noise_labels", noise_labels, (None, *get_args(NoiseLabels)))
+    if n_samples < 2 or cells_per_sample < 1:
+        msg = f"Expected n_samples >= 2 and cells_per_sample >= 1, found {n_samples} and {cells_per_sample}."
+        raise ValueError(msg)
+    if not 40 <= n_genes <= len(symbols):
+        msg = f"n_genes must lie between 40 and {len(symbols)} (the genes with a known id), found {n_genes}."
+        raise ValueError(msg)
+    if not 0 <= unlabeled < 1:
+        msg = f"unlabeled must lie in [0, 1), found {unlabeled}."
+        raise ValueError(msg)
     if timepoints and n_samples % 4:
         msg = f"timepoints=True needs pairs of both classes: n_samples must be a multiple of 4, found {n_samples}."
         raise ValueError(msg)
@@ -159,11 +169,8 @@ def toy(
     ).astype("category")
     adata = AnnData(sparse.vstack(blocks, format="csr"), obs=obs, var=pd.DataFrame({ENSEMBL_ID: ids}, index=symbols))
     used = loading != 0
-    truth = {
-        "true_class": np.where(sensitive, SENSITIVE, RESISTANT),
-        "labeled": ~pd.isna(label),
-        "activity": activities,
-    }
+    true_class = np.where(sensitive, SENSITIVE, RESISTANT)
+    truth = {"true_class": true_class, "labeled": ~pd.isna(label), "activity": activities}
     adata.uns["toy"] = {
         "params": {
             "signal": float(signal),
@@ -179,22 +186,6 @@ def toy(
         "samples": pd.DataFrame(truth, index=samples),
     }
     return adata
-
-
-def _validate(
-    n_samples: int, cells_per_sample: int, n_genes: int, n_known: int, noise_labels: str | None, unlabeled: float
-) -> None:
-    if n_samples < 2 or cells_per_sample < 1:
-        msg = f"Expected n_samples >= 2 and cells_per_sample >= 1, found {n_samples} and {cells_per_sample}."
-    elif not 40 <= n_genes <= n_known:
-        msg = f"n_genes must lie between 40 and {n_known} (the genes with a known id), found {n_genes}."
-    elif noise_labels not in {None, *get_args(NoiseLabels)}:
-        msg = f"noise_labels must be None or one of {get_args(NoiseLabels)}, found {noise_labels!r}."
-    elif not 0 <= unlabeled < 1:
-        msg = f"unlabeled must lie in [0, 1), found {unlabeled}."
-    else:
-        return
-    raise ValueError(msg)
 
 
 def _counts(log_mean: np.ndarray, dispersion: np.ndarray, rng: np.random.Generator) -> csr_matrix:
