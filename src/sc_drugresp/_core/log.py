@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 logger = logging.getLogger("sc_drugresp")
-logger.addHandler(logging.NullHandler())
 _PACKAGE_DIR = str(Path(__file__).parents[1])
-_LEVELS = {0: logging.ERROR, 1: logging.WARNING, 2: logging.INFO, 3: logging.DEBUG}
-_handler: logging.Handler | None = None
+_LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 class _StderrHandler(logging.StreamHandler[Any]):
@@ -26,13 +24,11 @@ class _StderrHandler(logging.StreamHandler[Any]):
         return sys.stderr
 
 
+logger.addHandler(_StderrHandler())
+
+
 def set_verbosity(level: int) -> None:
     """Show messages of our logger: 0 errors, 1 warnings, 2 info, 3 debug."""
-    global _handler
-    if _handler is None:
-        _handler = _StderrHandler()
-        _handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(_handler)
     logger.setLevel(_LEVELS[level])
 
 

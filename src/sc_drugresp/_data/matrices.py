@@ -62,19 +62,19 @@ def find_matrices(adata: AnnData, layer: str | None) -> list[Matrix]:
     KeyError
         The layer does not exist.
     """
-    _check_layer(adata, layer)
-    wanted = (COUNTS_LAYER, "X", "raw") if layer is None else (layer,)
-    found: list[tuple[str, Rows, Any]] = []
-    for name in wanted:
-        if name == "X":
-            if _has_x(adata):
-                found.append((name, open_rows(_parent(adata).X, *_selection(adata)), adata.var))
-        elif name == "raw":
-            if adata.raw is not None and 0 not in adata.raw.shape:
-                found.append((name, open_rows(adata.raw.X), adata.raw.var))
-        elif name in adata.layers:
-            found.append((f"layers[{name!r}]", _layer_rows(adata, name), adata.var))
-    return [Matrix(origin, rows, var, probe(rows)) for origin, rows, var in found]
+    found = []
+    for name in (COUNTS_LAYER, "X", "raw") if layer is None else (layer,):
+        opened = _open(adata, name)
+        if opened is not None:
+            found.append(Matrix(name if name in {"X", "raw"} else f"layers[{name!r}]", *opened, probe(opened[0])))
+        elif name in {"X", "raw"} and layer is not None:
+            msg = f"layer={layer!r} was asked for, but `.{layer}` is empty."
+            raise KeyError(msg)
+        elif layer is not None:
+            available = sorted(str(key) for key in adata.layers if key)
+            msg = f"Layer {layer!r} not found in `.layers`. Available layers: {available}; also 'X' and 'raw'."
+            raise KeyError(msg)
+    return found
 
 
 def best_matrix(found: Sequence[Matrix], *, recover: bool = True) -> Matrix:
@@ -92,7 +92,7 @@ def best_matrix(found: Sequence[Matrix], *, recover: bool = True) -> Matrix:
 def other_counts(adata: AnnData) -> list[str]:
     """Layers with raw counts under a name that is not looked for."""
     names = [name for name in adata.layers if name not in {COUNTS_LAYER, None}]
-    return [f"layers[{name!r}]" for name in names if probe(_layer_rows(adata, name)) == "counts"]
+    return [matrix.origin for name in names for matrix in find_matrices(adata, name) if matrix.kind == "counts"]
 
 
 def gene_columns(
@@ -130,38 +130,16 @@ def gene_columns(
     return names, None
 
 
-def _check_layer(adata: AnnData, layer: str | None) -> None:
-    if layer == "raw" and adata.raw is None:
-        msg = "layer='raw' was asked for, but `.raw` is empty."
-    elif layer == "X" and not _has_x(adata):
-        msg = "layer='X' was asked for, but `.X` is empty."
-    elif layer not in {None, "X", "raw"} and layer not in adata.layers:
-        msg = (
-            f"Layer {layer!r} not found in `.layers`. "
-            f"Available layers: {sorted(name for name in adata.layers if name)}; also 'X' and 'raw'."
-        )
-    else:
-        return
-    raise KeyError(msg)
-
-
-def _parent(adata: AnnData) -> AnnData:
-    """The object that a view looks at: slicing it block by block copies less than the view's own `.X`."""
-    return adata._adata_ref if adata.is_view else adata
-
-
-def _selection(adata: AnnData) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Rows and columns of the parent that a view shows."""
+def _open(adata: AnnData, name: str) -> tuple[Rows, Any] | None:
+    """Rows of `'X'`, `'raw'` or a layer, and the `.var` that names its columns; `None` where it is empty."""
+    if name == "raw":
+        return None if adata.raw is None or 0 in adata.raw.shape else (open_rows(adata.raw.X), adata.raw.var)
+    # Slicing the parent of a view block by block copies less than the view's own matrix.
+    parent = adata._adata_ref if adata.is_view else adata
+    matrix = parent.X if name == "X" else parent.layers.get(name)
+    if matrix is None:
+        return None
     if not adata.is_view:
-        return None, None
-    parent = adata._adata_ref
-    return np.arange(parent.n_obs)[adata._oidx], np.arange(parent.n_vars)[adata._vidx]
-
-
-def _has_x(adata: AnnData) -> bool:
-    parent = _parent(adata)
-    return bool(parent.isbacked) or parent.X is not None
-
-
-def _layer_rows(adata: AnnData, name: str) -> Rows:
-    return open_rows(_parent(adata).layers[name], *_selection(adata))
+        return open_rows(matrix), adata.var
+    rows, columns = np.arange(parent.n_obs)[adata._oidx], np.arange(parent.n_vars)[adata._vidx]
+    return open_rows(matrix, rows, columns), adata.var

@@ -104,16 +104,10 @@ class Target:
             adata._init_as_actual(adata.copy())
         return data, adata
 
-    def write(
-        self,
-        *,
-        obs: Mapping[str, Any] | None = None,
-        var: Mapping[str, Any] | None = None,
-        obsm: Mapping[str, Any] | None = None,
-        layers: Mapping[str, Any] | None = None,
-        uns: Mapping[str, Any] | None = None,
-    ) -> AnnData | MuData | None:
-        """Write all slots, or none if one of them does not fit; return the copy, if one was asked for.
+    def write(self, **slots: Mapping[str, Any]) -> AnnData | MuData | None:
+        """Write values into `obs`, `var`, `obsm`, `layers`, `uns`: all, or none if one of them does not fit.
+
+        Returns the copy, if one was asked for.
 
         Columns take the place of an index of the same name, which keeps its values and loses its name: files cannot
         hold both.
@@ -125,20 +119,18 @@ class Target:
         """
         shape = as_adata(self.data, modality=self.modality).shape
         sizes = {"obs": shape[:1], "var": shape[1:], "obsm": shape[:1], "layers": shape}
-        parts = {"obs": obs, "var": var, "obsm": obsm, "layers": layers}
-        for slot, values in parts.items():
-            for name, value in (values or {}).items():
+        for slot in slots.keys() & sizes.keys():
+            for name, value in slots[slot].items():
                 if np.shape(value)[: len(sizes[slot])] != sizes[slot]:
                     msg = f"`.{slot}[{name!r}]` must have the shape {sizes[slot]}, found {np.shape(value)}."
                     raise ValueError(msg)
         data, adata = self.open()
-        for slot, values in parts.items():
+        for slot, values in slots.items():
             place = getattr(adata, slot)
-            for name, value in (values or {}).items():
+            for name, value in values.items():
                 if slot in {"obs", "var"}:
                     _free_name(place, name, value)
                 place[name] = value
-        adata.uns.update(uns or {})
         return data if self.copy else None
 
 

@@ -63,15 +63,11 @@ def require_both_classes(y: np.ndarray, label_key: str) -> None:
     ValueError
         No labels at all, or one class only.
     """
-    if (y < 0).all():
-        msg = (
-            f"No cell has a label in column {label_key!r}; at least some sensitive and some resistant cells are needed."
-        )
+    absent = [name for value, name in ((1, SENSITIVE), (0, RESISTANT)) if not (y == value).any()]
+    if absent:
+        listed = " and no ".join(map(repr, absent))
+        msg = f"Column {label_key!r} holds no {listed} cell; both classes are needed to learn or to score."
         raise ValueError(msg)
-    for value, name in ((1, SENSITIVE), (0, RESISTANT)):
-        if not (y == value).any():
-            msg = f"Column {label_key!r} holds no {name!r} cell; both classes are needed to learn or to score."
-            raise ValueError(msg)
 
 
 def read_groups(obs: pd.DataFrame, group_key: str | None) -> tuple[str, np.ndarray]:
