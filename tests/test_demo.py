@@ -71,7 +71,7 @@ def test_large_data_are_thinned(monkeypatch, tmp_path, capsys):
     seen = []
     monkeypatch.setattr(demo, "MAX_CELLS", 100)
     monkeypatch.setattr(demo, "choose", lambda name, rng: (sdr.datasets.toy(4, 50, 40, rng=rng), "a test"))
-    monkeypatch.setattr(demo, "run", lambda adata, out, rng: seen.append(adata) or {"report.html": tmp_path / "r.html"})
+    monkeypatch.setattr(demo, "run", lambda adata, out, rng: seen.append(adata) or tmp_path / "r.html")
     assert demo.main(["--out", str(tmp_path)]) == 0
     assert seen[0].n_obs == 100
     assert capsys.readouterr().out.startswith("Data: a test")
@@ -81,10 +81,12 @@ def test_large_data_are_thinned(monkeypatch, tmp_path, capsys):
 @pytest.mark.filterwarnings("ignore::UserWarning")  # a few samples are too few, and it says so
 def test_the_whole_chain_on_generated_data(tmp_path, capsys):
     adata = sdr.datasets.toy(10, 20, 150, signal=2.0)
-    files = demo.run(adata, tmp_path / "out", rng=0)
-    assert all(path.exists() for path in files.values())
-    assert len(pd.read_csv(files["samples.csv"])) == 10
-    back = ad.read_h5ad(files["predicted.h5ad"])
+    out = tmp_path / "out"
+    page = demo.run(adata, out, rng=0)
+    written = {path.name for path in out.iterdir()}
+    assert written >= {f"{plot}.png" for plot in demo.PLOTS} | {"findings.csv", "model"}
+    assert len(pd.read_csv(out / "samples.csv")) == 10
+    back = ad.read_h5ad(out / "predicted.h5ad")
     prob = back.obs["predicted_response_prob"].to_numpy()
     assert ((prob >= 0) & (prob <= 1)).all()
     hidden = back.obs["response"].isna().to_numpy()
@@ -96,9 +98,9 @@ def test_the_whole_chain_on_generated_data(tmp_path, capsys):
     area = np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
     stated = sdr.get.metrics_df(back, "auroc", protocol="leave_group_out", level="cell")["value"].iloc[0]
     assert area == pytest.approx(stated, abs=1e-9)
-    page = files["report.html"].read_text(encoding="utf-8")
-    assert "P(sensitive)" in page
-    assert 'src="http' not in page
-    model = sdr.models.ResponseModel.load(files["model"])
+    text = page.read_text(encoding="utf-8")
+    assert "P(sensitive)" in text
+    assert 'src="http' not in text
+    model = sdr.models.ResponseModel.load(out / "model")
     assert model is not None
     assert "verdict" in capsys.readouterr().out

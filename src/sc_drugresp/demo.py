@@ -63,8 +63,8 @@ def choose(name: str | None = None, *, rng: int = 0) -> tuple[AnnData, str]:
     return datasets.toy(n_samples=12, rng=rng), f"generated data with a known answer, because {reason}"
 
 
-def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
-    """Check, embed, evaluate, train, predict, aggregate, plot, report; returns what it wrote, by file name.
+def run(adata: AnnData, out: Path, *, rng: int = 0) -> Path:
+    """Check, embed, evaluate, train, predict, aggregate, plot, report; returns the page of the report.
 
     Parameters
     ----------
@@ -81,20 +81,11 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
     from ._report import report
 
     out.mkdir(parents=True, exist_ok=True)
-    names = [
-        "findings.csv",
-        "model",
-        "samples.csv",
-        *(f"{plot}.png" for plot in PLOTS),
-        "report.html",
-        "predicted.h5ad",
-    ]
-    files = {name: out / name for name in names}
     group_key = _group_key(adata)
     step = _Steps()
     step(f"checking {adata.n_obs:,} cells x {adata.n_vars:,} genes; the unit is {group_key!r}")
     findings = pp.check(adata, group_key=group_key)
-    findings.to_csv(files["findings.csv"], index=False)
+    findings.to_csv(out / "findings.csv", index=False)
     for row in findings[findings["severity"] != "info"].itertuples():
         step.note(f"{row.severity}: {row.message}")
     # Without raw counts, the baselines take normalized values as they are.
@@ -114,33 +105,31 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> dict[str, Path]:
     hidden = _hide_one_group(adata, group_key)
     step(f"training on the labeled cells (labels of {hidden!r} are hidden) and predicting all cells")
     model = tl.train_response(adata, use_rep=REP, group_key=group_key, **common)
-    model.save(files["model"], overwrite=True)
+    model.save(out / "model", overwrite=True)
     tl.predict_response(adata, group_key=group_key, **common)
     tl.aggregate(adata, group_key, rng=rng)
     samples = get.samples_df(adata, label_key=None)
-    samples.to_csv(files["samples.csv"])
+    samples.to_csv(out / "samples.csv")
     for line in samples.iloc[:, :4].to_string(float_format="{:.2f}".format).splitlines():
         step.note(line)
 
     step("drawing figures")
     for plot in PLOTS:
         figure = getattr(pl, plot)(adata).figure
-        figure.savefig(files[f"{plot}.png"], dpi=120, bbox_inches="tight")
+        figure.savefig(out / f"{plot}.png", dpi=120, bbox_inches="tight")
         plt.close(figure)
     step("writing the report")
-    report(adata, files["report.html"])
-    adata.write_h5ad(files["predicted.h5ad"], compression="gzip")
-    step(f"done: {len(files)} results in {out}")
-    return files
+    page = report(adata, out / "report.html")
+    adata.write_h5ad(out / "predicted.h5ad", compression="gzip")
+    step(f"done: everything is in {out}")
+    return page
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m sc_drugresp.demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(OUT), help=f"folder for the results (default: {OUT})")
-    parser.add_argument(
-        "--data", help="name of a data set, path of an .h5ad file, or 'toy' (default: the best at hand)"
-    )
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder for the results (default: {OUT})")
+    parser.add_argument("--data", help="name of a data set, an .h5ad file, or 'toy' (default: the best at hand)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     options = parser.parse_args(arguments)
     adata, source = choose(options.data, rng=options.seed)
@@ -149,8 +138,8 @@ def main(arguments: list[str] | None = None) -> int:
         rows = np.sort(np.random.default_rng(options.seed).choice(adata.n_obs, MAX_CELLS, replace=False))
         adata = adata[rows].copy()
         print(f"      {MAX_CELLS:,} cells drawn at random, to be quick")
-    files = run(adata, options.out, rng=options.seed)
-    print(f"Open {files['report.html'].resolve().as_uri()}")
+    page = run(adata, options.out, rng=options.seed)
+    print(f"Open {page.resolve().as_uri()}")
     return 0
 
 
@@ -186,9 +175,8 @@ def _hide_one_group(adata: AnnData, group_key: str) -> str:
     counts = table.value_counts()
     if adata.obs[RESPONSE].isna().any() or counts.max() < 3:
         return "no group"
-    group = sorted(table.index[table == counts.idxmax()].astype(str))[0]
-    rows = adata.obs[group_key].astype(str) == group
-    adata.obs.loc[rows, RESPONSE] = np.nan
+    group = min(table.index[table == counts.idxmax()].astype(str))
+    adata.obs.loc[adata.obs[group_key].astype(str) == group, RESPONSE] = np.nan
     return group
 
 

@@ -151,7 +151,7 @@ def test_first_download_is_remembered(target, file_server):
 
 
 def test_interruption_leaves_nothing(target, file_server, monkeypatch):
-    def interrupted(url: str, part: Path, expected: Expected) -> None:
+    def interrupted(url: str, part: Path) -> None:
         part.write_bytes(BODY[:100])
         raise KeyboardInterrupt
 
@@ -163,7 +163,7 @@ def test_interruption_leaves_nothing(target, file_server, monkeypatch):
 
 
 def test_full_disk_is_not_taken_for_the_network(target, file_server, monkeypatch):
-    def full(url: str, part: Path, expected: Expected) -> None:
+    def full(url: str, part: Path) -> None:
         part.write_bytes(BODY[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -72,7 +72,7 @@ def fetch(
     path
         Where the file goes. It appears there complete and verified, or not at all.
     urls
-        `https://`, `doi:` (as pooch reads it) or `hf://owner/repo@revision/file`.
+        `https://` or `hf://owner/repo@revision/file`.
     expected
         Size and checksums.
     manual
@@ -111,7 +111,7 @@ def fetch(
                 if attempt:
                     time.sleep(pause * 2 ** (attempt - 1))
                 logger.info("downloading %s from %s", path.name, url)
-                failure, again = _try(url, part, expected)
+                failure, again = _try(url, part)
                 if failure is None and (problem := expected.problem(part)) is not None:
                     part.unlink()
                     failure, again, damaged = f"the file is not the published one: {problem}", True, True
@@ -136,7 +136,7 @@ def fetch(
     raise (ValueError if damaged else ConnectionError)(msg)
 
 
-def _try(url: str, part: Path, expected: Expected) -> tuple[str | None, bool]:
+def _try(url: str, part: Path) -> tuple[str | None, bool]:
     """Run one download; return what went wrong and whether another try could help."""
     import huggingface_hub.constants
     import requests
@@ -145,12 +145,7 @@ def _try(url: str, part: Path, expected: Expected) -> tuple[str | None, bool]:
     if url.startswith("hf://") and huggingface_hub.constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set", False
     try:
-        if url.startswith("doi:"):
-            import pooch
-
-            pooch.choose_downloader(url)(url, str(part), None)
-        else:
-            _from_web(url, part, expected)
+        _from_web(url, part)
     except requests.HTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         return f"the server answered {status}", status not in GONE
@@ -188,7 +183,7 @@ def _address(url: str) -> tuple[str, dict[str, str]]:
     return hf_hub_url(f"{owner}/{repo}", name, revision=revision or None), headers
 
 
-def _from_web(url: str, part: Path, expected: Expected) -> None:
+def _from_web(url: str, part: Path) -> None:
     import requests
 
     address, headers = _address(url)

@@ -119,10 +119,10 @@ class Target:
         """
         shape = as_adata(self.data, modality=self.modality).shape
         sizes = {"obs": shape[:1], "var": shape[1:], "obsm": shape[:1], "layers": shape}
-        for slot in slots.keys() & sizes.keys():
-            for name, value in slots[slot].items():
-                if np.shape(value)[: len(sizes[slot])] != sizes[slot]:
-                    msg = f"`.{slot}[{name!r}]` must have the shape {sizes[slot]}, found {np.shape(value)}."
+        for slot, size in sizes.items():
+            for name, value in slots.get(slot, {}).items():
+                if np.shape(value)[: len(size)] != size:
+                    msg = f"`.{slot}[{name!r}]` must have the shape {size}, found {np.shape(value)}."
                     raise ValueError(msg)
         data, adata = self.open()
         for slot, values in slots.items():

@@ -21,7 +21,7 @@ class RemoteFile:
     path
         Its place below a checkpoint folder.
     urls
-        Addresses to try in turn; may start with `hf://` or `doi:`. None, where no program can fetch it.
+        Addresses to try in turn; may start with `hf://`. None, where no program can fetch it.
     bytes, sha256, md5
         Size and checksums that the file must have, where they are published.
     about_bytes
