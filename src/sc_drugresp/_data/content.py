@@ -135,6 +135,7 @@ def recover_counts(block: csr_matrix, transform: Transform) -> tuple[np.ndarray,
         row = np.repeat(np.arange(len(cells)), detected[cells])
         starts = block.indptr[cells]
         least = np.minimum.reduceat(value, starts)
+        least_error = np.maximum.reduceat(np.where(value == least[row], error, 0.0), starts)[row]
         counts = np.full(len(x), np.nan)
         solved = detected[cells] < _MIN_GENES  # judged below: these are wrong in any case
         for multiple in range(1, _MAX_MULTIPLE + 1):
@@ -142,18 +143,12 @@ def recover_counts(block: csr_matrix, transform: Transform) -> tuple[np.ndarray,
             # Small counts find the scale; with their sum it is known well enough for the large ones.
             small = (ratio < 200.0 * multiple) & np.isfinite(ratio)
             near = np.rint(ratio)
-            fits = ~small | (
-                np.abs(ratio - near) <= near * (error + _of_least(error, value, least, row, starts)) + _SLACK
-            )
+            fits = ~small | (np.abs(ratio - near) <= near * (error + least_error) + _SLACK)
             candidate = np.logical_and.reduceat(fits, starts) & ~solved
             if candidate.any():
-                scale = np.add.reduceat(np.where(small, value, 0.0), starts) / np.add.reduceat(
-                    np.where(small, near, 0.0), starts
-                )
-                exact = value / scale[row]
-                whole = np.rint(exact)
-                tolerance = whole * 2 * error + _SLACK
-                good = (np.abs(exact - whole) <= tolerance) & (tolerance < 0.25) & (whole >= 1)
+                sums, total = (np.add.reduceat(np.where(small, part, 0.0), starts) for part in (value, near))
+                exact = value / (sums / total)[row]
+                whole, good = _integers(exact, 2 * error)
                 candidate &= np.logical_and.reduceat(good, starts)
                 take = candidate[row]
                 counts[take] = whole[take]
@@ -166,11 +161,16 @@ def recover_counts(block: csr_matrix, transform: Transform) -> tuple[np.ndarray,
 
 def _unscaled(block: csr_matrix, value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Counts that were not normalized, only logged."""
+    whole, good = _integers(value, error)
+    row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+    return whole.astype(np.float32), np.unique(row[~good])
+
+
+def _integers(value: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest integers, and where a value is one (at least 1) within its relative error."""
     whole = np.rint(value)
     tolerance = whole * error + _SLACK
-    bad = ~((np.abs(value - whole) <= tolerance) & (tolerance < 0.25) & (whole >= 1))
-    row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-    return whole.astype(np.float32), np.unique(row[bad])
+    return whole, (np.abs(value - whole) <= tolerance) & (tolerance < 0.25) & (whole >= 1)
 
 
 def _undo(x: np.ndarray, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
@@ -182,11 +182,3 @@ def _undo(x: np.ndarray, transform: Transform) -> tuple[np.ndarray, np.ndarray]:
     value = np.expm1(natural)
     # d value / d x = base * (value + 1), with an error of one unit in the last place of x.
     return value, _EPS * (2.0 + natural * (value + 1.0) / value)
-
-
-def _of_least(
-    error: np.ndarray, value: np.ndarray, least: np.ndarray, row: np.ndarray, starts: np.ndarray
-) -> np.ndarray:
-    """Error of the smallest value of each cell, for every entry of the cell."""
-    own = np.where(value == least[row], error, 0.0)
-    return np.maximum.reduceat(own, starts)[row]

@@ -59,22 +59,11 @@ class GeneNames:
             if gene is not None:
                 for name in names:
                     if name not in self.of_previous and name not in aliases.alias:
-                        self._put(self.of_alias, name, gene)
-        self.of_spelling: dict[str, int] = {}
-        for symbol, gene in self.of_symbol.items():
-            self._put(self.of_spelling, spelling(symbol), gene)
-        self.of_other_spelling: dict[str, tuple[int, str]] = {}
-        for status, names_of in (("previous", self.of_previous), ("alias", self.of_alias)):
-            folded: dict[str, int] = {}
-            for name, gene in names_of.items():
-                self._put(folded, spelling(name), gene)
-            for name, gene in folded.items():
-                self.of_other_spelling.setdefault(name, (gene, status))
-
-    @staticmethod
-    def _put(table: dict[str, int], name: str, gene: int) -> None:
-        if table.setdefault(name, gene) != gene:
-            table[name] = -1
+                        _put(self.of_alias, name, gene)
+        self.of_spelling = _folded(self.of_symbol)
+        aliased = {name: (gene, "alias") for name, gene in _folded(self.of_alias).items()}
+        previous = {name: (gene, "previous") for name, gene in _folded(self.of_previous).items()}
+        self.of_other_spelling = aliased | previous
 
     def _add_hgnc(self, aliases: Aliases) -> None:
         genes: dict[str, int] = {}
@@ -93,11 +82,11 @@ class GeneNames:
                     self.of_id.setdefault(ensembl_id, gene)
             genes[symbol] = gene
             if symbol not in self.of_symbol:
-                self._put(self.of_previous, symbol, gene)  # another release names this gene differently
+                _put(self.of_previous, symbol, gene)  # another release names this gene differently
         for table, names_of in ((self.of_previous, aliases.previous), (self.of_alias, aliases.alias)):
             for name, symbols in names_of.items():
                 for symbol in symbols:
-                    self._put(table, name, genes[symbol])
+                    _put(table, name, genes[symbol])
 
     def find(self, name: str) -> tuple[int, str]:
         """Gene and status of a symbol in any spelling; `(-1, 'ambiguous')` or `(-2, 'lost')` if there is none."""
@@ -116,6 +105,20 @@ class GeneNames:
             gene, status = self.of_other_spelling[folded]
             return (gene, status) if gene >= 0 else (-1, "ambiguous")
         return -2, "lost"
+
+
+def _put(table: dict[str, int], name: str, gene: int) -> None:
+    """Add a name; one that means several genes gets -1."""
+    if table.setdefault(name, gene) != gene:
+        table[name] = -1
+
+
+def _folded(genes: dict[str, int]) -> dict[str, int]:
+    """The same genes by the spelling of their names."""
+    out: dict[str, int] = {}
+    for name, gene in genes.items():
+        _put(out, spelling(name), gene)
+    return out
 
 
 def spelling(name: str) -> str:

@@ -49,8 +49,8 @@ def response(
     {data}
     basis
         Key of `.obsm` (`'X_umap'` and `'umap'` both work). `None` takes UMAP, then t-SNE, then the embedding that the
-        prediction used, then the latest one that :func:`~sc_drugresp.tl.embed` wrote, then whatever is there. Of an embedding of more than two
-        dimensions, the first two principal components are drawn.
+        prediction used, then the latest one that :func:`~sc_drugresp.tl.embed` wrote, then whatever is there. Of an
+        embedding of more than two dimensions, the first two principal components are drawn.
     color
         `'call'`, `'prob'`, `'ood'`, `'label'`, or a list of them for one panel each.
     {label_key}
