@@ -1,4 +1,4 @@
-"""Arguments that are wrong whatever the data are."""
+"""Checks of arguments that do not depend on the data."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any, get_args
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Refuse a value that is none of the choices, a `Literal` type or a tuple.
+    """Refuse a value that is not among `choices`, a `Literal` type or a tuple.
 
     Raises
     ------
     ValueError
-        It is not.
+        `value` is not one of the choices.
     """
     allowed = choices if isinstance(choices, tuple) else get_args(choices)
     if value not in allowed:
@@ -20,12 +20,12 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 
 
 def check_share(name: str, value: Any, *, below: float = 1.0) -> None:
-    """Refuse a number that does not lie between 0 and `below`, both excluded.
+    """Refuse anything but a number between 0 and `below`, both excluded.
 
     Raises
     ------
     ValueError
-        It does not.
+        `value` is not such a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < below:
         msg = f"`{name}` must lie between 0 and {below:g}, found {value!r}."

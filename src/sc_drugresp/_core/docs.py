@@ -17,7 +17,7 @@ doc_data = """data
     :class:`~anndata.AnnData` (in memory, a view, backed, dask or lazy) or :class:`~mudata.MuData`."""
 doc_layer = """layer
     Matrix to read: a key of `.layers`, `'X'` or `'raw'`. `None` looks for raw counts in `.layers['counts']`,
-    `.X` and `.raw` and says which it took."""
+    `.X` and `.raw` and logs which it took."""
 doc_modality = """modality
     Modality of a :class:`~mudata.MuData` to work on. Ignored for :class:`~anndata.AnnData`."""
 doc_label_key = """label_key
@@ -25,7 +25,7 @@ doc_label_key = """label_key
     See :func:`~sc_drugresp.pp.harmonize_labels`."""
 doc_group_key = f"""group_key
     Column of `.obs` with the independent unit: patient, cell line or sample. `None` takes the first of
-    {_NAMES} that has more than one value, and says so."""
+    {_NAMES} that has more than one value, and logs it."""
 doc_use_rep = """use_rep
     Key of `.obsm` with the embedding to use."""
 doc_rng = """rng

@@ -1,4 +1,4 @@
-"""Values that JSON has words for."""
+"""Plain values for JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def jsonable(value: Any) -> Any:
     Raises
     ------
     TypeError
-        JSON has no word for the value.
+        A value has no form in JSON.
     """
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}

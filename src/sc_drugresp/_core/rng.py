@@ -1,4 +1,4 @@
-"""Seeds from whatever the user gives; global random states are never read or changed."""
+"""Seeds from integers and generators; global random states are never read or changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def seed_of(rng: Rng) -> int:
     Raises
     ------
     TypeError
-        It is neither.
+        `rng` is neither an integer nor a generator.
     """
     if isinstance(rng, np.random.Generator):
         return int(rng.integers(2**31))

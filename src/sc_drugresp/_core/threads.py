@@ -1,4 +1,4 @@
-"""Threads of small fits."""
+"""A limit on threads for small fits."""
 
 from __future__ import annotations
 

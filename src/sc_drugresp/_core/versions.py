@@ -1,4 +1,4 @@
-"""Installed versions of what results depend on."""
+"""Installed versions of the packages that results depend on."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ def available() -> pd.DataFrame:
     -------
     One row per data set, indexed by the name to load. `where` is `'data_dir'` (an `.h5ad` file in
     `settings.data_dir`), `'cache'` or `'download'`. `label_kind` says what a label means in that study, or that the
-    deposit has none. `confirmed` is false where the name of the file at the archive follows from its rules only.
+    deposit has none. `confirmed` is false where the file name at the archive was inferred from its naming rules and has
+    not been checked.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which gene does each name mean? Never a guess: what is not unique stays unresolved."""
+"""Resolve gene names to genes, never by guessing: names that are not unique stay unresolved."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def protocol_name(protocol: str, params: Mapping[str, Any]) -> str:
 
 
 def interval_text(low: float, high: float) -> str:
-    """`0.62 to 0.91`, with a remark where it covers nearly all that is possible; empty where there is none."""
+    """`0.62 to 0.91`, with a remark where it covers nearly the whole range; empty where there is none."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return ""
     return f"{low:.2f} to {high:.2f}" + (", says nothing" if high - low > 0.9 else "")

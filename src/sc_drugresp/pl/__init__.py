@@ -1,4 +1,4 @@
-"""Plots: matplotlib, one `Axes` each (a `Figure` for grids); nothing is shown or saved behind your back."""
+"""Plots: matplotlib, one `Axes` each (a `Figure` for grids); nothing is shown or saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Findings about an object before any work is done with it."""
+"""`pp.check`: problems of an object, found before any work is done with it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check(
     layer: str | None = None,
     modality: str = "rna",
 ) -> pd.DataFrame:
-    """List what will go wrong or mislead, before any work is done. Nothing is written.
+    """List problems that would make an analysis fail or mislead, before any work is done. Nothing is written.
 
     The matrix is read once, in blocks. Codes are stable, so that scripts can act on them:
 
@@ -54,7 +54,7 @@ def check(
     ----------
     {data}
     models
-        Names of models, or loaded encoders, that should be able to read the data.
+        Names of models, or loaded encoders, to be checked against the data.
     {label_key}
         `None` looks for `response`.
     {group_key}
@@ -130,7 +130,7 @@ def _check_values(findings: Findings, adata: AnnData, scanned: Scan) -> None:
         findings.error("not-finite", origin, message, "Replace missing values (counts that were not seen are 0).")
     if scanned.n_negative:
         message = f"{scanned.n_negative} values are negative: {WORDS['scaled']}."
-        findings.warning("negative", origin, message, "Take the matrix from before scaling.")
+        findings.warning("negative", origin, message, "Use the matrix from before scaling.")
     if not scanned.is_counts:
         message = f"{origin}: {scanned.n_fractions} values are not integers, {scanned.n_negative} are negative."
         if matrix.kind != "counts":
@@ -145,7 +145,7 @@ def _check_values(findings: Findings, adata: AnnData, scanned: Scan) -> None:
         findings.info("raw-counts", origin, f"Holds raw counts (largest {scanned.largest:.0f}).")
     if scanned.largest <= 1:
         message = "No value is larger than 1: the counts were cut to 0 and 1, or the cells are almost empty."
-        findings.warning("binary", origin, message, "Take the matrix from before.")
+        findings.warning("binary", origin, message, "Use the matrix from before it was binarized.")
 
 
 def _check_cells(findings: Findings, scanned: Scan) -> None:

@@ -1,4 +1,4 @@
-"""What `check` says about labels, samples and what the label is tied to."""
+"""Findings of `check` about labels, samples and what is confounded with the label."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FEW_CELLS = 20
 _FEW_SAMPLES = 3
 _CELLS_LEAK, _SAMPLES_LEAK = 0.75, 0.9
 _MOST_LEVELS = 200
-"""A column with more values is no batch, platform or condition."""
+"""A column with more values is not taken for a batch, platform or condition."""
 
 
 def check_labels(findings: Findings, labels: np.ndarray | None, label_key: str) -> np.ndarray | None:
@@ -117,7 +117,7 @@ def check_aliasing(
             continue
         if all(word_of(level) in RESPONSE_CLASSES for level in levels):
             continue  # another label
-        # A column that divides the samples further, or names them again, says nothing new.
+        # A column that divides the samples further, or names them again, adds nothing new.
         if groups is not None and nested(values[labeled], groups[labeled]):
             continue
         kind = aliasing(y, values, name)

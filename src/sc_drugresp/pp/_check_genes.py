@@ -1,4 +1,4 @@
-"""What `check` says about genes and models."""
+"""Findings of `check` about genes and models."""
 
 from __future__ import annotations
 

@@ -37,16 +37,16 @@ _KNOWN = {word: meaning for meaning, words in _WORDS.items() for word in words.s
 HINTS = {
     "sd": "stable disease counts as benefit in some studies and as failure in others",
     "stable_disease": "stable disease counts as benefit in some studies and as failure in others",
-    "mr": "a mixed response is neither",
+    "mr": "a mixed response is neither sensitive nor resistant",
     "persister": "persisters survived but may be sensitive again",
     "r": "'R' is resistant in some studies and responder in others",
-    "s": "'S' alone does not tell",
+    "s": "'S' alone is ambiguous",
 }
 """Why a word is not translated by itself."""
 
 
 def word_of(value: Any) -> str | None:
-    """Meaning of one value by itself: a class, `""` for missing, `None` if it does not tell."""
+    """Meaning of one value by itself: a class, `""` for missing, `None` if it is unclear."""
     text = normal(value)
     return _KNOWN.get(text, _KNOWN.get("_".join(part for part in text.split("_") if part not in _FILLERS)))
 

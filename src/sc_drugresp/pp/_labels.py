@@ -66,7 +66,7 @@ def harmonize_labels(
     KeyError
         There is no such column.
     ValueError
-        Values are not understood, a value is given twice, or no cell is left with a label.
+        Values are not recognized, a value is given two meanings, or no cell is left with a label.
 
     Examples
     --------
