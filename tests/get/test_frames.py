@@ -104,7 +104,7 @@ def test_protocols_say_what_was_held_out() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "text"),
     [
-        (1.26e-15, 1.0, "0.00 to 1.00, says nothing"),
+        (1.26e-15, 1.0, "0.00 to 1.00, uninformative"),
         (0.625, 0.9149, "0.62 to 0.91"),
         (np.nan, 1.0, ""),
     ],

@@ -203,7 +203,7 @@ def test_intervals_are_written_for_readers(single) -> None:
     adata.uns["evaluation"]["metrics"] = metrics
     shown = texts(sdr.pl.metrics(adata))
     shown += [text.get_text() for text in sdr.pl.roc(adata).get_legend().get_texts()]
-    assert sum("0.00 to 1.00, says nothing" in text for text in shown) == 3
+    assert sum("0.00 to 1.00, uninformative" in text for text in shown) == 3
     assert not any("e-1" in text for text in shown)
 
 

@@ -102,35 +102,34 @@ class CountSource:
             A row holds something else than the rows that were looked at first.
         """
         for start, block in self.matrix.blocks(settings.block_cells if size is None else size, rows):
+            place = range(start, start + block.shape[0]) if rows is None else rows[start : start + block.shape[0]]
             if self.transform is not None:
-                block = self._recover(block, start, rows)
-            self._verify(block, start, rows)
+                block = self._recover(block, place)
+            self._verify(block, place)
             yield start, block
 
-    def _recover(self, block: csr_matrix, start: int, rows: np.ndarray | None) -> csr_matrix:
+    def _recover(self, block: csr_matrix, place: Sequence[int] | np.ndarray) -> csr_matrix:
         from scipy.sparse import csr_matrix
 
         counts, wrong = recover_counts(block, self.transform)  # type: ignore[arg-type]
         if len(wrong):
-            row = wrong[0] + start if rows is None else rows[wrong[0] + start]
             msg = (
-                f"{self.origin}: in row {row} the integer counts cannot be recovered exactly, although other rows allow "
-                f"it. {_FIX}"
+                f"{self.origin}: in row {place[wrong[0]]} the integer counts cannot be recovered exactly, although other "
+                f"rows allow it. {_FIX}"
             )
             raise ValueError(msg)
         return csr_matrix((counts, block.indices, block.indptr), shape=block.shape)
 
-    def _verify(self, block: csr_matrix, start: int, rows: np.ndarray | None) -> None:
+    def _verify(self, block: csr_matrix, place: Sequence[int] | np.ndarray) -> None:
         kind = kind_of(block.data)
-        if kind not in {"nan", "infinite"} and (self.kind != "counts" or kind == "counts"):
+        if kind in {"nan", "infinite"}:
+            bad, fix = ~np.isfinite(block.data), _FILL
+        elif self.kind == "counts" and kind != "counts":
+            bad, fix = (block.data < 0) | (block.data != np.rint(block.data)), _FIX
+        else:
             return
-        bad = ~np.isfinite(block.data)
-        if kind not in {"nan", "infinite"}:
-            bad = (block.data < 0) | (block.data != np.rint(block.data))
         at = int(np.flatnonzero(bad)[0])
-        row = int(np.searchsorted(block.indptr, at, side="right")) - 1 + start
-        row = row if rows is None else int(rows[row])
-        fix = _FILL if kind in {"nan", "infinite"} else _FIX
+        row = place[int(np.searchsorted(block.indptr, at, side="right")) - 1]
         msg = (
             f"{self.origin} holds {block.data[at]} in row {row}, although its other rows hold {WORDS[self.kind]}. {fix}"
         )

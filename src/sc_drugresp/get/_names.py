@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    import pandas as pd
+
 STRICT, RANDOM_CELLS = "leave_group_out", "pooled"
 NAIVE = {
     "constant": "Constant",
@@ -30,6 +32,9 @@ METRICS = {
     "brier": "Brier score",
 }  # fmt: skip
 MODES = {"lora": "LoRA", "full": "fully fine-tuned"}
+PROTOCOLS = {
+    RANDOM_CELLS: "random split of cells", "cross_dataset": "other data sets", "few_shot": "few labeled samples",
+}  # fmt: skip
 PLURAL = {"dataset": "data sets", "cell_line": "cell lines", "patient": "patients", "batch": "batches"}
 
 
@@ -71,29 +76,27 @@ def metric_name(metric: str) -> str:
 def protocol_name(protocol: str, params: Mapping[str, Any]) -> str:
     """Display name of a protocol, with what was held out."""
     if protocol == STRICT:
-        thing = next(
-            (PLURAL[key] for key in (params.get("level_key"), params.get("level")) if key in PLURAL), "samples"
-        )
-        return f"held-out {thing}"
-    known = {
-        RANDOM_CELLS: "random split of cells",
-        "cross_dataset": "other data sets",
-        "few_shot": "few labeled samples",
-    }
-    return known.get(protocol, protocol.replace("_", " "))
+        units = [PLURAL[key] for key in (params.get("level_key"), params.get("level")) if key in PLURAL]
+        return f"held-out {(units or ['samples'])[0]}"
+    return PROTOCOLS.get(protocol, protocol.replace("_", " "))
 
 
 def interval_text(low: float, high: float) -> str:
     """`0.62 to 0.91`, with a remark where it covers nearly the whole range; empty where there is none."""
     if not (np.isfinite(low) and np.isfinite(high)):
         return ""
-    return f"{low:.2f} to {high:.2f}" + (", says nothing" if high - low > 0.9 else "")
+    return f"{low:.2f} to {high:.2f}" + (", uninformative" if high - low > 0.9 else "")
 
 
 def score_text(value: float, low: float, high: float) -> str:
     """`0.80 (0.62 to 0.91)`, or the value alone where there is no interval; empty where there is no value."""
     limits = interval_text(low, high)
     return "" if not np.isfinite(value) else f"{value:.2f} ({limits})" if limits else f"{value:.2f}"
+
+
+def score_texts(frame: pd.DataFrame, absent: str = "") -> list[str]:
+    """Texts of the rows of a frame with `value`, `low` and `high`; `absent` where there is no value."""
+    return [score_text(*row) or absent for row in frame[["value", "low", "high"]].to_numpy(dtype=float)]
 
 
 def p_text(p: float) -> str:

@@ -10,7 +10,7 @@ from .. import get
 from .._core.docs import doc_params
 from ..get._names import RANDOM_CELLS, STRICT, model_names, protocol_name
 from ..get._read import EVALUATION
-from ._style import GUIDE_COLOR, MODEL_COLOR, NAIVE_COLOR, legend_below, name_rows, new_axes, row_texts
+from ._style import GUIDE_COLOR, legend_below, model_colors, name_rows, new_axes, row_texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,7 +48,7 @@ def leakage_gap(
     frame = get.leakage_gap_df(data, key_added=key_added, modality=modality).dropna(subset=["pooled"])
     params = EVALUATION.read(data, key_added, modality)["params"]
     names = model_names(frame["model"])
-    colors = [MODEL_COLOR if kind == "model" else NAIVE_COLOR for kind in frame["kind"]]
+    colors = model_colors(frame["kind"])
     ax = new_axes(ax, 6.4, 1.2 + 0.3 * len(frame))
     at = name_rows(ax, [names[name] for name in frame["model"]])
     strict, random = frame["leave_group_out"], frame["pooled"]
@@ -56,7 +56,7 @@ def leakage_gap(
     ax.scatter(random, at, s=32, c="white", edgecolors=colors, zorder=2, label=protocol_name(RANDOM_CELLS, params))
     if strict.notna().any():
         ax.scatter(strict, at, s=32, c=colors, zorder=3, label=protocol_name(STRICT, params))
-    row_texts(ax, at, [f"{gap:+.2f}" if np.isfinite(gap) else "nothing held out" for gap in frame["gap"]])
+    row_texts(ax, [f"{gap:+.2f}" if np.isfinite(gap) else "nothing held out" for gap in frame["gap"]])
     ax.axvline(0.5, color=GUIDE_COLOR, lw=0.8, ls=":", zorder=0)
     ax.set(xlabel="AUROC by cell")
     ax.set_title("leakage gap (random split minus held out)", fontsize="medium")

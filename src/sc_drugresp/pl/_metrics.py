@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from .. import get
 from .._core.docs import doc_params
-from ..get._names import RANDOM_CELLS, STRICT, metric_name, model_names, protocol_name, score_text
+from ..get._names import RANDOM_CELLS, STRICT, metric_name, model_names, protocol_name, score_texts
 from ..get._read import EVALUATION
-from ._style import MODEL_COLOR, NAIVE_COLOR, forest, legend_below, new_axes, row_texts
+from ._style import MODEL_COLOR, NAIVE_COLOR, forest, legend_below, model_colors, new_axes, row_texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -80,9 +80,9 @@ def metrics(
         raise ValueError(msg)
     names = model_names(rows["model"])
     ax = new_axes(ax, 6.4, 1.3 + 0.3 * len(rows))
-    colors = [MODEL_COLOR if kind == "model" else NAIVE_COLOR for kind in rows["kind"]]
-    at = forest(ax, rows, [names[name] for name in rows["model"]], colors, _CHANCE.get(metric))
-    row_texts(ax, at, [score_text(*row) for row in rows[["value", "low", "high"]].to_numpy(dtype=float)])
+    colors = model_colors(rows["kind"])
+    forest(ax, rows, [names[name] for name in rows["model"]], colors, _CHANCE.get(metric))
+    row_texts(ax, score_texts(rows))
     for color, label in {MODEL_COLOR: "model", NAIVE_COLOR: "naive baseline"}.items():
         if color in colors:
             ax.plot([], [], "o-", color=color, ms=5, label=label)

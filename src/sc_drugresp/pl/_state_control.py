@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import get
 from .._core.docs import doc_params
-from ..get._names import score_text
+from ..get._names import score_texts
 from ._style import MODEL_COLOR, NAIVE_COLOR, forest, new_axes, row_texts
 
 if TYPE_CHECKING:
@@ -60,9 +60,8 @@ def state_control(
     frame = frame.reindex(list(_NAMES))
     ax = new_axes(ax, 6.4, 2.6)
     colors = [NAIVE_COLOR if name.startswith("treated") else MODEL_COLOR for name in _NAMES]
-    at = forest(ax, frame, list(_NAMES.values()), colors)
-    scores = frame[["value", "low", "high"]].to_numpy(dtype=float)
-    row_texts(ax, at, [score_text(*row) or "too few samples" for row in scores])
+    forest(ax, frame, list(_NAMES.values()), colors)
+    row_texts(ax, score_texts(frame, "too few samples"))
     ax.set(xlim=(0, 1), xlabel="AUROC by cell")
     ax.set_title(f"verdict: {verdict}", fontsize="medium", loc="left")
     return ax

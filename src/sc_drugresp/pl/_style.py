@@ -12,6 +12,8 @@ from matplotlib.transforms import ScaledTranslation
 from .._core.keys import COLORS, RESISTANT, SENSITIVE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
     from matplotlib.axes import Axes
 
@@ -38,10 +40,15 @@ def name_rows(ax: Axes, names: list[str]) -> np.ndarray:
     return at
 
 
-def row_texts(ax: Axes, at: np.ndarray, texts: list[str]) -> None:
-    """Texts to the right of the rows."""
-    for y, text in zip(at, texts):
+def row_texts(ax: Axes, texts: list[str]) -> None:
+    """Texts to the right of the rows, from top to bottom."""
+    for y, text in zip(reversed(range(len(texts))), texts):
         ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
+
+
+def model_colors(kinds: Iterable[str]) -> list[str]:
+    """Black for models, gray for naive baselines."""
+    return [MODEL_COLOR if kind == "model" else NAIVE_COLOR for kind in kinds]
 
 
 def forest(
