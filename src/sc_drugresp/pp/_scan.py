@@ -99,8 +99,8 @@ def scan(adata: AnnData, layer: str | None, desc: str, genes: np.ndarray | None 
     if not found:
         return None
     matrix = best_matrix(found)
-    n, genes = matrix.rows.shape
-    out = Scan(matrix, found, np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(genes))
+    n, n_genes = matrix.rows.shape
+    out = Scan(matrix, found, np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(n_genes))
     with progress_bar(total=n, desc=desc) as bar:
         for start, block in matrix.rows.blocks(settings.block_cells):
             out.add(start, block)
