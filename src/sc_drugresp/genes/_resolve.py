@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, get_args
@@ -78,8 +79,7 @@ class Resolution:
 
     def counts(self) -> dict[str, int]:
         """Number of genes of each status that occurs."""
-        names, numbers = np.unique(self.status.astype(str), return_counts=True)
-        found = dict(zip(names.tolist(), numbers.tolist()))
+        found = Counter(self.status.tolist())
         return {status: found[status] for status in STATUSES if status in found}
 
 

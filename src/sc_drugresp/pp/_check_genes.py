@@ -80,8 +80,7 @@ def check_models(findings: Findings, scanned: Scan, found: gene_tools.Resolution
         if expects == "counts" and not scanned.is_counts:
             message = f"{title} needs raw counts; {scanned.matrix.origin} holds none."
             findings.error("model-counts", title, message, "See 'raw-counts'.")
-        known_species = found.organism not in {"human", "mouse"} or {found.organism, found.target} & set(species)
-        if species and not known_species:
+        if species and found.organism in {"human", "mouse"} and found.organism not in species:
             message = f"{title} was trained on {' and '.join(species)}; these are {found.organism} genes."
             findings.error("model-species", title, message, _TO_HUMAN)
         if problem:
