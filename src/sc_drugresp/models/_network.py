@@ -127,7 +127,7 @@ class CellNetwork(nn.Module, ABC):
             self.layers,
             self.inputs(batch),
             batch.get("keep"),
-            last_queries=leading,
+            queries=leading,
             gradient_checkpointing=self.gradient_checkpointing,
         )
         return self.final_norm(x)

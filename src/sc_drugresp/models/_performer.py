@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .._data import GeneVocab
-from .._nn import PerformerLayer
+from .._nn import PerformerLayer, run_layers
 from ._config import Config, size
 from ._encoder import CellEncoder
 from ._weights import read_tensors
@@ -96,7 +95,6 @@ class PerformerEncoder(CellEncoder):
         Rows of the gene table that are no genes.
     """
 
-    lora_targets: ClassVar[str] = r"layers\.\d+\.(attn\.[qkvo]|up|down)"
     specials: ClassVar[int] = 1
     renames: ClassVar[Mapping[str, str]] = {
         rf"^{_PREFIX}": "",
@@ -138,13 +136,7 @@ class PerformerEncoder(CellEncoder):
 
     def encode(self, x: Tensor, *inputs: Tensor | None, queries: slice | None = None) -> Tensor:
         """All layers and the final norm; the last layer computes the positions `queries` only."""
-        weight, keep = inputs or (None, None)
-        for i, layer in enumerate(self.layers):
-            rows = queries if i == len(self.layers) - 1 else None
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, weight, keep, rows, use_reentrant=False)
-            else:
-                x = layer(x, weight, keep, rows)
+        x = run_layers(self.layers, x, *inputs, queries=queries, gradient_checkpointing=self.gradient_checkpointing)
         return self.final_norm(x)
 
 

@@ -121,12 +121,12 @@ def axes_of(product: FloatArray, mean: FloatArray, n: int, n_comps: int) -> Floa
     return _signed(_largest(product - n * np.outer(mean, mean), n_comps)[0])
 
 
-def products(profiles: sparse.csr_matrix) -> FloatArray:
-    """`X.T @ X` in float64, a block of rows at a time."""
-    out = np.zeros((profiles.shape[1], profiles.shape[1]))
+def products(profiles: sparse.csr_matrix, first: int = 0) -> FloatArray:
+    """The columns of `X.T @ X` from `first` on, in float64, a block of rows at a time."""
+    out = np.zeros((profiles.shape[1], profiles.shape[1] - first))
     for start in range(0, profiles.shape[0], _BLOCK):
         block = profiles[start : start + _BLOCK].toarray().astype(np.float64)
-        out += block.T @ block
+        out += block.T @ block[:, first:]
     return out
 
 
@@ -184,11 +184,9 @@ class SharedSums:
     def choose(self, train: IntArray) -> IntArray:
         """Columns of the variable genes of the rows `train`."""
         out = self._left_out(train)
-        if len(out) < len(train):
-            sums = self._sums - GeneSums.of(self.profiles[out], self.kind)
-        else:
-            sums = GeneSums.of(self.profiles[train], self.kind)
-        return variable_genes(sums, self.kind, self.n_top)
+        few = out if len(out) < len(train) else train
+        sums = GeneSums.of(self.profiles[few], self.kind)
+        return variable_genes(self._sums - sums if few is out else sums, self.kind, self.n_top)
 
     def principal_components(self, train: IntArray, n_comps: int) -> FloatArray:
         """Coordinates of all rows, `(cells, n_comps)`, along the principal axes of the variable genes of `train`."""
@@ -236,8 +234,6 @@ class SharedSums:
         self._column_sums = _column_sums(self._part)
         grown = np.zeros((len(known), len(known)))
         grown[:old, :old] = self._products
-        for start in range(0, self._part.shape[0], _BLOCK):
-            block = self._part[start : start + _BLOCK].toarray().astype(np.float64)
-            grown[:, old:] += block.T @ block[:, old:]
+        grown[:, old:] = products(self._part, old)
         grown[old:, :old] = grown[:old, old:].T
         self._products = grown

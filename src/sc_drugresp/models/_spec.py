@@ -6,6 +6,8 @@ import tomllib
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._core.download import Expected
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
@@ -45,6 +47,11 @@ class RemoteFile:
     def name(self) -> str:
         """File name without folders."""
         return self.path.rsplit("/", 1)[-1]
+
+    @property
+    def expected(self) -> Expected:
+        """What a download is checked against."""
+        return Expected(self.bytes, self.sha256, self.md5)
 
 
 @dataclass(frozen=True)

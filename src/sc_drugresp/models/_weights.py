@@ -124,14 +124,14 @@ def read_sizes(
     published
         The configuration.
     names, optional
-        Our names and those of the publisher: numbers that must be there, and values that may be there.
+        Our names and the publisher's: numbers that must be there, and values that may be there.
     source
-        Where it comes from, for the message.
+        Where the configuration comes from, for error messages.
 
     Raises
     ------
     ValueError
-        A size is missing or no number.
+        A size is missing or is not a number.
     """
     sizes = {ours: published.get(theirs) for ours, theirs in names.items()}
     missing = sorted(names[ours] for ours, value in sizes.items() if not isinstance(value, int | float))

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from .._core.log import warn
 from .._core.settings import settings
 from .._data import GeneVocab, Tokens, entry_uniforms
 from .._data.counts import AlignedCounts
 from .._data.product_kernels import sorted_rows, weighted_rows
-from .._nn import FlowLayer, SetLayout
+from .._nn import FlowLayer, SetLayout, run_layers
 from ._config import Config, size
 from ._driver import check_tokens, evaluating
 from ._encoder import Batch, CellEncoder
@@ -226,12 +225,7 @@ class CellPLM(CellEncoder):
     def among(self, x: Tensor, sets: Tensor) -> Tensor:
         """All layers and the final norm, over cells that see the others of their set."""
         layout = SetLayout.of(sets)
-        for layer in self.layers:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, layout, use_reentrant=False)
-            else:
-                x = layer(x, layout)
-        return self.final_norm(x)
+        return self.final_norm(run_layers(self.layers, x, layout, gradient_checkpointing=self.gradient_checkpointing))
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Apply the latent layer, shape `(n_cells, dim)`."""

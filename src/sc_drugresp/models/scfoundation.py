@@ -142,7 +142,6 @@ class ScFoundation(CellEncoder):
     """
 
     Config = ScFoundationConfig
-    lora_targets: ClassVar[str] = r"layers\.\d+\.(attn\.[qkvo]|up|down)"
     reads_values: ClassVar[bool] = True
     renames: ClassVar[Mapping[str, str]] = {
         r"^(module\.|.*?model\.)+": "",

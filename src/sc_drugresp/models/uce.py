@@ -243,7 +243,7 @@ class UCE(CellEncoder):
         if self._projected is None or len(self.layers) < 2:
             return super().hidden(batch, leading)
         x = self._projected.first_layer(self.layers[0], batch["ids"], batch.get("keep"))
-        return run_layers(list(self.layers)[1:], x, batch.get("keep"), last_queries=leading)
+        return run_layers(list(self.layers)[1:], x, batch.get("keep"), queries=leading)
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Decoded and L2-normalized `[CLS]`, shape `(cells, dim)`."""
