@@ -76,11 +76,8 @@ class FavorAttention(nn.Module):
         queries
             Positions to compute.
         """
-        q, k, v = (
-            self._split(self.q(x if queries is None else x[:, queries])),
-            self._split(self.k(x)),
-            self._split(self.v(x)),
-        )
+        source = x if queries is None else x[:, queries]
+        q, k, v = self._split(self.q(source)), self._split(self.k(x)), self._split(self.v(x))
         if keep is not None:
             v = v * keep[:, None, :, None]
         with torch.autocast(x.device.type, enabled=False):  # the exponential and 1e-4 need single precision

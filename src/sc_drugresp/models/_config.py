@@ -1,4 +1,4 @@
-"""Settings of a model: frozen dataclasses whose choices and sizes are checked in one place. No torch."""
+"""Sizes and options of models: frozen dataclasses whose values are checked in one place. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens around an encoder: genes are matched, tokens are checked, batches are embedded."""
+"""Steps that all encoders share: match genes, check tokens, embed a batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def aligned(
     Raises
     ------
     ValueError
-        No gene is known.
+        None of the genes is known to the encoder.
     """
     if isinstance(data, AlignedCounts):
         return data
@@ -94,7 +94,7 @@ def batch_budget(device: torch.device) -> int:
 
 
 def embed_batch(encoder: CellEncoder, tokens: Tokens, cells: np.ndarray) -> np.ndarray:
-    """Embed `cells` at once; when the device is out of memory, two halves after each other."""
+    """Embed `cells` in one batch; if the device runs out of memory, in two halves, one after the other."""
     try:
         with torch.inference_mode():
             batch = encoder.collate(tokens.take(cells))

@@ -36,7 +36,7 @@ class CellEncoder(CellNetwork):
     Attributes
     ----------
     expects, aligns_genes, needs_fit, tunable, set_based
-        What the model can do, as every embedder tells it, see :class:`~sc_drugresp.models._embedder.Embedder`.
+        What the model can do, as for every embedder, see :class:`~sc_drugresp.models._embedder.Embedder`.
     max_waste
         Largest share of padding in a batch.
     min_tokens
@@ -53,10 +53,10 @@ class CellEncoder(CellNetwork):
 
     @abstractmethod
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
-        """Tokens of some cells; a cell's tokens depend on its counts and the seed alone."""
+        """Tokenize a block of cells; the tokens of a cell depend on nothing but its counts and the seed."""
 
     def sizes(self, tokens: Tokens) -> np.ndarray:
-        """Length of each cell inside a batch, shape `(n_cells,)`: what the cost of a batch is reckoned from."""
+        """Length of each cell in a batch, shape `(n_cells,)`, from which the size of a batch is computed."""
         return tokens.lengths
 
     def embeddable(self, tokens: Tokens) -> np.ndarray:
@@ -66,7 +66,7 @@ class CellEncoder(CellNetwork):
     def token_blocks(
         self, source: AlignedCounts, seed: int, rows: np.ndarray | None = None
     ) -> Iterator[tuple[int, Tokens]]:
-        """Yield `(start, tokens)` of one block of cells after another."""
+        """Yield `(start, tokens)` for each block of cells."""
         for block in source.blocks(rows=rows):
             yield block.start, self.tokenize_block(block, seed)
 

@@ -1,4 +1,4 @@
-"""The network of a foundation model: what a model writes, and defaults that fit a transformer over tokens."""
+"""Base class of the networks: what a model has to define, and defaults that fit a transformer over tokens."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class CellNetwork(nn.Module, ABC):
         self.gradient_checkpointing = False
         self.final_norm: nn.Module = nn.Identity()
 
-    # What a model writes ------------------------------------------------------------------------------------------
+    # What a model defines -----------------------------------------------------------------------------------------
 
     @classmethod
     @abstractmethod

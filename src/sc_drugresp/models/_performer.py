@@ -12,7 +12,7 @@ from .._data import GeneVocab
 from .._nn import PerformerLayer, run_layers
 from ._config import Config, size
 from ._encoder import CellEncoder
-from ._weights import read_tensors
+from ._weights import read_shapes, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,34 +36,26 @@ class PerformerConfig(Config):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], *, specials: int, source: object) -> Self:
-        """Read every size from tensors under our names; `specials` rows of the gene table are no genes.
+        """Read every size from tensors under our names; `specials` rows of the gene table do not stand for genes.
 
         Raises
         ------
         ValueError
             The tensors that tell the sizes are not there: another model.
         """
-        inner = (f"layers.0.{name}" for name in ("attn.q.weight", "attn.projection", "up.weight"))
-        missing = sorted({"value.weight", "gene.table", *inner} - state.keys())
-        if missing:
-            found = ", ".join(sorted(state)[:4]) or "nothing"
-            msg = (
-                f"{source} is not a checkpoint of {cls.__name__.removesuffix('Config')}: {', '.join(missing)} "
-                f"are missing (after renaming), found {found} ... Check that the file belongs to this model."
-            )
-            raise ValueError(msg)
-        features, head_dim = state["layers.0.attn.projection"].shape
-        n_tokens, dim = state["value.weight"].shape
-        return cls(
-            dim=dim,
-            layers=1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers.")),
-            heads=state["layers.0.attn.q.weight"].shape[0] // head_dim,
-            head_dim=head_dim,
-            features=features,
-            ffn_dim=state["layers.0.up.weight"].shape[0],
-            n_tokens=n_tokens,
-            genes=state["gene.table"].shape[0] - specials,
-        )
+        places = {
+            "dim": ("value.weight", 1),
+            "n_tokens": ("value.weight", 0),
+            "heads": ("layers.0.attn.q.weight", 0),
+            "features": ("layers.0.attn.projection", 0),
+            "head_dim": ("layers.0.attn.projection", 1),
+            "ffn_dim": ("layers.0.up.weight", 0),
+            "genes": ("gene.table", 0),
+        }
+        sizes = read_shapes(state, places, model=cls._title(), source=source)
+        sizes["heads"] //= sizes["head_dim"]
+        sizes["genes"] -= specials
+        return cls(**sizes)
 
 
 class GeneTable(nn.Module):

@@ -1,4 +1,4 @@
-"""What the registry knows about a model: plain data, no torch."""
+"""Rows of the registry: plain data about models and their published files, without torch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ class RemoteFile:
     Parameters
     ----------
     path
-        Its place below a checkpoint folder.
+        Where it belongs below the folder of a checkpoint.
     urls
-        Addresses to try in turn; may start with `hf://` or `doi:`. None, where no program can fetch it.
+        Addresses to try in turn; they may start with `hf://` or `doi:`. Empty if the file cannot be downloaded by a
+        program.
     bytes, sha256, md5
-        Size and checksums that the file must have, where they are published.
+        Published size and checksums, which a download must have.
     about_bytes
         Size for planning, where the exact one is not published.
     manual
@@ -61,7 +62,7 @@ class Checkpoint:
     Parameters
     ----------
     tag
-        What users type behind the dot.
+        What follows the dot in the name of the model.
     files
         Published files by role (`weights`, `config`, ...).
     license, publisher
@@ -88,7 +89,7 @@ class Checkpoint:
 
     @property
     def download_bytes(self) -> int | None:
-        """Size of all that has to be fetched, by a program or by hand; `None` where a size is not known."""
+        """Size of all files to fetch, by a program or by hand; `None` if one of the sizes is not known."""
         needed = [file for file in self.files.values() if file.urls or not file.optional]
         sizes = [file.bytes or file.about_bytes for file in needed]
         return None if None in sizes else sum(sizes)  # type: ignore[arg-type]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from ._weights import read_json
+from ._weights import read_json, read_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,16 +40,11 @@ def read_sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> dic
     ValueError
         A tensor is missing, or the table or the configuration belongs to another checkpoint.
     """
-    missing = sorted(tensor for tensor, _ in _TENSORS.values() if tensor not in state)
-    if missing:
-        msg = f"{weights} is not a UCE checkpoint: {missing[0]!r} is missing."
-        raise ValueError(msg)
-    sizes = {name: state[tensor].shape[axis] for name, (tensor, axis) in _TENSORS.items()}
+    sizes = read_shapes(state, _TENSORS, model="UCE", source=weights)
     if table.shape[1] != sizes["token_dim"]:
         msg = f"The token table of {weights} has {table.shape[1]} columns, the network expects {sizes['token_dim']}."
         raise ValueError(msg)
-    layers = (re.match(r"transformer_encoder\.layers\.(\d+)\.", name) for name in state)
-    sizes |= {"n_tokens": table.shape[0], "layers": 1 + max(int(found[1]) for found in layers if found)}
+    sizes["n_tokens"] = table.shape[0]
     return {**sizes, **_published(sizes, weights)}
 
 

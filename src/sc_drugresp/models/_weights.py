@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -140,6 +141,42 @@ def read_sizes(
         raise ValueError(msg)
     also = {ours: published.get(theirs) for ours, theirs in (optional or {}).items()}
     return sizes | {ours: value for ours, value in also.items() if value is not None}
+
+
+def read_shapes(
+    state: Mapping[str, Tensor], places: Mapping[str, tuple[str, int]], *, model: str, source: object
+) -> dict[str, int]:
+    """Sizes of a network: each from a tensor and one of its axes, and the number of `layers`.
+
+    Raises
+    ------
+    ValueError
+        One of the tensors is missing: another model.
+    """
+    missing = sorted({tensor for tensor, _ in places.values()} - state.keys())
+    if missing:
+        found = ", ".join(sorted(state)[:4]) or "nothing"
+        msg = (
+            f"{source} is not a checkpoint of {model}: {', '.join(missing)} are missing, found {found} ... Check that "
+            "the file belongs to this model."
+        )
+        raise ValueError(msg)
+    sizes = {name: state[tensor].shape[axis] for name, (tensor, axis) in places.items()}
+    layers = (re.search(r"(?:^|\.)layers\.(\d+)\.", name) for name in state)
+    return {**sizes, "layers": 1 + max(int(found[1]) for found in layers if found)}
+
+
+def check_token_ids(ids: Mapping[str, int], size: int, *, source: Path, network: Path, hint: str) -> None:
+    """Refuse a table of tokens that does not number those of a network from 0.
+
+    Raises
+    ------
+    ValueError
+        The files do not belong together; `hint` says which ones do.
+    """
+    if sorted(ids.values()) != list(range(size)):
+        msg = f"{source} has {len(ids)} tokens, but the network in {network.parent} was made for {size}. {hint}"
+        raise ValueError(msg)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

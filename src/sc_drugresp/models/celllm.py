@@ -117,7 +117,7 @@ class CellLM(PerformerEncoder):
         Raises
         ------
         ValueError
-            These are no tokens of this model.
+            The tokens are not those of this model.
         """
         config = self.config
         check_tokens(self, tokens)

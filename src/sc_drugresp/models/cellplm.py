@@ -132,7 +132,7 @@ class CellPLM(CellEncoder):
         r"^latent\.layers\.1\.inference\.inference_qzyx\.0": "latent.mix",
         r"^latent\.layers\.1\.inference\.inference_qzyx\.2\.mu": "latent.mu",
     }
-    # The decoder, variances, and what upstream's network never reads.
+    # The decoder, variances, and tensors that upstream's network never reads.
     dropped: ClassVar[tuple[str, ...]] = (
         r"decoder\.",
         r"head\.",
@@ -173,7 +173,7 @@ class CellPLM(CellEncoder):
         return GeneVocab([f"ENSG{i:011d}" for i in range(19_374)], kind="ensembl", duplicates="first")
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
-        """Genes and raw counts of each cell, as they are."""
+        """The genes of each cell with their raw counts, and uniform numbers where clusters are sampled."""
         cells = {}
         if self.config.sampled:
             n, clusters = len(block), self.config.clusters

@@ -17,7 +17,7 @@ from ._config import Config, setting, size
 from ._driver import check_tokens
 from ._encoder import Batch, CellEncoder
 from ._layouts import BERT, BERT_DROPPED
-from ._weights import read_json, read_pickled_dict, read_tensors
+from ._weights import check_token_ids, read_json, read_pickled_dict, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -227,13 +227,10 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneformerConf
         )
         raise ValueError(msg)
     sizes = GeneformerConfig.read_published(published, source=path)
-    if sorted(ids.values()) != list(range(sizes["vocab_size"])):
-        msg = (
-            f"{files['tokens']} has {len(ids)} tokens, but the network in {path.parent} was made for "
-            f"{sizes['vocab_size']}. V1 networks need the dictionaries `gc30M` (model names 'geneformer.v1-...'), V2 "
-            "networks those named `gc104M`."
-        )
-        raise ValueError(msg)
+    hint = (
+        "V1 networks need the dictionaries `gc30M` (model names 'geneformer.v1-...'), V2 networks those named `gc104M`."
+    )
+    check_token_ids(ids, sizes["vocab_size"], source=files["tokens"], network=path, hint=hint)
     return GeneformerConfig(
         **sizes,
         pad_id=ids.get("<pad>", 0),

@@ -89,7 +89,7 @@ class SCVI(FittedEmbedder):
 
 @contextmanager
 def _own_random_state(seed: int) -> Iterator[None]:
-    """scvi-tools draws from the global generators: lend it seeded ones and give the user's back untouched."""
+    """Seed the global generators, from which scvi-tools draws, and restore their state afterwards."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())

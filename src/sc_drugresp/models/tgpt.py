@@ -16,7 +16,7 @@ from .._nn import SelfAttention, mean_between
 from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
 from ._symbols import SymbolVocab, read_tokenizer
-from ._weights import read_json, read_tensors
+from ._weights import check_token_ids, read_json, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -212,11 +212,7 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int], special: Mapping[
         msg = f"{path} describes another network than tGPT's GPT-2: {different}."
         raise ValueError(msg)
     sizes = TGPTConfig.read_published(published, source=path)
-    if sorted(ids.values()) != list(range(sizes["vocab_size"])):
-        msg = (
-            f"{files['vocab']} has {len(ids)} tokens, but the network in {path.parent} was made for "
-            f"{sizes['vocab_size']}. Take both files from the same checkpoint."
-        )
-        raise ValueError(msg)
+    hint = "Take both files from the same checkpoint."
+    check_token_ids(ids, sizes["vocab_size"], source=files["vocab"], network=path, hint=hint)
     defaults = {"ffn_dim": 4 * sizes["dim"], "max_length": min(64, sizes["positions"])}
     return TGPTConfig(**{**defaults, **sizes, **special})
