@@ -78,7 +78,7 @@ def run_layers(
     layers = list(layers)
     recompute = gradient_checkpointing and torch.is_grad_enabled()
     for layer in layers:
-        only = {"queries": queries} if queries is not None and layer is layers[-1] else {}
+        only: dict[str, Any] = {"queries": queries} if queries is not None and layer is layers[-1] else {}
         x = checkpoint(layer, x, *others, **only, use_reentrant=False) if recompute else layer(x, *others, **only)
     return x
 

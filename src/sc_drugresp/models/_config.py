@@ -67,11 +67,9 @@ class Config:
         ValueError
             A required size is missing or is not a number.
         """
-        named = [field for field in dataclasses.fields(cls) if field.metadata.get("published")]
-        required, optional = (
-            {field.name: field.metadata["published"] for field in named if field.metadata["required"] is wanted}
-            for wanted in (True, False)
-        )
+        named = {field.name: field.metadata for field in dataclasses.fields(cls) if field.metadata.get("published")}
+        required = {name: about["published"] for name, about in named.items() if about["required"]}
+        optional = {name: about["published"] for name, about in named.items() if not about["required"]}
         return read_sizes(table, required, optional, source=source)
 
     def replace(self, **options: Any) -> Self:

@@ -84,10 +84,13 @@ class PerformerEncoder(CellEncoder):
     Attributes
     ----------
     specials
-        Rows of the gene table that are no genes.
+        Rows of the gene table that do not stand for genes.
+    gene_lists
+        Files with the names of the genes, for error messages.
     """
 
     specials: ClassVar[int] = 1
+    gene_lists: ClassVar[str]
     renames: ClassVar[Mapping[str, str]] = {
         rf"^{_PREFIX}": "",
         r"^norm\.": "final_norm.",
@@ -117,14 +120,36 @@ class PerformerEncoder(CellEncoder):
 
     @classmethod
     def example_vocab(cls, config: Any) -> GeneVocab:
-        """Made-up names, as many as the gene table has."""
+        """As many made-up names as the gene table has."""
         return GeneVocab([f"GENE{i}" for i in range(config.genes)], duplicates="first")
 
     @classmethod
-    def read_weights(cls, path: Path) -> tuple[dict[str, Tensor], Any]:
-        """Tensors of a checkpoint as published, and the sizes that they tell."""
-        state = read_tensors(path)
-        return state, cls.Config.from_state(cls.remap(state), specials=cls.specials, source=path)  # type: ignore[attr-defined]
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
+        """Build from the weights, which determine the sizes, and a list of the genes beside them.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no list of genes.
+        ValueError
+            The files are damaged, of another model, or do not belong together.
+        """
+        state = read_tensors(files["weights"])
+        config: Any = cls.Config.from_state(cls.remap(state), specials=cls.specials, source=files["weights"])  # type: ignore[attr-defined]
+        if "config" in files:
+            config = cls.with_published(config, files["config"])
+        vocab = cls.vocabulary(read_genes(files, config.genes, cls.gene_lists))
+        return cls.build(config.replace(**options), vocab, state, source=files["weights"])
+
+    @classmethod
+    def with_published(cls, config: Any, path: Path) -> Any:
+        """Complete the sizes by a published configuration."""
+        return config
+
+    @classmethod
+    def vocabulary(cls, names: list[str]) -> GeneVocab:
+        """The vocabulary for the rows of the gene table."""
+        return GeneVocab(names, duplicates="first")
 
     def encode(self, x: Tensor, *inputs: Tensor | None, queries: slice | None = None) -> Tensor:
         """All layers and the final norm; the last layer computes the positions `queries` only."""
