@@ -48,7 +48,7 @@ class PostNormLayer(nn.Module):
         return self.finish(residual, self.attn(x, keep, queries=queries))
 
     def finish(self, residual: Tensor, mixed: Tensor) -> Tensor:
-        """What comes after the attention."""
+        """Apply what follows the attention: residual sums, norms and feed-forward."""
         x = self.attn_norm(residual + self.drop(mixed))
         return self.ffn_norm(x + self.drop(self.down(self.inner_drop(self.activation(self.up(x))))))
 

@@ -126,7 +126,7 @@ class FlowAttention(nn.Module):
         return self.o(self.drop(layout.unpad(y).flatten(1)))
 
     def stream(self, chunks: Callable[[], Iterator[Tensor]], n_cells: int) -> Iterator[Tensor]:
-        """The same for one set that is too large to be held at once, without gradient.
+        """Attend among the cells of one set that is too large to be held at once; no gradient is recorded.
 
         Only sums over the cells connect them, so three passes collect the sums and a fourth yields the output.
 
@@ -190,7 +190,7 @@ class FlowLayer(nn.Module):
         return self.feed(x + self.attn(self.attn_norm(x), layout))
 
     def feed(self, x: Tensor) -> Tensor:
-        """Second half, each cell on its own."""
+        """Apply the feed-forward half of the layer to each cell on its own."""
         return x + self.drop(self.down(self.drop(nn.functional.gelu(self.up(self.ffn_norm(x))))))
 
     def stream(self, cells: Tensor, rows: Tensor, chunk: int, device: torch.device) -> None:

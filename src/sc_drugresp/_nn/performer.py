@@ -26,7 +26,7 @@ _ELEMENTS = {"cpu": 2**22, "cuda": 2**27}  # features at a time elsewhere
 
 
 class KeySums(NamedTuple):
-    """What the queries of a cell need to know of its keys, and room to work in."""
+    """What the queries of a cell need to know about its keys, and a work buffer."""
 
     sums: Tensor  # (heads, features, head_dim)
     norms: Tensor  # (heads, features)

@@ -77,7 +77,7 @@ def check_tokens(encoder: CellNetwork, tokens: Tokens) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch to evaluation, and back to what it was."""
+    """Switch a module to evaluation mode, and back afterwards if it was training."""
     was_training = module.training
     module.eval()
     try:
@@ -87,7 +87,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def batch_budget(device: torch.device) -> int:
-    """The setting, but on a CPU no more than keeps the activations near its caches (10-25 % faster)."""
+    """`settings.batch_tokens`, but on a CPU at most what keeps the activations in its caches (10-25 % faster)."""
     if device.type != "cpu":
         return settings.batch_tokens
     return min(settings.batch_tokens, CPU_BATCH_TOKENS * torch.get_num_threads())
@@ -108,7 +108,7 @@ def embed_batch(encoder: CellEncoder, tokens: Tokens, cells: np.ndarray) -> np.n
 
 
 def random_state(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Matrices drawn from N(0, 0.02), norms and biases as at the start of training."""
+    """Random parameters: matrices from N(0, 0.02), norms and biases as at the start of training."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, like in module.state_dict().items():

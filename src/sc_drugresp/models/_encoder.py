@@ -1,4 +1,4 @@
-"""The base class of all foundation models: a network, and its way through a data set."""
+"""The base class of all foundation models: a network and the loop that applies it to a data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class CellEncoder(CellNetwork):
     """A pretrained network that turns the counts of a cell into a vector.
 
-    A model writes four methods: :meth:`from_files`, :meth:`tokenize_block`, :meth:`inputs` and :meth:`pool`, and puts
+    A model defines four methods: :meth:`from_files`, :meth:`tokenize_block`, :meth:`inputs` and :meth:`pool`, and puts
     its layers into `layers`. Genes, blocks, batches, device and progress are shared. Options of a model (pooling,
     length limit, ...) are the fields of its `Config`.
 
@@ -109,7 +109,7 @@ class CellEncoder(CellNetwork):
         rng: Rng = 0,
         rows: np.ndarray | None = None,
     ) -> Tokens:
-        """Tokens of all cells, or of the cells `rows`.
+        """Tokenize all cells, or the cells in `rows`.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class CellEncoder(CellNetwork):
         return Tokens.concatenate([tokens for _, tokens in self.token_blocks(source, seed_of(rng), rows)])
 
     def read(self, data: AnnData, layer: str | None) -> CountSource:
-        """Find the matrix that this model works on."""
+        """Find the matrix to read."""
         return read_counts(data, layer=layer, expect=self.expects)
 
     def embed(

@@ -21,7 +21,7 @@ _TWINS = {"model.safetensors": "pytorch_model.bin", "pytorch_model.bin": "model.
 
 
 def cache_folder(spec: ModelSpec, checkpoint: Checkpoint) -> Path:
-    """Where the files of a checkpoint are kept."""
+    """Folder of the cache in which the files of a checkpoint are kept."""
     return settings.cache_dir / "models" / spec.name / checkpoint.tag
 
 
@@ -161,7 +161,7 @@ def _download(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str
 
 
 def _tell_terms(name: str, checkpoint: Checkpoint) -> None:
-    """Warn once of weights that are not free for commercial use, or whose publisher does not say."""
+    """Warn once about weights that may not be used commercially, or whose terms do not say."""
     if checkpoint.commercial or name in _warned:
         return
     _warned.add(name)
@@ -197,9 +197,9 @@ def _search(checkpoint: Checkpoint, folder: Path) -> dict[str, Path]:
 
 
 def _find(folder: Path, file: RemoteFile) -> Path | None:
-    """The path as published, the name in the folder, the path beside the folder, then a unique match anywhere below.
+    """Find a file by its published path, by its name, beside the folder, or as the only match anywhere below it.
 
-    A folder of one checkpoint may be given although files that several checkpoints share lie beside it.
+    Looking beside the folder finds the files that several checkpoints share when the folder of one of them is given.
     """
     twin = _TWINS.get(file.name, file.name)
     places = [folder / file.path, (folder / file.path).with_name(twin), folder / file.name, folder / twin]
@@ -215,7 +215,7 @@ def _find(folder: Path, file: RemoteFile) -> Path | None:
 
 
 def missing_message(spec: ModelSpec, checkpoint: Checkpoint, missing: list[RemoteFile], folder: Path) -> str:
-    """What is missing, who publishes it, and the manual step."""
+    """Say what is missing, who publishes it, and how to get it by hand."""
     lines = [f"{spec.name}.{checkpoint.tag}: {len(missing)} file(s) not found in {folder}:"]
     for file in missing:
         n = file.bytes or file.about_bytes

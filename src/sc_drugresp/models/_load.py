@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def model_class(spec: ModelSpec) -> Any:
-    """The class that a row of the registry names: `.module:Class` of this package, or of any other."""
+    """Import the class that a row of the registry names, as `.module:Class` of this package or `package.module:Class`."""
     if spec.extra is not None:
         require(spec.extra, extra=spec.extra)
     module, _, name = spec.target.partition(":")

@@ -143,7 +143,7 @@ class PerformerEncoder(CellEncoder):
 
     @classmethod
     def with_published(cls, config: Any, path: Path) -> Any:
-        """Complete the sizes by a published configuration."""
+        """Complete the sizes from a published configuration; by default there is nothing to add."""
         return config
 
     @classmethod

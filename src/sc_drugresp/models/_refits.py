@@ -83,7 +83,7 @@ def variable_genes(sums: GeneSums, kind: str, n_top: int) -> IntArray:
 
 
 def _normalized_dispersion(mean: FloatArray, variance: FloatArray) -> FloatArray:
-    """How far the log dispersion of each gene lies from that of genes with a similar mean, in SD."""
+    """Log dispersion of each gene, standardized among genes with a similar mean."""
     import pandas as pd
 
     mean = np.where(mean == 0, 1e-12, mean)
@@ -145,7 +145,7 @@ def _singular_vectors(profiles: sparse.csr_matrix, mean: FloatArray, k: int) -> 
 
 
 def _column_sums(profiles: sparse.csr_matrix) -> FloatArray:
-    """In float64; SciPy's `sum` adds float32 values up in float32."""
+    """Column sums in float64; SciPy adds up float32 values in float32."""
     sums = np.bincount(profiles.indices, profiles.data.astype(np.float64), profiles.shape[1])
     return np.asarray(sums, dtype=np.float64)
 
@@ -164,7 +164,7 @@ def _signed(axes: FloatArray) -> FloatArray:
 
 
 class SharedSums:
-    """Sums over all rows from which those over most of the rows follow.
+    """Sums over all rows, from which the sums over most of the rows follow by subtraction.
 
     Parameters
     ----------

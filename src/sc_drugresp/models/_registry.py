@@ -1,4 +1,4 @@
-"""The table of models: one TOML row per model in `registry/`, third parties by entry point. No torch."""
+"""The table of models: one TOML file per model in `registry/`, and entry points of other packages. No torch."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
 
 
 def canonical(name: str) -> str:
-    """The name as the table spells it, with the checkpoint if one was named: `'Geneformer.V2-104M'` in lower case."""
+    """The name as the table spells it, with the checkpoint if one was named: `'geneformer'` for `'Geneformer'`."""
     spec, checkpoint = find(name)
     return f"{spec.name}.{checkpoint.tag}" if checkpoint is not None and "." in str(name) else spec.name
 

@@ -122,7 +122,7 @@ class ModelSpec:
 
     @property
     def slot(self) -> str:
-        """Base name of the slots that `tl.embed` writes; what is fitted to the data keeps clear of scverse's names."""
+        """Base name of the slots that `tl.embed` writes; baselines have a prefix, so that `X_pca` is not overwritten."""
         return self.name if self.checkpoints else f"sdr_{self.name}"
 
     @classmethod

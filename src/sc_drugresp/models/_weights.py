@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_state(path: Path) -> Any:
-    """Tensors of a `.safetensors` or torch file, memory-mapped on the CPU; nothing in it is executed.
+    """Read the tensors of a `.safetensors` or torch file, memory-mapped on the CPU; nothing in it is executed.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class _DictUnpickler(pickle.Unpickler):
 
 
 def read_pickled_dict(path: Path) -> dict[Any, Any]:
-    """A pickled plain dictionary (strings, numbers, numpy scalars); anything else is refused, not executed.
+    """Read a pickled dictionary of strings, numbers and numpy scalars; anything else is refused, not executed.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def read_pickled_dict(path: Path) -> dict[Any, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a file that holds a JSON object.
 
     Raises
     ------
@@ -146,7 +146,7 @@ def read_sizes(
 def read_shapes(
     state: Mapping[str, Tensor], places: Mapping[str, tuple[str, int]], *, model: str, source: object
 ) -> dict[str, int]:
-    """Sizes of a network: each from a tensor and one of its axes, and the number of `layers`.
+    """Read the sizes of a network, each from one axis of a tensor, and count its `layers`.
 
     Raises
     ------
@@ -167,7 +167,7 @@ def read_shapes(
 
 
 def check_token_ids(ids: Mapping[str, int], size: int, *, source: Path, network: Path, hint: str) -> None:
-    """Refuse a table of tokens that does not number those of a network from 0.
+    """Check that a table of tokens numbers exactly the tokens of a network, from 0.
 
     Raises
     ------
@@ -193,7 +193,7 @@ def flat_state(value: Any, *, source: object) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        There are no named tensors in it.
+        It holds no named tensors.
     """
     import torch
 

@@ -25,7 +25,7 @@ _SHARED: WeakKeyDictionary[CountSource, dict[int, SharedSums]] = WeakKeyDictiona
 
 
 class FittedEmbedder:
-    """What PCA, HVG and scVI share: choose genes and learn from some cells, then embed any cells.
+    """Base class of PCA, HVG and scVI: choose genes and learn from some cells, then embed any cells.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ class PCA(FittedEmbedder):
 
 
 def _read(source: CountSource, rows: np.ndarray | None) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
-    """Names of the genes, their values in `rows`, and totals; columns of one name are added up."""
+    """Gene names, values of `rows`, and totals; columns with the same name are added up."""
     genes = pd.unique(np.asarray(source.names))
     blocks = list(_matrices(source, genes, exact=True, rows=rows))
     matrix = sparse.vstack([block for _, block, _ in blocks], format="csr")
@@ -272,7 +272,7 @@ def _read(source: CountSource, rows: np.ndarray | None) -> tuple[np.ndarray, spa
 def _matrices(
     source: CountSource, genes: np.ndarray, *, exact: bool, rows: np.ndarray | None = None
 ) -> Iterator[tuple[int, sparse.csr_matrix, np.ndarray]]:
-    """Yield `(start, rows with the columns genes, totals over all genes)` of one block after another."""
+    """Yield `(start, matrix with the columns genes, totals over all genes)` for each block of rows."""
     aligned = source.align(GeneVocab(genes.tolist()), "exact" if exact else "auto")
     if not (aligned.alignment.ids >= 0).any():
         msg = f"None of the {len(genes)} genes of this model is in the data; check gene names with pp.check(adata)."

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GeneformerConfig(Config):
-    """Sizes (those of V2-104M unless files say otherwise) and options of :class:`Geneformer`.
+    """Sizes (by default those of V2-104M) and options of :class:`Geneformer`.
 
     Parameters
     ----------

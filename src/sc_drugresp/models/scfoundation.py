@@ -108,7 +108,7 @@ class ScFoundationConfig(Config):
 
 
 class ValueEncoder(nn.Module):
-    """A number to a weighted mean of learned bin vectors; two special numbers have vectors of their own."""
+    """Maps a number to a weighted mean of learned bin vectors; two special numbers have vectors of their own."""
 
     def __init__(self, config: ScFoundationConfig) -> None:
         super().__init__()

@@ -80,7 +80,7 @@ class ScGPTConfig(Config):
 
 
 class ValueEncoder(nn.Module):
-    """A number to a vector: two linear layers and LayerNorm."""
+    """Maps a number to a vector by two linear layers and LayerNorm."""
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()

@@ -30,12 +30,12 @@ _VARIANT = {
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
 }
-"""What the configuration must say, or not say at all."""
+"""Values that the configuration must have where it states them."""
 
 
 @dataclass(frozen=True)
 class TGPTConfig(Config):
-    """Sizes (as published, unless files say otherwise) and options of :class:`TGPT`.
+    """Sizes (by default the published ones) and options of :class:`TGPT`.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class TGPT(CellEncoder):
 
     @classmethod
     def remap(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Hugging Face's names to ours; `[in, out]` weights become views `[out, in]`."""
+        """Rename Hugging Face's parameters to ours; `[in, out]` weights become views `[out, in]`."""
         turned = {
             name: tensor.t() if re.search(r"\.(c_attn|c_proj|c_fc)\.weight$", name) else tensor
             for name, tensor in state.items()

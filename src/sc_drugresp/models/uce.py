@@ -159,7 +159,7 @@ class UCE(CellEncoder):
 
     @classmethod
     def remap(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Published names to ours; the table of positions loses its middle dimension."""
+        """Rename published parameters to ours; the table of positions loses its middle dimension."""
         out = super().remap(state)
         return {name: x.flatten(0, -2) if name == "positions" else x for name, x in out.items()}
 
@@ -187,7 +187,7 @@ class UCE(CellEncoder):
     def token_blocks(
         self, source: AlignedCounts, seed: int, rows: np.ndarray | None = None
     ) -> Iterator[tuple[int, Tokens]]:
-        """Blocks of tokens. The legacy generator runs on from one to the next, as do upstream's batches."""
+        """Yield blocks of tokens; the legacy generator and upstream's batches continue from one block to the next."""
         if self.config.sampler == "stream":
             blocks = super().token_blocks(source, seed, rows)
         else:
@@ -214,7 +214,7 @@ class UCE(CellEncoder):
         return batch
 
     def batches(self, tokens: Tokens, cells: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-        """Batches with little padding, or upstream's."""
+        """Split cells into batches with little padding, or into upstream's consecutive ones."""
         if self.config.padding == "none":
             return super().batches(tokens, cells, budget)
         step = self.config.batch_size
@@ -250,7 +250,7 @@ class UCE(CellEncoder):
         return F.normalize(self.decoder(hidden[:, 0]), dim=-1, eps=1e-12)
 
     def embed_block(self, tokens: Tokens, batch_tokens: int | None, advance: Callable[[int], Any]) -> np.ndarray:
-        """Embed the cells of one block. Every distinct token is projected once, and forgotten with the block."""
+        """Embed the cells of one block, for which every distinct token is projected only once."""
         check_tokens(self, tokens)
         try:
             with torch.inference_mode():
