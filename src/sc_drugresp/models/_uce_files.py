@@ -20,20 +20,10 @@ _TENSORS = {
     "dim": ("decoder.3.weight", 0),
     "positions": ("pos_encoder.pe", 0),
 }
-_CONFIG = {
-    "nhead": "heads",
-    "sample_size": "sample_size",
-    "pad_length": "max_length",
-    "pad_token_idx": "pad",
-    "chrom_token_right_idx": "closing",
-    "cls_token_idx": "cls",
-    "species": "species",
-    "dropout": "dropout",
-}
 
 
-def read_sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> dict[str, Any]:
-    """Sizes from the shapes of the tensors; heads and lengths from a `config.json` where there is one.
+def read_sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """Read the sizes from the shapes of the tensors, and the `config.json` where there is one.
 
     Raises
     ------
@@ -45,7 +35,7 @@ def read_sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> dic
         msg = f"The token table of {weights} has {table.shape[1]} columns, the network expects {sizes['token_dim']}."
         raise ValueError(msg)
     sizes["n_tokens"] = table.shape[0]
-    return {**sizes, **_published(sizes, weights)}
+    return sizes, _published(sizes, weights)
 
 
 def _published(sizes: Mapping[str, int], weights: Path) -> dict[str, Any]:
@@ -57,5 +47,5 @@ def _published(sizes: Mapping[str, int], weights: Path) -> dict[str, Any]:
             if published.get(theirs, sizes[ours]) != sizes[ours]:
                 msg = f"{path} says {theirs}={published[theirs]}, but {weights} has {sizes[ours]}. Take both from one checkpoint."
                 raise ValueError(msg)
-        return {ours: published[theirs] for theirs, ours in _CONFIG.items() if theirs in published}
+        return published
     return {}

@@ -20,7 +20,7 @@ from ._config import Config, size
 from ._driver import check_tokens, evaluating
 from ._encoder import Batch, CellEncoder
 from ._sets import SetRun, set_codes
-from ._weights import read_json, read_sizes, read_tensors
+from ._weights import read_json, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -55,12 +55,12 @@ class CellPLMConfig(Config):
         from the cell's own random stream or from `uniforms` in :attr:`Tokens.cells`.
     """
 
-    width: int = size(1024)
-    layers: int = size(4)
+    width: int = size(1024, "enc_hid")
+    layers: int = size(4, "enc_layers")
     heads: int = size(8, divides="width")
     ffn_dim: int = size(2048)
     norm_groups: int = size(4, divides="width")
-    latent_dim: int = size(512)
+    latent_dim: int = size(512, "post_latent_dim")
     latent: Literal["vae", "gmvae"] = "vae"
     clusters: int = size(16)
     mixture_dim: int = size(512)
@@ -258,8 +258,7 @@ class CellPLM(CellEncoder):
 
 def _config(published: dict[str, Any], state: Mapping[str, Tensor], source: object) -> CellPLMConfig:
     """Sizes from the published configuration, checked against the names of the weights."""
-    names = {"width": "enc_hid", "layers": "enc_layers", "latent_dim": "post_latent_dim"}
-    sizes = read_sizes(published, names, source=f"The configuration of {source}")
+    sizes = CellPLMConfig.read_published(published, source=f"The configuration of {source}")
     latent, norm = published.get("latent_mod"), published.get("norm", "groupnorm")
     if norm != "groupnorm" or latent not in ("vae", "gmvae") or not published.get("gene_list"):
         msg = (

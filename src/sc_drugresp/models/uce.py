@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .._data import GeneVocab, Tokens
 from .._data.sentence_kernels import assemble_sentences, draw_genes, draw_like_numpy, shuffle_chromosomes
 from .._nn import PostNormLayer, ProjectedTokens, run_layers
-from ._config import Config, size
+from ._config import Config, setting, size
 from ._driver import check_tokens
 from ._encoder import Batch, CellEncoder
 from ._layouts import TORCH_ENCODER
@@ -66,6 +66,8 @@ class UCEConfig(Config):
     width: int = size(1280)
     heads: int = size(
         20,
+        "nhead",
+        required=False,
         divides="width",
         hint="The checkpoint does not hold the number of heads: give it as `heads=`, or as 'nhead' in a config.json "
         "beside the weights.",
@@ -76,13 +78,13 @@ class UCEConfig(Config):
     dim: int = size(1280)
     positions: int = size(1536)
     n_tokens: int = size(145_469)
-    dropout: float = 0.05
-    pad: int = 0
-    closing: int = 2
-    cls: int = 3
-    species: str = "human"
-    sample_size: int = size(1024)
-    max_length: int = size(1536)
+    dropout: float = setting(0.05, "dropout")
+    pad: int = setting(0, "pad_token_idx")
+    closing: int = setting(2, "chrom_token_right_idx")
+    cls: int = setting(3, "cls_token_idx")
+    species: str = setting("human", "species")
+    sample_size: int = size(1024, "sample_size", required=False)
+    max_length: int = size(1536, "pad_length", required=False)
     sampler: Literal["stream", "legacy"] = "stream"
     padding: Literal["none", "upstream"] = "none"
     batch_size: int = size(25)
@@ -140,7 +142,8 @@ class UCE(CellEncoder):
         if not isinstance(table, Tensor) or table.ndim != 2:
             msg = f"{weights} has no token table 'pe_embedding.weight', and there is no all_tokens.torch beside it."
             raise ValueError(msg)
-        config = UCEConfig().replace(**{**read_sizes(state, table, weights), **options})
+        sizes, published = read_sizes(state, table, weights)
+        config = UCEConfig().replace(**{**sizes, **UCEConfig.read_published(published, source=weights), **options})
         genome = read_genome(files, config.species, config.n_tokens)
         model = cls.build(config, genome.vocab, state, source=weights)
         model.table, model.genome = table, genome
