@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 def token_batches(lengths: np.ndarray, batch_tokens: int, *, max_waste: float = 0.05) -> Iterator[np.ndarray]:
-    """Yield cell indices so that cells of similar length meet and padding stays small.
+    """Put cells of similar length into one batch, so that there is little padding.
 
     Parameters
     ----------
     lengths
         Tokens of each cell, shape `(n_cells,)`.
     batch_tokens
-        Most padded tokens in a batch. A longer cell travels alone.
+        Largest number of tokens in a batch, padding included. A longer cell has a batch of its own.
     max_waste
         Largest share of padding in a batch.
 
     Yields
     ------
-    Indices into `lengths`; each cell is yielded once, longest first.
+    Indices into `lengths`, one array per batch, longest cells first; each cell occurs once.
     """
     order = np.argsort(-np.asarray(lengths), kind="stable")
     ordered = np.asarray(lengths)[order]

@@ -6,7 +6,6 @@ import numba
 import numpy as np
 
 _TABLE = 4096  # integer counts below this are ranked by counting, not by sorting
-_BUCKETS = 1024
 
 
 @numba.njit(cache=True)
@@ -88,11 +87,7 @@ def quantile_bins(indptr: np.ndarray, counts: np.ndarray, uniforms: np.ndarray, 
             t = position - low
             step = unique[high_at] - unique[low_at]  # in the precision of the counts, as numpy does
             edges[e] = unique[low_at] + step * t if t < 0.5 else unique[high_at] - step * (1 - t)
-        most, fewest = np.zeros(len(unique), dtype=np.int64), np.zeros(len(unique), dtype=np.int64)
-        for k in range(len(unique)):
-            for e in range(n_edges):
-                most[k] += edges[e] <= unique[k]
-                fewest[k] += edges[e] < unique[k]
+        most, fewest = np.searchsorted(edges, unique, side="right"), np.searchsorted(edges, unique, side="left")
         for j in range(start, stop):
             k = histogram[int(counts[j])] if counted else np.searchsorted(unique, counts[j])
             out[j] = np.ceil(uniforms[j] * (fewest[k] - most[k]) + most[k])
@@ -111,69 +106,15 @@ def keep_smallest(indptr: np.ndarray, keys: np.ndarray, limit: int) -> np.ndarra
     Mask of shape `(n_entries,)`.
     """
     keep = np.ones(len(keys), dtype=np.bool_)
-    sizes = np.empty(_BUCKETS, dtype=np.int64)
     for row in range(len(indptr) - 1):
         start, stop = indptr[row], indptr[row + 1]
         if stop - start <= limit:
             continue
-        if limit < 1:
-            keep[start:stop] = False
-            continue
-        lowest = highest = keys[start]
+        threshold = np.partition(keys[start:stop], limit - 1)[limit - 1] if limit > 0 else -np.inf
+        room = limit  # for keys at the threshold, once those below it are counted
         for j in range(start, stop):
-            lowest, highest = min(lowest, keys[j]), max(highest, keys[j])
-        scale = (_BUCKETS - 1) / (highest - lowest) if highest > lowest else 0.0
-        sizes[:] = 0
+            room -= keys[j] < threshold
         for j in range(start, stop):
-            sizes[int((keys[j] - lowest) * scale)] += 1
-        last, room = 0, limit  # only the bucket that the limit falls into has to be sorted
-        while sizes[last] < room:
-            room -= sizes[last]
-            last += 1
-        inside = np.empty(sizes[last], dtype=keys.dtype)
-        n_inside = 0
-        for j in range(start, stop):
-            bucket = int((keys[j] - lowest) * scale)
-            if bucket == last:
-                inside[n_inside] = keys[j]
-                n_inside += 1
-            elif bucket > last:
-                keep[j] = False
-        inside.sort()
-        threshold = inside[room - 1]
-        ties = room
-        for k in range(n_inside):
-            ties -= inside[k] < threshold
-        for j in range(start, stop):
-            if keep[j] and keys[j] >= threshold and int((keys[j] - lowest) * scale) == last:
-                if keys[j] == threshold and ties > 0:
-                    ties -= 1
-                else:
-                    keep[j] = False
+            keep[j] = keys[j] < threshold or (keys[j] == threshold and room > 0)
+            room -= keys[j] == threshold
     return keep
-
-
-@numba.njit(cache=True)
-def prepend_token(
-    indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, keep: np.ndarray, token: int, value: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Put a token before the entries of each row that `keep` marks.
-
-    Returns
-    -------
-    `indptr`, ids and values of the sequences.
-    """
-    n_rows = len(indptr) - 1
-    n_kept = np.sum(keep)
-    out_indptr = np.zeros(n_rows + 1, dtype=np.int64)
-    out_ids, out_values = np.empty(n_kept + n_rows, dtype=np.int32), np.empty(n_kept + n_rows, dtype=np.float32)
-    end = 0
-    for row in range(n_rows):
-        out_ids[end], out_values[end] = token, value
-        end += 1
-        for j in range(indptr[row], indptr[row + 1]):
-            if keep[j]:
-                out_ids[end], out_values[end] = ids[j], values[j]
-                end += 1
-        out_indptr[row + 1] = end
-    return out_indptr, out_ids, out_values

@@ -29,9 +29,8 @@ def log2_cp10k(block: CountBlock) -> np.ndarray:
 
 def bin_tokens(block: CountBlock, values: np.ndarray, keep: np.ndarray, *, top: int) -> Tokens:
     """Tokens of the entries in `keep`, by gene id: `ids` are genes, `values` the whole part of min(value, `top`)."""
-    kept = np.concatenate([[0], np.cumsum(keep)])
-    classes = np.minimum(values[keep], np.float32(top)).astype(np.int8)
-    return sort_genes(Tokens(kept[block.indptr], block.gene_ids[keep], classes))
+    classes = np.minimum(values, np.float32(top)).astype(np.int8)
+    return sort_genes(Tokens(block.indptr, block.gene_ids, classes).only(keep))
 
 
 def sort_genes(tokens: Tokens) -> Tokens:
@@ -52,10 +51,7 @@ def sort_genes(tokens: Tokens) -> Tokens:
 
 def first_tokens(tokens: Tokens, limit: int) -> Tokens:
     """At most the first `limit` tokens of each cell."""
-    lengths = np.minimum(tokens.lengths, limit)
-    keep = np.arange(tokens.indptr[-1]) - np.repeat(tokens.indptr[:-1], tokens.lengths) < limit
-    values = None if tokens.values is None else tokens.values[keep]
-    return Tokens(np.concatenate([[0], np.cumsum(lengths)]), tokens.ids[keep], values, tokens.cells)
+    return tokens.only(np.arange(tokens.indptr[-1]) - np.repeat(tokens.indptr[:-1], tokens.lengths) < limit)
 
 
 def check_range(what: str, values: np.ndarray, stop: int) -> None:

@@ -105,45 +105,19 @@ def top_counts(
     n_cells = len(indptr) - 1
     out_indptr = np.zeros(n_cells + 1, dtype=np.int64)
     out_ids = np.empty(n_cells * (limit + 2), dtype=np.int32)
-    best = np.empty(limit, dtype=np.int64)
     filled = 0
     for cell in range(n_cells):
-        n_usable = 0
-        usable = np.empty(indptr[cell + 1] - indptr[cell], dtype=np.int64)
-        for j in range(indptr[cell], indptr[cell + 1]):
-            k = gene_ids[j] - n_vocabulary
-            if k < 0 or piece_indptr[k + 1] > piece_indptr[k]:
-                usable[n_usable] = j
-                n_usable += 1
-        usable = usable[:n_usable]
-        take = min(limit, n_usable)
-        threshold, above = -np.inf, 0
-        if n_usable > limit > 0:
-            threshold = np.partition(counts[usable], n_usable - limit)[n_usable - limit]
-            for j in usable:
-                above += counts[j] > threshold
-        ties = take - above  # how many of the genes at the threshold still fit: the first ones
-        size = 0
-        for j in usable:
-            if n_usable > limit:
-                if counts[j] < threshold or (counts[j] == threshold and ties == 0):
-                    continue
-                ties -= counts[j] == threshold
-            place = size  # insertion keeps equal counts in their order
-            while place > 0 and counts[best[place - 1]] < counts[j]:
-                best[place] = best[place - 1]
-                place -= 1
-            best[place] = j
-            size += 1
+        start, stop = indptr[cell], indptr[cell + 1]
         out_ids[filled] = begin
         filled += 1
         room = limit
-        for rank in range(size):
-            token = gene_ids[best[rank]]
+        for place in descending_order(counts[start:stop]):
+            token = gene_ids[start + place]
+            if room == 0:
+                break
             if token < n_vocabulary:
-                if room > 0:
-                    out_ids[filled] = token
-                    filled, room = filled + 1, room - 1
+                out_ids[filled] = token
+                filled, room = filled + 1, room - 1
             else:
                 k = token - n_vocabulary
                 for piece in range(piece_indptr[k], min(piece_indptr[k + 1], piece_indptr[k] + room)):

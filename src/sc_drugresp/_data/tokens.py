@@ -68,6 +68,11 @@ class Tokens:
         values = None if self.values is None else self.values[index]
         return Tokens(indptr, self.ids[index], values, {name: array[cells] for name, array in self.cells.items()})
 
+    def only(self, keep: np.ndarray) -> Tokens:
+        """The tokens that the mask `keep`, of shape `(n_tokens,)`, marks; cells left without any stay, with length 0."""
+        indptr = np.concatenate([[0], np.cumsum(keep)])[self.indptr]
+        return Tokens(indptr, self.ids[keep], None if self.values is None else self.values[keep], self.cells)
+
     def framed(self, before: int | None, after: int | None = None, *, value: float = 0) -> Tokens:
         """Put a token of this value before and behind each sequence; `None` puts nothing there."""
         indptr, ids, values = self.indptr, self.ids, self.values

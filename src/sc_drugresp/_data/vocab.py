@@ -101,9 +101,8 @@ class GeneVocab:
             msg = f"`genes` must be one of {get_args(GeneMode)}, found {mode!r}."
             raise ValueError(msg)
         names = [str(name) for name in names]
-        lookup = self._lookup
-        direct = np.array([lookup.get(self._fold(name), -1) for name in names], dtype=np.int32)
-        ids = self._from_other(direct, other, mode)
+        direct = self._ids_of(names)
+        ids = direct if other is None else self._from_other(direct, self._ids_of(other), mode)
         if mode == "auto":
             return GeneAlignment(self._from_tables(ids, names, other), mode, "sum", n_vocabulary=len(self))
         duplicates = self.duplicates
@@ -113,29 +112,24 @@ class GeneVocab:
             duplicates = "collapse" if len(spellings) > len(np.unique(ids[ids >= 0])) else "keep"
         return GeneAlignment(ids, mode, duplicates, n_vocabulary=len(self))
 
-    def _from_other(self, ids: np.ndarray, other: Sequence[str] | None, mode: GeneMode) -> np.ndarray:
+    def _ids_of(self, names: Sequence[str]) -> np.ndarray:
+        return np.array([self._lookup.get(self._fold(str(name)), -1) for name in names], dtype=np.int32)
+
+    @staticmethod
+    def _from_other(ids: np.ndarray, second: np.ndarray, mode: GeneMode) -> np.ndarray:
         """Use the second identifier: where names fail, or instead of them if only it is of the right kind."""
-        if other is None:
-            return ids
-        second = np.array(
-            [self._lookup.get(self._fold(str(name)), -1) if name else -1 for name in other], dtype=np.int32
-        )
         if mode == "auto":
             return np.where(ids < 0, second, ids)
-        return second if (ids >= 0).sum() < (second >= 0).sum() and not (ids >= 0).any() else ids
+        return ids if (ids >= 0).any() else second
 
     def _from_tables(self, ids: np.ndarray, names: list[str], other: Sequence[str] | None) -> np.ndarray:
         """Match what is left through the gene tables; the other columns tell the species, and which names are taken."""
         from .. import genes
 
-        lost = np.flatnonzero(ids < 0)
-        if len(lost) == 0:
+        if (ids >= 0).all():
             return ids
-        index = genes.match(names, other, self.names, self.kind)[lost]
-        found = np.where(index >= 0, self.ids[index], -1)  # type: ignore[index]
-        ids = ids.copy()
-        ids[lost] = found
-        return ids
+        index = genes.match(names, other, self.names, self.kind)
+        return np.where((ids < 0) & (index >= 0), self.ids[index], ids)  # type: ignore[index]
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,7 @@ class GeneAlignment:
         return columns
 
     def summary(self) -> dict[str, Any]:
-        """Numbers for `.uns`: columns matched, genes of the vocabulary seen, duplicates."""
+        """What `.uns` records: the columns matched, the genes of the vocabulary that they cover, and duplicates."""
         matched = int(self.matched.sum())
         distinct = len(np.unique(self.ids[self.matched]))
         return {

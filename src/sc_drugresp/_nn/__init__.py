@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from .attention import SelfAttention
 from .blocks import PostNormLayer, mean_between, run_layers
-from .flow import FlowAttention, FlowLayer, SetLayout
-from .performer import FavorAttention, PerformerLayer
+from .flow import FlowLayer, SetLayout
+from .performer import PerformerLayer
 from .projected import ProjectedTokens
 
 __all__ = [
-    "FavorAttention",
-    "FlowAttention",
     "FlowLayer",
     "PerformerLayer",
     "PostNormLayer",

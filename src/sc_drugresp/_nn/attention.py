@@ -41,7 +41,7 @@ class SelfAttention(nn.Module):
         return self.mix(self.q(source), self.k(x), self.v(x), keep, causal=causal)
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None, *, causal: bool = False) -> Tensor:
-        """The rest of the attention, given the outputs of `q`, `k` and `v` of shape `(cells, length, dim)`."""
+        """Complete the attention, given the outputs of `q`, `k` and `v` of shape `(cells, length, dim)`."""
         q, k, v = self._split(q), self._split(k), self._split(v)  # (cells, heads, length, channels)
         mask = None if keep is None else keep[:, None, None, :]
         dropout = self.dropout if self.training else 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class PostNormLayer(nn.Module):
         return self.finish(residual, self.attn(x, keep, queries=queries))
 
     def finish(self, residual: Tensor, mixed: Tensor) -> Tensor:
-        """What comes after the attention."""
+        """Apply what follows the attention: residual sums, norms and feed-forward."""
         x = self.attn_norm(residual + self.drop(mixed))
         return self.ffn_norm(x + self.drop(self.down(self.inner_drop(self.activation(self.up(x))))))
 
@@ -56,9 +56,8 @@ class PostNormLayer(nn.Module):
 def run_layers(
     layers: Iterable[nn.Module],
     x: Tensor,
-    keep: Tensor | None = None,
-    *,
-    last_queries: int | None = None,
+    *others: Any,
+    queries: int | slice | None = None,
     gradient_checkpointing: bool = False,
 ) -> Tensor:
     """Apply `layers` one after another.
@@ -66,21 +65,21 @@ def run_layers(
     Parameters
     ----------
     layers
-        Modules called as `layer(x, keep, queries=...)`.
-    x, keep
-        Input of shape `(cells, length, dim)` and mask of real tokens `(cells, length)` (`None`: no padding).
-    last_queries
-        How many leading positions the last layer computes; `None` for all.
+        Modules called as `layer(x, *others)`; the last one also with `queries`, if that is given.
+    x
+        Input of the first layer.
+    others
+        What every layer reads besides the output of the one before it, such as the mask of real tokens.
+    queries
+        Positions that the last layer computes; `None` for all.
     gradient_checkpointing
         Recompute activations in the backward pass to save memory.
     """
     layers = list(layers)
-    for i, layer in enumerate(layers):
-        queries = last_queries if i == len(layers) - 1 else None
-        if gradient_checkpointing and torch.is_grad_enabled():
-            x = checkpoint(layer, x, keep, queries=queries, use_reentrant=False)
-        else:
-            x = layer(x, keep, queries=queries)
+    recompute = gradient_checkpointing and torch.is_grad_enabled()
+    for layer in layers:
+        only: dict[str, Any] = {"queries": queries} if queries is not None and layer is layers[-1] else {}
+        x = checkpoint(layer, x, *others, **only, use_reentrant=False) if recompute else layer(x, *others, **only)
     return x
 
 

@@ -126,7 +126,7 @@ class FlowAttention(nn.Module):
         return self.o(self.drop(layout.unpad(y).flatten(1)))
 
     def stream(self, chunks: Callable[[], Iterator[Tensor]], n_cells: int) -> Iterator[Tensor]:
-        """The same for one set that is too large to be held at once, without gradient.
+        """Attend among the cells of one set that is too large to be held at once; no gradient is recorded.
 
         Only sums over the cells connect them, so three passes collect the sums and a fourth yields the output.
 
@@ -140,27 +140,28 @@ class FlowAttention(nn.Module):
         sum_q = sum_k = sum_q_in = sum_k_out = normalizer = values = torch.zeros(())
         remembered: list[tuple[Tensor, Tensor]] = []  # queries and keys of all pieces, where they fit
 
-        def gates() -> Iterator[tuple[Tensor, Tensor]]:
-            return (
-                iter(remembered) if remembered else ((self._gate(self.q, x), self._gate(self.k, x)) for x in chunks())
-            )
+        def pieces() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for i, x in enumerate(chunks()):
+                if i < len(remembered):
+                    yield x, *remembered[i]
+                    continue
+                q, k = self._gate(self.q, x), self._gate(self.k, x)
+                if 2 * n_cells * q[0].numel() * q.element_size() <= REMEMBER_BYTES:
+                    remembered.append((q, k))
+                yield x, q, k
 
-        for x in chunks():
-            q, k = self._gate(self.q, x), self._gate(self.k, x)
+        for _, q, k in pieces():
             sum_q, sum_k = sum_q + q.sum(0), sum_k + k.sum(0)  # (heads, channels)
-            if 2 * n_cells * q[0].numel() * q.element_size() <= REMEMBER_BYTES:
-                remembered.append((q, k))
-        for q, k in gates():
+        for _, q, k in pieces():
             sum_q_in = sum_q_in + _weigh(q, 1 / _project(q + EPS, sum_k + EPS))
             sum_k_out = sum_k_out + _weigh(k, 1 / _project(k + EPS, sum_q + EPS))
-        for i, x in enumerate(chunks()):
-            k = remembered[i][1] if remembered else self._gate(self.k, x)
+        for x, _, k in pieces():
             weight = torch.exp(_project(k + EPS, sum_q_in + EPS).clamp(-1, 1))
             normalizer = normalizer + weight.sum(0)
             weighted = self._split(self.v(x)) * weight[..., None]
             values = values + k.permute(1, 2, 0) @ weighted.transpose(0, 1)  # (heads, channels, channels)
         values = values * (n_cells / normalizer)[:, None, None]
-        for q in (q for q, _ in remembered) if remembered else (self._gate(self.q, x) for x in chunks()):
+        for _, q, _ in pieces():
             scale = torch.sigmoid(_project(q + EPS, sum_k_out + EPS)) / _project(q + EPS, sum_k + EPS)
             yield self.o(((q.transpose(0, 1) @ values) * scale.T[..., None]).transpose(0, 1).flatten(1))
 
@@ -189,7 +190,7 @@ class FlowLayer(nn.Module):
         return self.feed(x + self.attn(self.attn_norm(x), layout))
 
     def feed(self, x: Tensor) -> Tensor:
-        """Second half, each cell on its own."""
+        """Apply the feed-forward half of the layer to each cell on its own."""
         return x + self.drop(self.down(self.drop(nn.functional.gelu(self.up(self.ffn_norm(x))))))
 
     def stream(self, cells: Tensor, rows: Tensor, chunk: int, device: torch.device) -> None:

@@ -26,7 +26,7 @@ _ELEMENTS = {"cpu": 2**22, "cuda": 2**27}  # features at a time elsewhere
 
 
 class KeySums(NamedTuple):
-    """What the queries of a cell need to know of its keys, and room to work in."""
+    """What the queries of a cell need to know about its keys, and a work buffer."""
 
     sums: Tensor  # (heads, features, head_dim)
     norms: Tensor  # (heads, features)
@@ -76,11 +76,8 @@ class FavorAttention(nn.Module):
         queries
             Positions to compute.
         """
-        q, k, v = (
-            self._split(self.q(x if queries is None else x[:, queries])),
-            self._split(self.k(x)),
-            self._split(self.v(x)),
-        )
+        source = x if queries is None else x[:, queries]
+        q, k, v = self._split(self.q(source)), self._split(self.k(x)), self._split(self.v(x))
         if keep is not None:
             v = v * keep[:, None, :, None]
         with torch.autocast(x.device.type, enabled=False):  # the exponential and 1e-4 need single precision

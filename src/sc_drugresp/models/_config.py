@@ -1,19 +1,34 @@
-"""Settings of a model: frozen dataclasses whose choices and sizes are checked in one place. No torch."""
+"""Sizes and options of models: frozen dataclasses whose values are checked in one place. No torch."""
 
 from __future__ import annotations
 
 import dataclasses
 from functools import cache
-from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from ._weights import read_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
-def size(default: int | None, *, least: int = 1, divides: str = "", hint: str = "") -> Any:
+def size(
+    default: int | None,
+    published: str = "",
+    *,
+    required: bool = True,
+    least: int = 1,
+    divides: str = "",
+    hint: str = "",
+) -> Any:
     """Declare a whole number of at least `least`.
 
     Parameters
     ----------
     default
         Default of the field; `None` stands for no limit and is not checked.
+    published, required
+        Its name in the published configuration, and whether it must be there, see :meth:`Config.read_published`.
     least
         Smallest value.
     divides
@@ -21,14 +36,20 @@ def size(default: int | None, *, least: int = 1, divides: str = "", hint: str = 
     hint
         What to do if it is not.
     """
-    return dataclasses.field(default=default, metadata={"least": least, "divides": divides, "hint": hint})
+    checks = {"least": least, "divides": divides, "hint": hint}
+    return dataclasses.field(default=default, metadata={"published": published, "required": required, **checks})
+
+
+def setting(default: Any, published: str) -> Any:
+    """Declare a value that the published configuration may state under the name `published`."""
+    return dataclasses.field(default=default, metadata={"published": published, "required": False})
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Base of the sizes and options of a model; a subclass is a frozen dataclass, too.
+    """Base class for the sizes and options of a model; subclasses are frozen dataclasses, too.
 
-    Fields typed as `Literal` must hold one of their choices, fields made by :func:`size` a possible size.
+    Fields typed as `Literal` must hold one of their choices, and fields declared with :func:`size` a valid size.
     """
 
     def __post_init__(self) -> None:
@@ -36,6 +57,20 @@ class Config:
             if problem := self._problem(field):
                 msg = f"{self._title()}: {problem}"
                 raise ValueError(msg)
+
+    @classmethod
+    def read_published(cls, table: Mapping[str, Any], *, source: object) -> dict[str, Any]:
+        """Values of the fields that a published configuration states.
+
+        Raises
+        ------
+        ValueError
+            A required size is missing or is not a number.
+        """
+        named = {field.name: field.metadata for field in dataclasses.fields(cls) if field.metadata.get("published")}
+        required = {name: about["published"] for name, about in named.items() if about["required"]}
+        optional = {name: about["published"] for name, about in named.items() if not about["required"]}
+        return read_sizes(table, required, optional, source=source)
 
     def replace(self, **options: Any) -> Self:
         """Return the same settings with some of them changed.

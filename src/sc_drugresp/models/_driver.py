@@ -1,4 +1,4 @@
-"""What happens around an encoder: genes are matched, tokens are checked, batches are embedded."""
+"""Steps that all encoders share: match genes, check tokens, embed a batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def aligned(
     Raises
     ------
     ValueError
-        No gene is known.
+        None of the genes is known to the encoder.
     """
     if isinstance(data, AlignedCounts):
         return data
@@ -77,7 +77,7 @@ def check_tokens(encoder: CellNetwork, tokens: Tokens) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch to evaluation, and back to what it was."""
+    """Switch a module to evaluation mode, and back afterwards if it was training."""
     was_training = module.training
     module.eval()
     try:
@@ -87,14 +87,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def batch_budget(device: torch.device) -> int:
-    """The setting, but on a CPU no more than keeps the activations near its caches (10-25 % faster)."""
+    """`settings.batch_tokens`, but on a CPU at most what keeps the activations in its caches (10-25 % faster)."""
     if device.type != "cpu":
         return settings.batch_tokens
     return min(settings.batch_tokens, CPU_BATCH_TOKENS * torch.get_num_threads())
 
 
 def embed_batch(encoder: CellEncoder, tokens: Tokens, cells: np.ndarray) -> np.ndarray:
-    """Embed `cells` at once; when the device is out of memory, two halves after each other."""
+    """Embed `cells` in one batch; if the device runs out of memory, in two halves, one after the other."""
     try:
         with torch.inference_mode():
             batch = encoder.collate(tokens.take(cells))
@@ -108,7 +108,7 @@ def embed_batch(encoder: CellEncoder, tokens: Tokens, cells: np.ndarray) -> np.n
 
 
 def random_state(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """Matrices drawn from N(0, 0.02), norms and biases as at the start of training."""
+    """Random parameters: matrices from N(0, 0.02), norms and biases as at the start of training."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for name, like in module.state_dict().items():

@@ -1,4 +1,4 @@
-"""What every embedder promises: networks and baselines are told apart by what they can do, not by what they are."""
+"""The interface of all embedders: code asks what an embedder can do, not whether it is a network or a baseline."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Embedder(Protocol):
     name
         `'model'` or `'model.checkpoint'`.
     checkpoint
-        Name, file and hash of the weights; empty for what has none.
+        Name, file and hash of the weights; empty for embedders without weights.
     expects
-        What the matrix must hold: raw `'counts'`, or `'any'` values.
+        What the matrix must contain: raw `'counts'`, or `'any'` values.
     aligns_genes, vocab
-        Whether it has a fixed vocabulary, to which the genes of the data are matched; only then there is `vocab`.
+        Whether it has a fixed vocabulary to which the genes of the data are matched; only then does `vocab` exist.
     needs_fit
-        Whether it learns from the data (`fit`, `transform`), and is fitted again in every fold.
+        Whether it learns from the data (`fit`, `transform`) and has to be fitted again in every fold.
     tunable
         Whether it is a torch module that can be trained further (`lora_targets`, `tokenize`, `collate`).
     set_based
@@ -46,7 +46,7 @@ class Embedder(Protocol):
         """Width of the embedding."""
 
     def read(self, data: AnnData, layer: str | None) -> CountSource:
-        """Find the matrix that it works on."""
+        """Find the matrix to read."""
 
     def embed(
         self, data: AnnData | CountSource, *, layer: str | None = None, rng: int = 0, **options: Any

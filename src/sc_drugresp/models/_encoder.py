@@ -1,4 +1,4 @@
-"""The base class of all foundation models: a network, and its way through a data set."""
+"""The base class of all foundation models: a network and the loop that applies it to a data set."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 class CellEncoder(CellNetwork):
     """A pretrained network that turns the counts of a cell into a vector.
 
-    A model writes four methods: :meth:`from_files`, :meth:`tokenize_block`, :meth:`inputs` and :meth:`pool`, and puts
+    A model defines four methods: :meth:`from_files`, :meth:`tokenize_block`, :meth:`inputs` and :meth:`pool`, and puts
     its layers into `layers`. Genes, blocks, batches, device and progress are shared. Options of a model (pooling,
     length limit, ...) are the fields of its `Config`.
 
     Attributes
     ----------
     expects, aligns_genes, needs_fit, tunable, set_based
-        What the model can do, as every embedder tells it, see :class:`~sc_drugresp.models._embedder.Embedder`.
+        What the model can do, as for every embedder, see :class:`~sc_drugresp.models._embedder.Embedder`.
     max_waste
         Largest share of padding in a batch.
     min_tokens
@@ -53,10 +53,10 @@ class CellEncoder(CellNetwork):
 
     @abstractmethod
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
-        """Tokens of some cells; a cell's tokens depend on its counts and the seed alone."""
+        """Tokenize a block of cells; the tokens of a cell depend on nothing but its counts and the seed."""
 
     def sizes(self, tokens: Tokens) -> np.ndarray:
-        """Length of each cell inside a batch, shape `(n_cells,)`: what the cost of a batch is reckoned from."""
+        """Length of each cell in a batch, shape `(n_cells,)`, from which the size of a batch is computed."""
         return tokens.lengths
 
     def embeddable(self, tokens: Tokens) -> np.ndarray:
@@ -66,7 +66,7 @@ class CellEncoder(CellNetwork):
     def token_blocks(
         self, source: AlignedCounts, seed: int, rows: np.ndarray | None = None
     ) -> Iterator[tuple[int, Tokens]]:
-        """Yield `(start, tokens)` of one block of cells after another."""
+        """Yield `(start, tokens)` for each block of cells."""
         for block in source.blocks(rows=rows):
             yield block.start, self.tokenize_block(block, seed)
 
@@ -109,7 +109,7 @@ class CellEncoder(CellNetwork):
         rng: Rng = 0,
         rows: np.ndarray | None = None,
     ) -> Tokens:
-        """Tokens of all cells, or of the cells `rows`.
+        """Tokenize all cells, or the cells in `rows`.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class CellEncoder(CellNetwork):
         return Tokens.concatenate([tokens for _, tokens in self.token_blocks(source, seed_of(rng), rows)])
 
     def read(self, data: AnnData, layer: str | None) -> CountSource:
-        """Find the matrix that this model works on."""
+        """Find the matrix to read."""
         return read_counts(data, layer=layer, expect=self.expects)
 
     def embed(

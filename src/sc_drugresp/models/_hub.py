@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._core.download import Expected, fetch
+from .._core.download import fetch
 from .._core.log import warn
 from .._core.settings import settings
 from ._registry import find
@@ -21,7 +21,7 @@ _TWINS = {"model.safetensors": "pytorch_model.bin", "pytorch_model.bin": "model.
 
 
 def cache_folder(spec: ModelSpec, checkpoint: Checkpoint) -> Path:
-    """Where the files of a checkpoint are kept."""
+    """Folder of the cache in which the files of a checkpoint are kept."""
     return settings.cache_dir / "models" / spec.name / checkpoint.tag
 
 
@@ -40,22 +40,20 @@ def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None
     FileNotFoundError
         A file is missing; the message names it, its publisher and what to do.
     """
-    folder = cache_folder(spec, checkpoint) if directory is None else Path(directory).expanduser()
-    weights = None
-    if folder.is_file():
-        weights, folder = folder, folder.parent
-    found = {role: _find(folder, file) for role, file in checkpoint.files.items()}
-    if weights is not None:
-        found["weights"] = weights
     if directory is None:
-        _drop_damaged(checkpoint, found)
-        _from_cache(spec, checkpoint, found)
-    missing = [file for role, file in checkpoint.files.items() if found[role] is None and not file.optional]
+        folder = cache_folder(spec, checkpoint)
+        found = _present(spec, checkpoint, folder)
+    else:
+        folder = Path(directory).expanduser()
+        weights = {"weights": folder} if folder.is_file() else {}
+        folder = folder.parent if weights else folder
+        found = {**_search(checkpoint, folder), **weights}
+    missing = [file for role, file in checkpoint.files.items() if role not in found and not file.optional]
     if missing and directory is None and not settings.offline and all(file.urls for file in missing):
         return _download(spec, checkpoint, folder)
     if missing:
         raise FileNotFoundError(missing_message(spec, checkpoint, missing, folder))
-    return {role: path for role, path in found.items() if path is not None}
+    return found
 
 
 def download(name: str, to: Path | str | None = None) -> dict[str, Path]:
@@ -123,16 +121,16 @@ def verify(name: str, directory: Path | str | None = None) -> pd.DataFrame:
     spec, checkpoint = _with_files(name)
     folder = cache_folder(spec, checkpoint) if directory is None else Path(directory).expanduser()
     rows = {}
+    found = _search(checkpoint, folder)
     for role, file in checkpoint.files.items():
-        path = _find(folder, file)
-        status = "missing (optional)" if file.optional else "missing"
-        if path is not None:
-            expected = _expected(file)
-            good = "ok" if expected.hashed else "size ok" if file.bytes else "unchecked"
-            status = expected.problem(path) or good
+        if role in found:
+            good = "ok" if file.expected.hashed else "size ok" if file.bytes else "unchecked"
+            status = file.expected.problem(found[role]) or good
+        else:
+            status = "missing (optional)" if file.optional else "missing"
         rows[role] = {
-            "path": str(path or folder / file.path),
-            "bytes": path.stat().st_size if path is not None else 0,
+            "path": str(found.get(role, folder / file.path)),
+            "bytes": found[role].stat().st_size if role in found else 0,
             "status": status,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("role")
@@ -147,11 +145,8 @@ def _with_files(name: str) -> tuple[ModelSpec, Checkpoint]:
 
 
 def _download(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str, Path]:
-    found = {role: _find(folder, file) for role, file in checkpoint.files.items()}
-    _drop_damaged(checkpoint, found)
-    if folder == cache_folder(spec, checkpoint):
-        _from_cache(spec, checkpoint, found)
-    wanted = {role: file for role, file in checkpoint.files.items() if found[role] is None}
+    found = _present(spec, checkpoint, folder)
+    wanted = {role: file for role, file in checkpoint.files.items() if role not in found}
     by_hand = [file for file in wanted.values() if not file.urls and not file.optional]
     if by_hand:
         raise FileNotFoundError(missing_message(spec, checkpoint, by_hand, folder))
@@ -161,12 +156,12 @@ def _download(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str
     for role, file in wanted.items():
         if file.urls:
             manual = file.manual or f"get {file.name} from {checkpoint.publisher} and put it at {folder / file.path}"
-            found[role] = fetch(folder / file.path, file.urls, _expected(file), manual=manual)
-    return {role: path for role, path in found.items() if path is not None}
+            found[role] = fetch(folder / file.path, file.urls, file.expected, manual=manual)
+    return found
 
 
 def _tell_terms(name: str, checkpoint: Checkpoint) -> None:
-    """Warn once of weights that are not free for commercial use, or whose publisher does not say."""
+    """Warn once about weights that may not be used commercially, or whose terms do not say."""
     if checkpoint.commercial or name in _warned:
         return
     _warned.add(name)
@@ -177,31 +172,34 @@ def _tell_terms(name: str, checkpoint: Checkpoint) -> None:
     warn(f"{found} (license: {checkpoint.license}). Read the terms of {checkpoint.publisher} before you go on.")
 
 
-def _expected(file: RemoteFile) -> Expected:
-    return Expected(file.bytes, file.sha256, file.md5)
+def _present(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str, Path]:
+    """Files in `folder`; one of the wrong size counts as missing, so that it is fetched again.
 
-
-def _drop_damaged(checkpoint: Checkpoint, found: dict[str, Path | None]) -> None:
-    """Take a file of the wrong size for missing, so that it is fetched again."""
-    for role, file in checkpoint.files.items():
-        path = found[role]
-        if path is not None and _expected(file).problem(path, quick=True) is not None:
-            found[role] = None
-
-
-def _from_cache(spec: ModelSpec, checkpoint: Checkpoint, found: dict[str, Path | None]) -> None:
-    """Fill gaps with the same file of another checkpoint: vocabularies and token tables are shared and large."""
-    for role, file in checkpoint.files.items():
-        for other in spec.checkpoints.values():
-            if found[role] is None and other is not checkpoint and file in other.files.values():
+    In the cache, gaps are filled with the same file of another checkpoint: vocabularies and token tables are shared and
+    large.
+    """
+    found = _search(checkpoint, folder)
+    found = {
+        role: path for role, path in found.items() if not checkpoint.files[role].expected.problem(path, quick=True)
+    }
+    if folder == cache_folder(spec, checkpoint):
+        for role, file in checkpoint.files.items():
+            for other in spec.checkpoints.values():
                 path = cache_folder(spec, other) / file.path
-                found[role] = path if path.is_file() else None
+                if role not in found and other is not checkpoint and file in other.files.values() and path.is_file():
+                    found[role] = path
+    return found
+
+
+def _search(checkpoint: Checkpoint, folder: Path) -> dict[str, Path]:
+    paths = {role: _find(folder, file) for role, file in checkpoint.files.items()}
+    return {role: path for role, path in paths.items() if path is not None}
 
 
 def _find(folder: Path, file: RemoteFile) -> Path | None:
-    """The path as published, the name in the folder, the path beside the folder, then a unique match anywhere below.
+    """Find a file by its published path, by its name, beside the folder, or as the only match anywhere below it.
 
-    A folder of one checkpoint may be given although files that several checkpoints share lie beside it.
+    Looking beside the folder finds the files that several checkpoints share when the folder of one of them is given.
     """
     twin = _TWINS.get(file.name, file.name)
     places = [folder / file.path, (folder / file.path).with_name(twin), folder / file.name, folder / twin]
@@ -217,16 +215,11 @@ def _find(folder: Path, file: RemoteFile) -> Path | None:
 
 
 def missing_message(spec: ModelSpec, checkpoint: Checkpoint, missing: list[RemoteFile], folder: Path) -> str:
-    """What is missing, who publishes it, and the manual step."""
+    """Say what is missing, who publishes it, and how to get it by hand."""
     lines = [f"{spec.name}.{checkpoint.tag}: {len(missing)} file(s) not found in {folder}:"]
     for file in missing:
-        size = (
-            f" ({file.bytes:,} bytes)"
-            if file.bytes
-            else f" (about {file.about_bytes:,} bytes)"
-            if file.about_bytes
-            else ""
-        )
+        n = file.bytes or file.about_bytes
+        size = f" ({'' if file.bytes else 'about '}{n:,} bytes)" if n else ""
         how = file.manual or (f"download {file.urls[0]}" if file.urls else f"ask {checkpoint.publisher}")
         lines.append(f"  {file.path}{size}: {how}")
     lines.append(

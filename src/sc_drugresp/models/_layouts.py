@@ -1,4 +1,4 @@
-"""How others name the parameters of a network: renaming, splitting, and the layouts that several models share."""
+"""Translate published names of parameters: renaming, splitting, and the layouts that several models share."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def model_class(spec: ModelSpec) -> Any:
-    """The class that a row of the registry names: `.module:Class` of this package, or of any other."""
+    """Import the class that a row of the registry names, as `.module:Class` of this package or `package.module:Class`."""
     if spec.extra is not None:
         require(spec.extra, extra=spec.extra)
     module, _, name = spec.target.partition(":")
@@ -52,7 +52,7 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
     """Load a model by name, ready to embed.
 
     Foundation models are :class:`torch.nn.Module` objects with `tokenize`, `embed_tokens`, `hidden` and `pool`, so
-    that tokenizer and network can be used one by one.
+    that the tokenizer and the network can also be used separately.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
 
     Returns
     -------
-    A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, or a baseline. What it can do
-    is told by its attributes `aligns_genes`, `needs_fit`, `tunable`, `set_based` and `expects`.
+    A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, or a baseline. Its attributes
+    `aligns_genes`, `needs_fit`, `tunable`, `set_based` and `expects` say what it can do.
 
     Raises
     ------

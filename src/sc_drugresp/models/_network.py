@@ -1,4 +1,4 @@
-"""The network of a foundation model: what a model writes, and defaults that fit a transformer over tokens."""
+"""Base class of the networks: what a model has to define, and defaults that fit a transformer over tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Batch = dict[str, Tensor]
 
 
 class CellNetwork(nn.Module, ABC):
-    """From padded tokens to cell embeddings.
+    """Maps padded tokens to cell embeddings.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class CellNetwork(nn.Module, ABC):
         self.gradient_checkpointing = False
         self.final_norm: nn.Module = nn.Identity()
 
-    # What a model writes ------------------------------------------------------------------------------------------
+    # What a model defines -----------------------------------------------------------------------------------------
 
     @classmethod
     @abstractmethod
@@ -77,7 +77,7 @@ class CellNetwork(nn.Module, ABC):
 
     @abstractmethod
     def inputs(self, batch: Batch) -> Tensor:
-        """What enters the first layer, shape `(cells, length, width)`."""
+        """Input of the first layer, shape `(cells, length, width)`."""
 
     @abstractmethod
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
@@ -97,12 +97,12 @@ class CellNetwork(nn.Module, ABC):
 
     @classmethod
     def example_vocab(cls, config: Any) -> GeneVocab:
-        """A vocabulary of made-up names of the size that a model is published with."""
+        """A vocabulary of made-up names, as large as the published one."""
         return GeneVocab([f"GENE{i}" for i in range(20_000)])
 
     @classmethod
     def remap(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Published names to ours; fused projections are cut into q, k and v."""
+        """Rename published parameters to ours; fused projections are split into q, k and v."""
         return split_rows(rename(state, cls.renames, drop=cls.dropped), r"\.attn\.(qkv)\.", ("q", "k", "v"))
 
     def collate(self, tokens: Tokens) -> Batch:
@@ -127,7 +127,7 @@ class CellNetwork(nn.Module, ABC):
             self.layers,
             self.inputs(batch),
             batch.get("keep"),
-            last_queries=leading,
+            queries=leading,
             gradient_checkpointing=self.gradient_checkpointing,
         )
         return self.final_norm(x)
@@ -165,5 +165,5 @@ class CellNetwork(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device

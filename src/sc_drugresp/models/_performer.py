@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from .._data import GeneVocab
-from .._nn import PerformerLayer
+from .._nn import PerformerLayer, run_layers
 from ._config import Config, size
 from ._encoder import CellEncoder
-from ._weights import read_tensors
+from ._weights import read_shapes, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,34 +36,26 @@ class PerformerConfig(Config):
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], *, specials: int, source: object) -> Self:
-        """Read every size from tensors under our names; `specials` rows of the gene table are no genes.
+        """Read every size from tensors under our names; `specials` rows of the gene table do not stand for genes.
 
         Raises
         ------
         ValueError
             The tensors that tell the sizes are not there: another model.
         """
-        inner = (f"layers.0.{name}" for name in ("attn.q.weight", "attn.projection", "up.weight"))
-        missing = sorted({"value.weight", "gene.table", *inner} - state.keys())
-        if missing:
-            found = ", ".join(sorted(state)[:4]) or "nothing"
-            msg = (
-                f"{source} is not a checkpoint of {cls.__name__.removesuffix('Config')}: {', '.join(missing)} "
-                f"are missing (after renaming), found {found} ... Check that the file belongs to this model."
-            )
-            raise ValueError(msg)
-        features, head_dim = state["layers.0.attn.projection"].shape
-        n_tokens, dim = state["value.weight"].shape
-        return cls(
-            dim=dim,
-            layers=1 + max(int(name.split(".")[1]) for name in state if name.startswith("layers.")),
-            heads=state["layers.0.attn.q.weight"].shape[0] // head_dim,
-            head_dim=head_dim,
-            features=features,
-            ffn_dim=state["layers.0.up.weight"].shape[0],
-            n_tokens=n_tokens,
-            genes=state["gene.table"].shape[0] - specials,
-        )
+        places = {
+            "dim": ("value.weight", 1),
+            "n_tokens": ("value.weight", 0),
+            "heads": ("layers.0.attn.q.weight", 0),
+            "features": ("layers.0.attn.projection", 0),
+            "head_dim": ("layers.0.attn.projection", 1),
+            "ffn_dim": ("layers.0.up.weight", 0),
+            "genes": ("gene.table", 0),
+        }
+        sizes = read_shapes(state, places, model=cls._title(), source=source)
+        sizes["heads"] //= sizes["head_dim"]
+        sizes["genes"] -= specials
+        return cls(**sizes)
 
 
 class GeneTable(nn.Module):
@@ -93,11 +84,13 @@ class PerformerEncoder(CellEncoder):
     Attributes
     ----------
     specials
-        Rows of the gene table that are no genes.
+        Rows of the gene table that do not stand for genes.
+    gene_lists
+        Files with the names of the genes, for error messages.
     """
 
-    lora_targets: ClassVar[str] = r"layers\.\d+\.(attn\.[qkvo]|up|down)"
     specials: ClassVar[int] = 1
+    gene_lists: ClassVar[str]
     renames: ClassVar[Mapping[str, str]] = {
         rf"^{_PREFIX}": "",
         r"^norm\.": "final_norm.",
@@ -127,24 +120,40 @@ class PerformerEncoder(CellEncoder):
 
     @classmethod
     def example_vocab(cls, config: Any) -> GeneVocab:
-        """Made-up names, as many as the gene table has."""
+        """As many made-up names as the gene table has."""
         return GeneVocab([f"GENE{i}" for i in range(config.genes)], duplicates="first")
 
     @classmethod
-    def read_weights(cls, path: Path) -> tuple[dict[str, Tensor], Any]:
-        """Tensors of a checkpoint as published, and the sizes that they tell."""
-        state = read_tensors(path)
-        return state, cls.Config.from_state(cls.remap(state), specials=cls.specials, source=path)  # type: ignore[attr-defined]
+    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
+        """Build from the weights, which determine the sizes, and a list of the genes beside them.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no list of genes.
+        ValueError
+            The files are damaged, of another model, or do not belong together.
+        """
+        state = read_tensors(files["weights"])
+        config: Any = cls.Config.from_state(cls.remap(state), specials=cls.specials, source=files["weights"])  # type: ignore[attr-defined]
+        if "config" in files:
+            config = cls.with_published(config, files["config"])
+        vocab = cls.vocabulary(read_genes(files, config.genes, cls.gene_lists))
+        return cls.build(config.replace(**options), vocab, state, source=files["weights"])
+
+    @classmethod
+    def with_published(cls, config: Any, path: Path) -> Any:
+        """Complete the sizes from a published configuration; by default there is nothing to add."""
+        return config
+
+    @classmethod
+    def vocabulary(cls, names: list[str]) -> GeneVocab:
+        """The vocabulary for the rows of the gene table."""
+        return GeneVocab(names, duplicates="first")
 
     def encode(self, x: Tensor, *inputs: Tensor | None, queries: slice | None = None) -> Tensor:
         """All layers and the final norm; the last layer computes the positions `queries` only."""
-        weight, keep = inputs or (None, None)
-        for i, layer in enumerate(self.layers):
-            rows = queries if i == len(self.layers) - 1 else None
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, weight, keep, rows, use_reentrant=False)
-            else:
-                x = layer(x, weight, keep, rows)
+        x = run_layers(self.layers, x, *inputs, queries=queries, gradient_checkpointing=self.gradient_checkpointing)
         return self.final_norm(x)
 
 

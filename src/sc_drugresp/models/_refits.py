@@ -83,7 +83,7 @@ def variable_genes(sums: GeneSums, kind: str, n_top: int) -> IntArray:
 
 
 def _normalized_dispersion(mean: FloatArray, variance: FloatArray) -> FloatArray:
-    """How far the log dispersion of each gene lies from that of genes with a similar mean, in SD."""
+    """Log dispersion of each gene, standardized among genes with a similar mean."""
     import pandas as pd
 
     mean = np.where(mean == 0, 1e-12, mean)
@@ -121,12 +121,12 @@ def axes_of(product: FloatArray, mean: FloatArray, n: int, n_comps: int) -> Floa
     return _signed(_largest(product - n * np.outer(mean, mean), n_comps)[0])
 
 
-def products(profiles: sparse.csr_matrix) -> FloatArray:
-    """`X.T @ X` in float64, a block of rows at a time."""
-    out = np.zeros((profiles.shape[1], profiles.shape[1]))
+def products(profiles: sparse.csr_matrix, first: int = 0) -> FloatArray:
+    """The columns of `X.T @ X` from `first` on, in float64, a block of rows at a time."""
+    out = np.zeros((profiles.shape[1], profiles.shape[1] - first))
     for start in range(0, profiles.shape[0], _BLOCK):
         block = profiles[start : start + _BLOCK].toarray().astype(np.float64)
-        out += block.T @ block
+        out += block.T @ block[:, first:]
     return out
 
 
@@ -145,7 +145,7 @@ def _singular_vectors(profiles: sparse.csr_matrix, mean: FloatArray, k: int) -> 
 
 
 def _column_sums(profiles: sparse.csr_matrix) -> FloatArray:
-    """In float64; SciPy's `sum` adds float32 values up in float32."""
+    """Column sums in float64; SciPy adds up float32 values in float32."""
     sums = np.bincount(profiles.indices, profiles.data.astype(np.float64), profiles.shape[1])
     return np.asarray(sums, dtype=np.float64)
 
@@ -164,7 +164,7 @@ def _signed(axes: FloatArray) -> FloatArray:
 
 
 class SharedSums:
-    """Sums over all rows from which those over most of the rows follow.
+    """Sums over all rows, from which the sums over most of the rows follow by subtraction.
 
     Parameters
     ----------
@@ -184,11 +184,9 @@ class SharedSums:
     def choose(self, train: IntArray) -> IntArray:
         """Columns of the variable genes of the rows `train`."""
         out = self._left_out(train)
-        if len(out) < len(train):
-            sums = self._sums - GeneSums.of(self.profiles[out], self.kind)
-        else:
-            sums = GeneSums.of(self.profiles[train], self.kind)
-        return variable_genes(sums, self.kind, self.n_top)
+        few = out if len(out) < len(train) else train
+        sums = GeneSums.of(self.profiles[few], self.kind)
+        return variable_genes(self._sums - sums if few is out else sums, self.kind, self.n_top)
 
     def principal_components(self, train: IntArray, n_comps: int) -> FloatArray:
         """Coordinates of all rows, `(cells, n_comps)`, along the principal axes of the variable genes of `train`."""
@@ -236,8 +234,6 @@ class SharedSums:
         self._column_sums = _column_sums(self._part)
         grown = np.zeros((len(known), len(known)))
         grown[:old, :old] = self._products
-        for start in range(0, self._part.shape[0], _BLOCK):
-            block = self._part[start : start + _BLOCK].toarray().astype(np.float64)
-            grown[:, old:] += block.T @ block[:, old:]
+        grown[:, old:] = products(self._part, old)
         grown[old:, :old] = grown[:old, old:].T
         self._products = grown

@@ -1,4 +1,4 @@
-"""The table of models: one TOML row per model in `registry/`, third parties by entry point. No torch."""
+"""The table of models: one TOML file per model in `registry/`, and entry points of other packages. No torch."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
         msg = f"Unknown model {name!r}.{hint} Available models: {sorted(spec.name for spec in rows.values())}."
         raise ValueError(msg)
     spec = rows[base]
+    if tag and not spec.checkpoints:
+        msg = f"Model {spec.name!r} has no checkpoints, found {name!r}. Use {spec.name!r}."
+        raise ValueError(msg)
     if not spec.checkpoints:
-        if tag:
-            msg = f"Model {spec.name!r} has no checkpoints, found {name!r}."
-            raise ValueError(msg)
         return spec, None
     checkpoints = {key.casefold(): checkpoint for key, checkpoint in spec.checkpoints.items()}
     tag = tag or spec.default.casefold()
@@ -82,7 +82,7 @@ def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
 
 
 def canonical(name: str) -> str:
-    """The name as the table spells it, with the checkpoint if one was named: `'Geneformer.V2-104M'` in lower case."""
+    """The name as the table spells it, with the checkpoint if one was named: `'geneformer'` for `'Geneformer'`."""
     spec, checkpoint = find(name)
     return f"{spec.name}.{checkpoint.tag}" if checkpoint is not None and "." in str(name) else spec.name
 
@@ -118,20 +118,20 @@ def table() -> pd.DataFrame:
 
 
 def _row(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, object]:
-    size = checkpoint.download_bytes if checkpoint else 0
+    row = checkpoint or Checkpoint(spec.default, {}, "", "", commercial=True, dim=spec.dim, species=("any",))
     return {
         "kind": spec.kind,
-        "dim": checkpoint.dim if checkpoint else spec.dim,
+        "dim": row.dim,
         "genes": spec.genes,
-        "species": ", ".join(checkpoint.species) if checkpoint else "any",
+        "species": ", ".join(row.species),
         "expects": spec.expects,
         "set_based": spec.set_based,
-        "parameters": checkpoint.parameters if checkpoint else None,
-        "gflop_per_cell": checkpoint.gflop_per_cell if checkpoint else None,
-        "download_gb": None if size is None else round(size / 1e9, 3),
-        "weights_license": checkpoint.license if checkpoint else "",
-        "commercial": checkpoint.commercial if checkpoint else True,
+        "parameters": row.parameters,
+        "gflop_per_cell": row.gflop_per_cell,
+        "download_gb": None if row.download_bytes is None else round(row.download_bytes / 1e9, 3),
+        "weights_license": row.license,
+        "commercial": row.commercial,
         "code_license": spec.code_license,
-        "default": checkpoint is None or checkpoint.tag == spec.default,
+        "default": row.tag == spec.default,
         "reference": spec.reference,
     }

@@ -1,4 +1,8 @@
-"""Embed sets of cells of any size: hidden states of all cells, then one batch of sets, or one large set, at a time."""
+"""Embed sets of cells of any size in bounded memory.
+
+First the input of the first layer is computed for all cells; then the layers run over one batch of sets, or one large set,
+at a time.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ _IN_MEMORY = 2**31  # bytes of hidden states; more are kept in a temporary file
 
 
 class SetRun:
-    """Hidden states before the first layer of `n_cells` cells, and what is needed to finish them.
+    """Inputs of the first layer for `n_cells` cells, and what is needed to compute their embeddings.
 
     Parameters
     ----------
@@ -106,7 +110,7 @@ def set_codes(groups: np.ndarray, n: int) -> np.ndarray:
 
 
 def _room(n: int, width: int, dtype: torch.dtype) -> Tensor:
-    """Room for the hidden states of all cells: memory, or a temporary file when there are many."""
+    """Allocate the hidden states of all cells, in memory or, for many cells, in a temporary file."""
     if n * width * dtype.itemsize <= _IN_MEMORY or dtype != torch.float32:
         return torch.empty(n, width, dtype=dtype)
     with tempfile.TemporaryFile() as file:  # the mapping outlives the name of the file

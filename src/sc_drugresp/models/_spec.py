@@ -1,10 +1,12 @@
-"""What the registry knows about a model: plain data, no torch."""
+"""Rows of the registry: plain data about models and their published files, without torch."""
 
 from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
+
+from .._core.download import Expected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,11 +21,11 @@ class RemoteFile:
     Parameters
     ----------
     path
-        Its place below a checkpoint folder.
+        Where it belongs below the folder of a checkpoint.
     urls
-        Addresses to try in turn; may start with `hf://`. None, where no program can fetch it.
+        Addresses to try in turn; they may start with `hf://`. Empty if the file cannot be downloaded by a program.
     bytes, sha256, md5
-        Size and checksums that the file must have, where they are published.
+        Published size and checksums, which a download must have.
     about_bytes
         Size for planning, where the exact one is not published.
     manual
@@ -46,6 +48,11 @@ class RemoteFile:
         """File name without folders."""
         return self.path.rsplit("/", 1)[-1]
 
+    @property
+    def expected(self) -> Expected:
+        """What a download is checked against."""
+        return Expected(self.bytes, self.sha256, self.md5)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -54,7 +61,7 @@ class Checkpoint:
     Parameters
     ----------
     tag
-        What users type behind the dot.
+        What follows the dot in the name of the model.
     files
         Published files by role (`weights`, `config`, ...).
     license, publisher
@@ -81,7 +88,7 @@ class Checkpoint:
 
     @property
     def download_bytes(self) -> int | None:
-        """Size of all that has to be fetched, by a program or by hand; `None` where a size is not known."""
+        """Size of all files to fetch, by a program or by hand; `None` if one of the sizes is not known."""
         needed = [file for file in self.files.values() if file.urls or not file.optional]
         sizes = [file.bytes or file.about_bytes for file in needed]
         return None if None in sizes else sum(sizes)  # type: ignore[arg-type]
@@ -114,7 +121,7 @@ class ModelSpec:
 
     @property
     def slot(self) -> str:
-        """Base name of the slots that `tl.embed` writes; what is fitted to the data keeps clear of scverse's names."""
+        """Base name of the slots that `tl.embed` writes; baselines have a prefix, so that `X_pca` is not overwritten."""
         return self.name if self.checkpoints else f"sdr_{self.name}"
 
     @classmethod

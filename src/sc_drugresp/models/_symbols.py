@@ -1,4 +1,4 @@
-"""The words of tGPT: its tokenizer file, and symbols as a vocabulary, with the genes that its authors never ranked."""
+"""The vocabulary of tGPT: its tokenizer file, and the genes that its authors did not rank."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SymbolVocab(GeneVocab):
 
     @property
     def symbols(self) -> list[str]:
-        """Names to look up in the tables of genes: the dash is by far the most frequent of what became `_`."""
+        """Names to look up in the gene tables; `_` nearly always stands for a dash."""
         return [name.replace("_", "-") for name in self.names]
 
     @cached_property

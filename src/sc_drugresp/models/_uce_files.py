@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
-from ._weights import read_json
+from ._weights import read_json, read_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,37 +20,22 @@ _TENSORS = {
     "dim": ("decoder.3.weight", 0),
     "positions": ("pos_encoder.pe", 0),
 }
-_CONFIG = {
-    "nhead": "heads",
-    "sample_size": "sample_size",
-    "pad_length": "max_length",
-    "pad_token_idx": "pad",
-    "chrom_token_right_idx": "closing",
-    "cls_token_idx": "cls",
-    "species": "species",
-    "dropout": "dropout",
-}
 
 
-def read_sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> dict[str, Any]:
-    """Sizes from the shapes of the tensors; heads and lengths from a `config.json` where there is one.
+def read_sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """Read the sizes from the shapes of the tensors, and the `config.json` where there is one.
 
     Raises
     ------
     ValueError
         A tensor is missing, or the table or the configuration belongs to another checkpoint.
     """
-    missing = sorted(tensor for tensor, _ in _TENSORS.values() if tensor not in state)
-    if missing:
-        msg = f"{weights} is not a UCE checkpoint: {missing[0]!r} is missing."
-        raise ValueError(msg)
-    sizes = {name: state[tensor].shape[axis] for name, (tensor, axis) in _TENSORS.items()}
+    sizes = read_shapes(state, _TENSORS, model="UCE", source=weights)
     if table.shape[1] != sizes["token_dim"]:
         msg = f"The token table of {weights} has {table.shape[1]} columns, the network expects {sizes['token_dim']}."
         raise ValueError(msg)
-    layers = (re.match(r"transformer_encoder\.layers\.(\d+)\.", name) for name in state)
-    sizes |= {"n_tokens": table.shape[0], "layers": 1 + max(int(found[1]) for found in layers if found)}
-    return {**sizes, **_published(sizes, weights)}
+    sizes["n_tokens"] = table.shape[0]
+    return sizes, _published(sizes, weights)
 
 
 def _published(sizes: Mapping[str, int], weights: Path) -> dict[str, Any]:
@@ -63,5 +47,5 @@ def _published(sizes: Mapping[str, int], weights: Path) -> dict[str, Any]:
             if published.get(theirs, sizes[ours]) != sizes[ours]:
                 msg = f"{path} says {theirs}={published[theirs]}, but {weights} has {sizes[ours]}. Take both from one checkpoint."
                 raise ValueError(msg)
-        return {ours: published[theirs] for theirs, ours in _CONFIG.items() if theirs in published}
+        return published
     return {}

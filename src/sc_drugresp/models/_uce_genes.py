@@ -1,4 +1,4 @@
-"""Which genes UCE knows for a species, and where they lie: read from the published side files."""
+"""The genes of a species in UCE and their chromosome positions, read from the published side files."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_state(path: Path) -> Any:
-    """Tensors of a `.safetensors` or torch file, memory-mapped on the CPU; nothing in it is executed.
+    """Read the tensors of a `.safetensors` or torch file, memory-mapped on the CPU; nothing in it is executed.
 
     Raises
     ------
@@ -76,7 +77,7 @@ class _DictUnpickler(pickle.Unpickler):
 
 
 def read_pickled_dict(path: Path) -> dict[Any, Any]:
-    """A pickled plain dictionary (strings, numbers, numpy scalars); anything else is refused, not executed.
+    """Read a pickled dictionary of strings, numbers and numpy scalars; anything else is refused, not executed.
 
     Raises
     ------
@@ -96,7 +97,7 @@ def read_pickled_dict(path: Path) -> dict[Any, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a file that holds a JSON object.
 
     Raises
     ------
@@ -124,14 +125,14 @@ def read_sizes(
     published
         The configuration.
     names, optional
-        Our names and those of the publisher: numbers that must be there, and values that may be there.
+        Our names and the publisher's: numbers that must be there, and values that may be there.
     source
-        Where it comes from, for the message.
+        Where the configuration comes from, for error messages.
 
     Raises
     ------
     ValueError
-        A size is missing or no number.
+        A size is missing or is not a number.
     """
     sizes = {ours: published.get(theirs) for ours, theirs in names.items()}
     missing = sorted(names[ours] for ours, value in sizes.items() if not isinstance(value, int | float))
@@ -140,6 +141,42 @@ def read_sizes(
         raise ValueError(msg)
     also = {ours: published.get(theirs) for ours, theirs in (optional or {}).items()}
     return sizes | {ours: value for ours, value in also.items() if value is not None}
+
+
+def read_shapes(
+    state: Mapping[str, Tensor], places: Mapping[str, tuple[str, int]], *, model: str, source: object
+) -> dict[str, int]:
+    """Read the sizes of a network, each from one axis of a tensor, and count its `layers`.
+
+    Raises
+    ------
+    ValueError
+        One of the tensors is missing: another model.
+    """
+    missing = sorted({tensor for tensor, _ in places.values()} - state.keys())
+    if missing:
+        found = ", ".join(sorted(state)[:4]) or "nothing"
+        msg = (
+            f"{source} is not a checkpoint of {model}: {', '.join(missing)} are missing, found {found} ... Check that "
+            "the file belongs to this model."
+        )
+        raise ValueError(msg)
+    sizes = {name: state[tensor].shape[axis] for name, (tensor, axis) in places.items()}
+    layers = (re.search(r"(?:^|\.)layers\.(\d+)\.", name) for name in state)
+    return {**sizes, "layers": 1 + max(int(found[1]) for found in layers if found)}
+
+
+def check_token_ids(ids: Mapping[str, int], size: int, *, source: Path, network: Path, hint: str) -> None:
+    """Check that a table of tokens numbers exactly the tokens of a network, from 0.
+
+    Raises
+    ------
+    ValueError
+        The files do not belong together; `hint` says which ones do.
+    """
+    if sorted(ids.values()) != list(range(size)):
+        msg = f"{source} has {len(ids)} tokens, but the network in {network.parent} was made for {size}. {hint}"
+        raise ValueError(msg)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -156,7 +193,7 @@ def flat_state(value: Any, *, source: object) -> dict[str, Tensor]:
     Raises
     ------
     ValueError
-        There are no named tensors in it.
+        It holds no named tensors.
     """
     import torch
 

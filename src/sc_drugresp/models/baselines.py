@@ -25,7 +25,7 @@ _SHARED: WeakKeyDictionary[CountSource, dict[int, SharedSums]] = WeakKeyDictiona
 
 
 class FittedEmbedder:
-    """What PCA, HVG and scVI share: choose genes and learn from some cells, then embed any cells.
+    """Base class of PCA, HVG and scVI: choose genes and learn from some cells, then embed any cells.
 
     Parameters
     ----------
@@ -33,6 +33,13 @@ class FittedEmbedder:
         Highly variable genes to use (all, where there are fewer).
     max_fit_cells
         Most cells to learn from; beyond it a fixed, evenly spread subset is taken, so that memory stays bounded.
+
+    Attributes
+    ----------
+    options
+        Names of the arguments of the constructor, which are attributes as well.
+    shares_sums
+        Whether many fits can be made from sums over all cells (`_refit`).
     """
 
     name: ClassVar[str]
@@ -41,6 +48,8 @@ class FittedEmbedder:
     tunable: ClassVar[bool] = False
     set_based: ClassVar[bool] = False
     expects: ClassVar[str] = "any"
+    options: ClassVar[tuple[str, ...]] = ("n_top_genes", "max_fit_cells")
+    shares_sums: ClassVar[bool] = False
 
     def __init__(self, *, n_top_genes: int = 2_000, max_fit_cells: int = 20_000) -> None:
         self.n_top_genes, self.max_fit_cells = n_top_genes, max_fit_cells
@@ -72,7 +81,7 @@ class FittedEmbedder:
         return self.fit(source, rng=rng, mask_obs=mask_obs).transform(source)
 
     def read(self, data: AnnData, layer: str | None = None) -> CountSource:
-        """A reader of `data`: raw counts where there are any, else the matrix as it is."""
+        """Find the matrix to read: raw counts where there are any, else the values as they are."""
         return read_counts(data, layer=layer, expect=self.expects)  # type: ignore[arg-type]
 
     def fit(self, source: CountSource, *, rng: int = 0, mask_obs: np.ndarray | None = None) -> FittedEmbedder:
@@ -118,11 +127,15 @@ class FittedEmbedder:
 
         Returns
         -------
-        `embed(train_rows)`, which gives what a fresh copy fitted to these rows makes of every row of `source`: an array of
+        `embed(train_rows)`, which embeds every row of `source` as a fresh copy fitted to these rows would: an array of
         shape `(source.n_obs, dim)`, float32.
         """
+        shared = self._shared(source) if self.shares_sums else None
 
         def embed(train: np.ndarray) -> np.ndarray:
+            if shared is not None:
+                self._require(len(train), source.n_vars)
+                return self._refit(shared, train)
             mask = np.zeros(source.n_obs, dtype=bool)
             mask[train] = True
             return copy(self).fit(source, rng=rng, mask_obs=mask).transform(source)
@@ -135,12 +148,11 @@ class FittedEmbedder:
             return None
         known = _SHARED.setdefault(source, {})
         if self.n_top_genes not in known:
-            other = next(iter(known.values()), None)
-            if other is None:
+            if known:
+                profiles = next(iter(known.values())).profiles
+            else:
                 _, matrix, totals = _read(source, None)
                 profiles = _normalize(matrix, source.kind, totals)
-            else:
-                profiles = other.profiles
             known[self.n_top_genes] = SharedSums(profiles, source.kind, self.n_top_genes)
         return known[self.n_top_genes]
 
@@ -154,19 +166,13 @@ class FittedEmbedder:
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """What `from_state` needs: JSON values and arrays."""
-        meta = {
-            "n_top_genes": self.n_top_genes,
-            "max_fit_cells": self.max_fit_cells,
-            "genes": self.genes.tolist(),
-            "kind": self.kind,
-            "fitted_on": self.fitted_on,
-        }
-        return meta, {}
+        fitted = {"genes": self.genes.tolist(), "kind": self.kind, "fitted_on": self.fitted_on}
+        return {**self.settings(), **fitted}, self._arrays()
 
     @classmethod
     def from_state(cls, meta: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedEmbedder:
         """Rebuild a fitted embedder."""
-        model = cls(**{name: meta[name] for name in cls._options()})
+        model = cls(**{name: meta[name] for name in cls.options})
         model.genes = np.asarray(meta["genes"], dtype=str)
         model.kind, model.fitted_on = meta["kind"], int(meta["fitted_on"])
         model._restore(arrays)
@@ -174,11 +180,7 @@ class FittedEmbedder:
 
     def settings(self) -> dict[str, Any]:
         """Options by name, as they were given."""
-        return {name: getattr(self, name) for name in self._options()}
-
-    @classmethod
-    def _options(cls) -> tuple[str, ...]:
-        return ("n_top_genes", "max_fit_cells")
+        return {name: getattr(self, name) for name in self.options}
 
     def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
         """Fit to rows as they were read, whose columns are `self.genes`; `totals` are their counts over all genes."""
@@ -187,31 +189,31 @@ class FittedEmbedder:
         """Embed rows whose columns are `self.genes`; `totals` are their counts over all genes."""
         return _normalize(counts, self.kind, totals).toarray()
 
+    def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
+        """Fit to the rows `train` and embed all rows, from sums that all fits share."""
+        raise NotImplementedError
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """What was learned, beyond the choice of genes."""
+        return {}
+
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Take back what `state` gave as arrays."""
+        """Take back what `_arrays` gave."""
 
 
 class HVG(FittedEmbedder):
     """Log-normalized expression of the highly variable genes."""
 
     name = "hvg"
+    shares_sums = True
 
     @property
     def dim(self) -> int:
         """Number of genes."""
         return len(self.genes) or self.n_top_genes
 
-    def refits(self, source: CountSource, *, rng: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-        """As in :class:`FittedEmbedder`, from sums that all fits share."""
-        shared = self._shared(source)
-        if shared is None:
-            return super().refits(source, rng=rng)
-
-        def embed(train: np.ndarray) -> np.ndarray:
-            self._require(len(train), source.n_vars)
-            return shared.profiles[:, shared.choose(train)].toarray()
-
-        return embed
+    def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
+        return shared.profiles[:, shared.choose(train)].toarray()
 
 
 class PCA(FittedEmbedder):
@@ -228,6 +230,8 @@ class PCA(FittedEmbedder):
     """
 
     name = "pca"
+    options = ("n_comps", *FittedEmbedder.options)
+    shares_sums = True
 
     def __init__(self, *, n_comps: int = 50, n_top_genes: int = 2_000, max_fit_cells: int = 20_000) -> None:
         super().__init__(n_top_genes=n_top_genes, max_fit_cells=max_fit_cells)
@@ -240,40 +244,25 @@ class PCA(FittedEmbedder):
         """Number of components."""
         return self.components.shape[1] or self.n_comps
 
-    @classmethod
-    def _options(cls) -> tuple[str, ...]:
-        return ("n_comps", *super()._options())
-
     def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
         n_comps = min(self.n_comps, matrix.shape[0] - 1, matrix.shape[1] - 1)
         self.mean, self.components = principal_axes(_normalize(matrix, self.kind, totals), n_comps)
 
-    def refits(self, source: CountSource, *, rng: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-        """As in :class:`FittedEmbedder`, from sums that all fits share."""
-        shared = self._shared(source)
-        if shared is None:
-            return super().refits(source, rng=rng)
-
-        def embed(train: np.ndarray) -> np.ndarray:
-            self._require(len(train), source.n_vars)
-            return shared.principal_components(train, self.n_comps).astype(np.float32)
-
-        return embed
+    def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
+        return shared.principal_components(train, self.n_comps).astype(np.float32)
 
     def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
         return _normalize(counts, self.kind, totals) @ self.components - self.mean @ self.components
 
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What `from_state` needs: JSON values and arrays."""
-        meta, _ = super().state()
-        return {**meta, "n_comps": self.n_comps}, {"mean": self.mean, "components": self.components}
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {"mean": self.mean, "components": self.components}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         self.mean, self.components = arrays["mean"], arrays["components"]
 
 
 def _read(source: CountSource, rows: np.ndarray | None) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
-    """Names of the genes, their values in `rows`, and totals; columns of one name are added up."""
+    """Gene names, values of `rows`, and totals; columns with the same name are added up."""
     genes = pd.unique(np.asarray(source.names))
     blocks = list(_matrices(source, genes, exact=True, rows=rows))
     matrix = sparse.vstack([block for _, block, _ in blocks], format="csr")
@@ -283,7 +272,7 @@ def _read(source: CountSource, rows: np.ndarray | None) -> tuple[np.ndarray, spa
 def _matrices(
     source: CountSource, genes: np.ndarray, *, exact: bool, rows: np.ndarray | None = None
 ) -> Iterator[tuple[int, sparse.csr_matrix, np.ndarray]]:
-    """Yield `(start, rows with the columns genes, totals over all genes)` of one block after another."""
+    """Yield `(start, matrix with the columns genes, totals over all genes)` for each block of rows."""
     aligned = source.align(GeneVocab(genes.tolist()), "exact" if exact else "auto")
     if not (aligned.alignment.ids >= 0).any():
         msg = f"None of the {len(genes)} genes of this model is in the data; check gene names with pp.check(adata)."

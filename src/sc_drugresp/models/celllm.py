@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,11 +14,10 @@ from .._data.logbins import bin_tokens, check_range, first_tokens, log2_cp10k
 from .._nn.performer import streams
 from ._config import size
 from ._driver import check_tokens
-from ._performer import PerformerConfig, PerformerEncoder, read_genes
+from ._performer import PerformerConfig, PerformerEncoder
 from ._weights import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -68,6 +67,9 @@ class CellLM(PerformerEncoder):
 
     Config = CellLMConfig
     specials: ClassVar[int] = 2
+    gene_lists: ClassVar[str] = (
+        "gene_list.txt (one symbol a line), or zheng68k_hgnc.h5ad with the genes in its var_names"
+    )
     reads_values: ClassVar[bool] = True
 
     def __init__(self, config: CellLMConfig, vocab: GeneVocab) -> None:
@@ -76,23 +78,26 @@ class CellLM(PerformerEncoder):
         self.n_ids, self.longest = config.genes + 1, config.max_length
 
     @classmethod
-    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
-        """Read sizes from the checkpoint, `max_length` from `cellLM.json` if it is there, gene names from a list.
+    def with_published(cls, config: CellLMConfig, path: Path) -> CellLMConfig:
+        """Take `max_length` from the published file of sizes, which must agree with the tensors in all else."""
+        values = read_json(path)
+        for key in ("network", "structure"):
+            values = values[key] if isinstance(values.get(key), dict) else values
+        differing = [
+            f"{name} is {values[name]}, the tensors say {getattr(config, field)}"
+            for name, field in _PUBLISHED.items()
+            if values.get(name, getattr(config, field)) != getattr(config, field)
+        ]
+        if differing:
+            msg = f"{path} does not belong to this checkpoint: {'; '.join(differing)}."
+            raise ValueError(msg)
+        return config.replace(max_length=int(values.get("max_seq_len", config.max_length)))
 
-        Raises
-        ------
-        FileNotFoundError
-            There is no gene list.
-        ValueError
-            The files are damaged, of another model, or do not belong together.
-        """
-        state, config = cls.read_weights(files["weights"])
-        if "config" in files:
-            config = _with_published(config, files["config"])
-        wanted = "gene_list.txt (one symbol a line), or zheng68k_hgnc.h5ad with the genes in its var_names"
-        names = read_genes(files, config.genes, wanted)
-        vocab = GeneVocab(names, duplicates="first", special={"<cls>": config.genes, "<pad>": config.genes + 1})
-        return cls.build(config.replace(**options), vocab, state, source=files["weights"])
+    @classmethod
+    def vocabulary(cls, names: list[str]) -> GeneVocab:
+        """The vocabulary for the rows of the gene table, the last two of which are special."""
+        special = {"<cls>": len(names), "<pad>": len(names) + 1}
+        return GeneVocab(names, duplicates="first", special=special)
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """CLS and the expressed genes by index, at most `max_length` in all."""
@@ -117,7 +122,7 @@ class CellLM(PerformerEncoder):
         Raises
         ------
         ValueError
-            These are no tokens of this model.
+            The tokens are not those of this model.
         """
         config = self.config
         check_tokens(self, tokens)
@@ -173,19 +178,3 @@ class CellLM(PerformerEncoder):
     def leading(self) -> int | None:
         """Only CLS is read with `pooling='cls'`."""
         return 1 if self.config.pooling == "cls" else None
-
-
-def _with_published(config: CellLMConfig, path: Path) -> CellLMConfig:
-    """Take `max_length` from the published file of sizes, which must agree with the tensors in all else."""
-    values = read_json(path)
-    for key in ("network", "structure"):
-        values = values[key] if isinstance(values.get(key), dict) else values
-    differing = [
-        f"{name} is {values[name]}, the tensors say {getattr(config, field)}"
-        for name, field in _PUBLISHED.items()
-        if values.get(name, getattr(config, field)) != getattr(config, field)
-    ]
-    if differing:
-        msg = f"{path} does not belong to this checkpoint: {'; '.join(differing)}."
-        raise ValueError(msg)
-    return config.replace(max_length=int(values.get("max_seq_len", config.max_length)))

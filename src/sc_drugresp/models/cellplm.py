@@ -9,19 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from .._core.log import warn
 from .._core.settings import settings
 from .._data import GeneVocab, Tokens, entry_uniforms
 from .._data.counts import AlignedCounts
 from .._data.product_kernels import sorted_rows, weighted_rows
-from .._nn import FlowLayer, SetLayout
+from .._nn import FlowLayer, SetLayout, run_layers
 from ._config import Config, size
 from ._driver import check_tokens, evaluating
 from ._encoder import Batch, CellEncoder
 from ._sets import SetRun, set_codes
-from ._weights import read_json, read_sizes, read_tensors
+from ._weights import read_json, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -56,12 +55,12 @@ class CellPLMConfig(Config):
         from the cell's own random stream or from `uniforms` in :attr:`Tokens.cells`.
     """
 
-    width: int = size(1024)
-    layers: int = size(4)
+    width: int = size(1024, "enc_hid")
+    layers: int = size(4, "enc_layers")
     heads: int = size(8, divides="width")
     ffn_dim: int = size(2048)
     norm_groups: int = size(4, divides="width")
-    latent_dim: int = size(512)
+    latent_dim: int = size(512, "post_latent_dim")
     latent: Literal["vae", "gmvae"] = "vae"
     clusters: int = size(16)
     mixture_dim: int = size(512)
@@ -133,7 +132,7 @@ class CellPLM(CellEncoder):
         r"^latent\.layers\.1\.inference\.inference_qzyx\.0": "latent.mix",
         r"^latent\.layers\.1\.inference\.inference_qzyx\.2\.mu": "latent.mu",
     }
-    # The decoder, variances, and what upstream's network never reads.
+    # The decoder, variances, and tensors that upstream's network never reads.
     dropped: ClassVar[tuple[str, ...]] = (
         r"decoder\.",
         r"head\.",
@@ -174,7 +173,7 @@ class CellPLM(CellEncoder):
         return GeneVocab([f"ENSG{i:011d}" for i in range(19_374)], kind="ensembl", duplicates="first")
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
-        """Genes and raw counts of each cell, as they are."""
+        """The genes of each cell with their raw counts, and uniform numbers where clusters are sampled."""
         cells = {}
         if self.config.sampled:
             n, clusters = len(block), self.config.clusters
@@ -226,12 +225,7 @@ class CellPLM(CellEncoder):
     def among(self, x: Tensor, sets: Tensor) -> Tensor:
         """All layers and the final norm, over cells that see the others of their set."""
         layout = SetLayout.of(sets)
-        for layer in self.layers:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, layout, use_reentrant=False)
-            else:
-                x = layer(x, layout)
-        return self.final_norm(x)
+        return self.final_norm(run_layers(self.layers, x, layout, gradient_checkpointing=self.gradient_checkpointing))
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Apply the latent layer, shape `(n_cells, dim)`."""
@@ -264,8 +258,7 @@ class CellPLM(CellEncoder):
 
 def _config(published: dict[str, Any], state: Mapping[str, Tensor], source: object) -> CellPLMConfig:
     """Sizes from the published configuration, checked against the names of the weights."""
-    names = {"width": "enc_hid", "layers": "enc_layers", "latent_dim": "post_latent_dim"}
-    sizes = read_sizes(published, names, source=f"The configuration of {source}")
+    sizes = CellPLMConfig.read_published(published, source=f"The configuration of {source}")
     latent, norm = published.get("latent_mod"), published.get("norm", "groupnorm")
     if norm != "groupnorm" or latent not in ("vae", "gmvae") or not published.get("gene_list"):
         msg = (

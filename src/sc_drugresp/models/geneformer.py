@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from .._data import GeneVocab, Tokens
 from .._data.rank_kernels import rank_by_value
 from .._nn import PostNormLayer, mean_between
-from ._config import Config, size
+from ._config import Config, setting, size
 from ._driver import check_tokens
 from ._encoder import Batch, CellEncoder
 from ._layouts import BERT, BERT_DROPPED
-from ._weights import read_json, read_pickled_dict, read_sizes, read_tensors
+from ._weights import check_token_ids, read_json, read_pickled_dict, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,26 +25,10 @@ if TYPE_CHECKING:
 
     from .._data import CountBlock
 
-_FIELDS = {
-    "dim": "hidden_size",
-    "heads": "num_attention_heads",
-    "layers": "num_hidden_layers",
-    "ffn_dim": "intermediate_size",
-    "positions": "max_position_embeddings",
-    "vocab_size": "vocab_size",
-}
-_OPTIONAL = {
-    "type_vocab_size": "type_vocab_size",
-    "eps": "layer_norm_eps",
-    "activation": "hidden_act",
-    "dropout": "hidden_dropout_prob",
-    "attn_dropout": "attention_probs_dropout_prob",
-}
-
 
 @dataclass(frozen=True)
 class GeneformerConfig(Config):
-    """Sizes (those of V2-104M unless files say otherwise) and options of :class:`Geneformer`.
+    """Sizes (by default those of V2-104M) and options of :class:`Geneformer`.
 
     Parameters
     ----------
@@ -65,17 +49,17 @@ class GeneformerConfig(Config):
         Precision of the total counts that upstream finds in `.obs["n_counts"]`; decides near-ties only.
     """
 
-    dim: int = size(768)
-    heads: int = size(12, divides="dim")
-    layers: int = size(12)
-    ffn_dim: int = size(3072)
-    positions: int = size(4096)
-    vocab_size: int = size(20275)
-    type_vocab_size: int = size(2)
-    eps: float = 1e-12
-    activation: Literal["relu", "gelu"] = "relu"
-    dropout: float = 0.1
-    attn_dropout: float = 0.1
+    dim: int = size(768, "hidden_size")
+    heads: int = size(12, "num_attention_heads", divides="dim")
+    layers: int = size(12, "num_hidden_layers")
+    ffn_dim: int = size(3072, "intermediate_size")
+    positions: int = size(4096, "max_position_embeddings")
+    vocab_size: int = size(20275, "vocab_size")
+    type_vocab_size: int = size(2, "type_vocab_size", required=False)
+    eps: float = setting(1e-12, "layer_norm_eps")
+    activation: Literal["relu", "gelu"] = setting("relu", "hidden_act")
+    dropout: float = setting(0.1, "hidden_dropout_prob")
+    attn_dropout: float = setting(0.1, "attention_probs_dropout_prob")
     pad_id: int = 0
     cls_id: int | None = 2
     eos_id: int | None = 3
@@ -242,14 +226,11 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneformerConf
             f"{path} describes a {kind[0]!r} model with {kind[1]!r} positions; Geneformer is a BERT with absolute ones."
         )
         raise ValueError(msg)
-    sizes = read_sizes(published, _FIELDS, _OPTIONAL, source=path)
-    if sorted(ids.values()) != list(range(sizes["vocab_size"])):
-        msg = (
-            f"{files['tokens']} has {len(ids)} tokens, but the network in {path.parent} was made for "
-            f"{sizes['vocab_size']}. V1 networks need the dictionaries `gc30M` (model names 'geneformer.v1-...'), V2 "
-            "networks those named `gc104M`."
-        )
-        raise ValueError(msg)
+    sizes = GeneformerConfig.read_published(published, source=path)
+    hint = (
+        "V1 networks need the dictionaries `gc30M` (model names 'geneformer.v1-...'), V2 networks those named `gc104M`."
+    )
+    check_token_ids(ids, sizes["vocab_size"], source=files["tokens"], network=path, hint=hint)
     return GeneformerConfig(
         **sizes,
         pad_id=ids.get("<pad>", 0),

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from .._core.log import logger, warn
-from .._data import GeneVocab, Tokens
 from .._data.logbins import bin_tokens, check_range, log2_cp10k
 from ._driver import check_tokens
-from ._performer import PerformerConfig, PerformerEncoder, read_genes
+from ._performer import PerformerConfig, PerformerEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from torch import Tensor
 
-    from .._data import CountBlock
+    from .._data import CountBlock, GeneVocab, Tokens
     from ._encoder import Batch
 
 _GENE_ORDER = "4c09ba1912e184682fe5e7f32e2b443bdfb7883d0d0191551b38c6c2f155600f"
@@ -51,6 +47,7 @@ class ScBERT(PerformerEncoder):
     """
 
     Config = ScBERTConfig
+    gene_lists: ClassVar[str] = "gene_order.txt, or panglao_10000.h5ad with the genes in its var_names"
     reads_values: ClassVar[bool] = True
     min_tokens: int = 0  # a cell without counts is a sequence of zeros
 
@@ -59,23 +56,11 @@ class ScBERT(PerformerEncoder):
         self.n_ids = config.genes + 1
 
     @classmethod
-    def from_files(cls, files: Mapping[str, Path], **options: Any) -> Self:
-        """Read sizes from the checkpoint, gene names from `gene_order.txt` or the `var_names` of an h5ad.
-
-        Raises
-        ------
-        FileNotFoundError
-            There is no gene list.
-        ValueError
-            The files are damaged, of another model, or do not belong together.
-        """
-        state, config = cls.read_weights(files["weights"])
-        wanted = "gene_order.txt, or panglao_10000.h5ad with the genes in its var_names"
-        names = read_genes(files, config.genes, wanted)
+    def vocabulary(cls, names: list[str]) -> GeneVocab:
+        """The vocabulary for the rows of the gene table; warns if a full list is not in the published order."""
         if len(names) == 16_906 and hashlib.sha256("\n".join(names).encode()).hexdigest() != _GENE_ORDER:
             warn("The list of genes is not the published one; if its order differs, the embedding means nothing.")
-        vocab = GeneVocab(names, duplicates="first")
-        return cls.build(config.replace(**options), vocab, state, source=files["weights"])
+        return super().vocabulary(names)
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """Classes of the genes that reach one count per 10,000."""

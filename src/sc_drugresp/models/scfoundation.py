@@ -108,7 +108,7 @@ class ScFoundationConfig(Config):
 
 
 class ValueEncoder(nn.Module):
-    """A number to a weighted mean of learned bin vectors; two special numbers have vectors of their own."""
+    """Maps a number to a weighted mean of learned bin vectors; two special numbers have vectors of their own."""
 
     def __init__(self, config: ScFoundationConfig) -> None:
         super().__init__()
@@ -142,7 +142,6 @@ class ScFoundation(CellEncoder):
     """
 
     Config = ScFoundationConfig
-    lora_targets: ClassVar[str] = r"layers\.\d+\.(attn\.[qkvo]|up|down)"
     reads_values: ClassVar[bool] = True
     renames: ClassVar[Mapping[str, str]] = {
         r"^(module\.|.*?model\.)+": "",
@@ -225,16 +224,16 @@ class ScFoundation(CellEncoder):
         depths = np.column_stack([target, source]).astype(np.float32)
         row = np.repeat(np.arange(len(depths)), np.diff(indptr))
         keep = (x > 0) & (depths.min(axis=1) > 0)[row]
+        genes = Tokens(indptr, ids, x).only(keep)
         if self.config.max_genes is not None:
-            kept = np.concatenate([[0], np.cumsum(np.bincount(row[keep], minlength=len(depths)))])
-            keep[keep] = keep_smallest(kept, -x[keep].astype(np.float64), self.config.max_genes)
-        lengths = np.bincount(row[keep], minlength=len(depths))
-        filled = lengths > 0
-        ends = np.repeat(np.cumsum(lengths)[filled], 2)
+            order = -np.asarray(genes.values, dtype=np.float64)
+            genes = genes.only(keep_smallest(genes.indptr, order, self.config.max_genes))
+        filled = genes.lengths > 0
+        ends = np.repeat(genes.indptr[1:][filled], 2)
         return Tokens(
-            np.concatenate([[0], np.cumsum(lengths + 2 * filled)]),
-            np.insert(ids[keep], ends, np.tile([self.target_id, self.source_id], filled.sum())),
-            np.insert(x[keep], ends, depths[filled].ravel()),
+            genes.indptr + 2 * np.concatenate([[0], np.cumsum(filled)]),
+            np.insert(genes.ids, ends, np.tile([self.target_id, self.source_id], filled.sum())),
+            np.insert(np.asarray(genes.values), ends, depths[filled].ravel()),
         )
 
     def embeddable(self, tokens: Tokens) -> np.ndarray:

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from .._core.log import logger
 from .._data import CountBlock, GeneVocab, Tokens, entry_uniforms
-from .._data.bin_kernels import keep_smallest, prepend_token, quantile_bins
+from .._data.bin_kernels import keep_smallest, quantile_bins
 from .._nn import PostNormLayer
-from ._config import Config, size
+from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
 from ._layouts import TORCH_ENCODER
-from ._weights import read_json, read_sizes, read_tensors
+from ._weights import read_json, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,12 +50,12 @@ class ScGPTConfig(Config):
         Divide the embedding by its L2 norm.
     """
 
-    dim: int = size(512)
-    heads: int = size(8, divides="dim")
-    layers: int = size(12)
-    ffn_dim: int = size(512)
-    dropout: float = 0.2
-    cls_value: float = -2.0
+    dim: int = size(512, "embsize")
+    heads: int = size(8, "nheads", divides="dim")
+    layers: int = size(12, "nlayers")
+    ffn_dim: int = size(512, "d_hid")
+    dropout: float = setting(0.2, "dropout")
+    cls_value: float = setting(-2.0, "pad_value")
     n_bins: int = size(51, least=3)
     max_length: int = size(1200, least=2)
     overflow: Literal["sample", "first"] = "sample"
@@ -71,8 +71,7 @@ class ScGPTConfig(Config):
         ValueError
             A size is missing, or the file describes another kind of network.
         """
-        names = {"dim": "embsize", "heads": "nheads", "layers": "nlayers", "ffn_dim": "d_hid"}
-        sizes = read_sizes(args, names, {"dropout": "dropout", "cls_value": "pad_value"}, source=source)
+        sizes = cls.read_published(args, source=source)
         style = args.get("input_emb_style", "continuous")
         if style != "continuous":
             msg = f"{source} describes values embedded as {style!r}; only the published style 'continuous' is known."
@@ -81,7 +80,7 @@ class ScGPTConfig(Config):
 
 
 class ValueEncoder(nn.Module):
-    """A number to a vector: two linear layers and LayerNorm."""
+    """Maps a number to a vector by two linear layers and LayerNorm."""
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
@@ -111,7 +110,6 @@ class ScGPT(CellEncoder):
     """
 
     Config = ScGPTConfig
-    lora_targets: ClassVar[str] = r"layers\.\d+\.(attn\.[qkvo]|up|down)"
     reads_values: ClassVar[bool] = True
     renames: ClassVar[Mapping[str, str]] = {
         r"^(module\.|model\.)+": "",
@@ -170,7 +168,7 @@ class ScGPT(CellEncoder):
         if config.overflow == "sample" and lengths.max(initial=0) >= config.max_length:
             keys = entry_uniforms(block.indptr, block.gene_ids, streams, _SAMPLE)
         keep = keep_smallest(block.indptr, keys, config.max_length - 1)
-        return Tokens(*prepend_token(block.indptr, block.gene_ids, bins, keep, self.cls_id, config.cls_value))
+        return Tokens(block.indptr, block.gene_ids, bins).only(keep).framed(self.cls_id, value=config.cls_value)
 
     def inputs(self, batch: Batch) -> Tensor:
         """Sum of gene and value embeddings, shape `(cells, length, dim)`."""

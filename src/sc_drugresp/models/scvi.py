@@ -32,6 +32,7 @@ class SCVI(FittedEmbedder):
 
     name = "scvi"
     expects = "counts"
+    options = ("n_latent", "n_layers", "max_epochs", *FittedEmbedder.options)
 
     def __init__(
         self,
@@ -50,10 +51,6 @@ class SCVI(FittedEmbedder):
     def dim(self) -> int:
         """Number of latent variables."""
         return self.n_latent
-
-    @classmethod
-    def _options(cls) -> tuple[str, ...]:
-        return ("n_latent", "n_layers", "max_epochs", *super()._options())
 
     def _build(self, counts: sparse.csr_matrix) -> Any:
         from scvi.model import SCVI as VAE
@@ -76,14 +73,11 @@ class SCVI(FittedEmbedder):
 
     def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
         with _own_random_state(0):
-            cells = ad.AnnData(counts)
-            return np.asarray(self._model.get_latent_representation(cells), dtype=np.float32)
+            latent = self._model.get_latent_representation(ad.AnnData(counts))
+        return np.asarray(latent, dtype=np.float32)
 
-    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What `from_state` needs: JSON values and arrays."""
-        meta, _ = super().state()
-        meta |= {"n_latent": self.n_latent, "n_layers": self.n_layers, "max_epochs": self.max_epochs}
-        return meta, {name: tensor.cpu().numpy() for name, tensor in self._model.module.state_dict().items()}
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {name: tensor.cpu().numpy() for name, tensor in self._model.module.state_dict().items()}
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         with _own_random_state(0):
@@ -95,7 +89,7 @@ class SCVI(FittedEmbedder):
 
 @contextmanager
 def _own_random_state(seed: int) -> Iterator[None]:
-    """scvi-tools draws from the global generators: lend it seeded ones and give the user's back untouched."""
+    """Seed the global generators, from which scvi-tools draws, and restore their state afterwards."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from .._data import Tokens
 from .._data.rank_kernels import top_counts
 from .._nn import SelfAttention, mean_between
-from ._config import Config, size
+from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
 from ._symbols import SymbolVocab, read_tokenizer
-from ._weights import read_json, read_sizes, read_tensors
+from ._weights import check_token_ids, read_json, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,33 +24,18 @@ if TYPE_CHECKING:
 
     from .._data import CountBlock
 
-_FIELDS = {
-    "dim": "n_embd",
-    "heads": "n_head",
-    "layers": "n_layer",
-    "positions": "n_positions",
-    "vocab_size": "vocab_size",
-}
-_OPTIONAL = {
-    "ffn_dim": "n_inner",
-    "eps": "layer_norm_epsilon",
-    "embd_dropout": "embd_pdrop",
-    "attn_dropout": "attn_pdrop",
-    "dropout": "resid_pdrop",
-    "pad_id": "pad_token_id",
-}
 _VARIANT = {
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
 }
-"""What the configuration must say, or not say at all."""
+"""Values that the configuration must have where it states them."""
 
 
 @dataclass(frozen=True)
 class TGPTConfig(Config):
-    """Sizes (as published, unless files say otherwise) and options of :class:`TGPT`.
+    """Sizes (by default the published ones) and options of :class:`TGPT`.
 
     Parameters
     ----------
@@ -71,19 +56,19 @@ class TGPTConfig(Config):
         so with `genes="auto"` and not with `genes="exact"`, which takes the names as they come.
     """
 
-    dim: int = size(1024)
-    heads: int = size(16, divides="dim")
-    layers: int = size(8)
-    ffn_dim: int = size(4096)
-    positions: int = size(1024, least=3)
-    vocab_size: int = size(21150)
-    eps: float = 1e-5
-    embd_dropout: float = 0.1
-    attn_dropout: float = 0.1
-    dropout: float = 0.1
+    dim: int = size(1024, "n_embd")
+    heads: int = size(16, "n_head", divides="dim")
+    layers: int = size(8, "n_layer")
+    ffn_dim: int = size(4096, "n_inner", required=False)
+    positions: int = size(1024, "n_positions", least=3)
+    vocab_size: int = size(21150, "vocab_size")
+    eps: float = setting(1e-5, "layer_norm_epsilon")
+    embd_dropout: float = setting(0.1, "embd_pdrop")
+    attn_dropout: float = setting(0.1, "attn_pdrop")
+    dropout: float = setting(0.1, "resid_pdrop")
     begin_id: int = 1
     end_id: int = 2
-    pad_id: int = 0
+    pad_id: int = setting(0, "pad_token_id")
     unknown_id: int = 3
     max_length: int = size(64, least=3)
     pooling: Literal["genes", "all"] = "genes"
@@ -178,7 +163,7 @@ class TGPT(CellEncoder):
 
     @classmethod
     def remap(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Hugging Face's names to ours; `[in, out]` weights become views `[out, in]`."""
+        """Rename Hugging Face's parameters to ours; `[in, out]` weights become views `[out, in]`."""
         turned = {
             name: tensor.t() if re.search(r"\.(c_attn|c_proj|c_fc)\.weight$", name) else tensor
             for name, tensor in state.items()
@@ -221,17 +206,13 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int], special: Mapping[
     path = files["config"]
     published = read_json(path)
     different = {
-        name: published[name] for name in _VARIANT if published.get(name, _VARIANT[name][0]) not in _VARIANT[name]
+        name: published[name] for name, known in _VARIANT.items() if published.get(name, known[0]) not in known
     }
     if different:
         msg = f"{path} describes another network than tGPT's GPT-2: {different}."
         raise ValueError(msg)
-    sizes = read_sizes(published, _FIELDS, _OPTIONAL, source=path)
-    if sorted(ids.values()) != list(range(sizes["vocab_size"])):
-        msg = (
-            f"{files['vocab']} has {len(ids)} tokens, but the network in {path.parent} was made for "
-            f"{sizes['vocab_size']}. Take both files from the same checkpoint."
-        )
-        raise ValueError(msg)
+    sizes = TGPTConfig.read_published(published, source=path)
+    hint = "Take both files from the same checkpoint."
+    check_token_ids(ids, sizes["vocab_size"], source=files["vocab"], network=path, hint=hint)
     defaults = {"ffn_dim": 4 * sizes["dim"], "max_length": min(64, sizes["positions"])}
     return TGPTConfig(**{**defaults, **sizes, **special})

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .._data import GeneVocab, Tokens
 from .._data.sentence_kernels import assemble_sentences, draw_genes, draw_like_numpy, shuffle_chromosomes
 from .._nn import PostNormLayer, ProjectedTokens, run_layers
-from ._config import Config, size
+from ._config import Config, setting, size
 from ._driver import check_tokens
 from ._encoder import Batch, CellEncoder
 from ._layouts import TORCH_ENCODER
@@ -66,6 +66,8 @@ class UCEConfig(Config):
     width: int = size(1280)
     heads: int = size(
         20,
+        "nhead",
+        required=False,
         divides="width",
         hint="The checkpoint does not hold the number of heads: give it as `heads=`, or as 'nhead' in a config.json "
         "beside the weights.",
@@ -76,13 +78,13 @@ class UCEConfig(Config):
     dim: int = size(1280)
     positions: int = size(1536)
     n_tokens: int = size(145_469)
-    dropout: float = 0.05
-    pad: int = 0
-    closing: int = 2
-    cls: int = 3
-    species: str = "human"
-    sample_size: int = size(1024)
-    max_length: int = size(1536)
+    dropout: float = setting(0.05, "dropout")
+    pad: int = setting(0, "pad_token_idx")
+    closing: int = setting(2, "chrom_token_right_idx")
+    cls: int = setting(3, "cls_token_idx")
+    species: str = setting("human", "species")
+    sample_size: int = size(1024, "sample_size", required=False)
+    max_length: int = size(1536, "pad_length", required=False)
     sampler: Literal["stream", "legacy"] = "stream"
     padding: Literal["none", "upstream"] = "none"
     batch_size: int = size(25)
@@ -140,7 +142,8 @@ class UCE(CellEncoder):
         if not isinstance(table, Tensor) or table.ndim != 2:
             msg = f"{weights} has no token table 'pe_embedding.weight', and there is no all_tokens.torch beside it."
             raise ValueError(msg)
-        config = UCEConfig().replace(**{**read_sizes(state, table, weights), **options})
+        sizes, published = read_sizes(state, table, weights)
+        config = UCEConfig().replace(**{**sizes, **UCEConfig.read_published(published, source=weights), **options})
         genome = read_genome(files, config.species, config.n_tokens)
         model = cls.build(config, genome.vocab, state, source=weights)
         model.table, model.genome = table, genome
@@ -159,7 +162,7 @@ class UCE(CellEncoder):
 
     @classmethod
     def remap(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Published names to ours; the table of positions loses its middle dimension."""
+        """Rename published parameters to ours; the table of positions loses its middle dimension."""
         out = super().remap(state)
         return {name: x.flatten(0, -2) if name == "positions" else x for name, x in out.items()}
 
@@ -187,7 +190,7 @@ class UCE(CellEncoder):
     def token_blocks(
         self, source: AlignedCounts, seed: int, rows: np.ndarray | None = None
     ) -> Iterator[tuple[int, Tokens]]:
-        """Blocks of tokens. The legacy generator runs on from one to the next, as do upstream's batches."""
+        """Yield blocks of tokens; the legacy generator and upstream's batches continue from one block to the next."""
         if self.config.sampler == "stream":
             blocks = super().token_blocks(source, seed, rows)
         else:
@@ -214,7 +217,7 @@ class UCE(CellEncoder):
         return batch
 
     def batches(self, tokens: Tokens, cells: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-        """Batches with little padding, or upstream's."""
+        """Split cells into batches with little padding, or into upstream's consecutive ones."""
         if self.config.padding == "none":
             return super().batches(tokens, cells, budget)
         step = self.config.batch_size
@@ -243,14 +246,14 @@ class UCE(CellEncoder):
         if self._projected is None or len(self.layers) < 2:
             return super().hidden(batch, leading)
         x = self._projected.first_layer(self.layers[0], batch["ids"], batch.get("keep"))
-        return run_layers(list(self.layers)[1:], x, batch.get("keep"), last_queries=leading)
+        return run_layers(list(self.layers)[1:], x, batch.get("keep"), queries=leading)
 
     def pool(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Decoded and L2-normalized `[CLS]`, shape `(cells, dim)`."""
         return F.normalize(self.decoder(hidden[:, 0]), dim=-1, eps=1e-12)
 
     def embed_block(self, tokens: Tokens, batch_tokens: int | None, advance: Callable[[int], Any]) -> np.ndarray:
-        """Embed the cells of one block. Every distinct token is projected once, and forgotten with the block."""
+        """Embed the cells of one block, for which every distinct token is projected only once."""
         check_tokens(self, tokens)
         try:
             with torch.inference_mode():
