@@ -50,17 +50,11 @@ def metric_intervals(
     Returns
     -------
     Data set to metric to :class:`Interval`; the average stands under `'macro'`.
-
-    Raises
-    ------
-    ValueError
-        Shapes differ or values are out of range.
     """
     rng = np.random.default_rng(rng)
-    y, prob, groups = np.asarray(y), np.asarray(prob), np.asarray(groups)
-    datasets = np.zeros(len(y), dtype=int).astype(str) if datasets is None else np.asarray(datasets).astype(str)
+    datasets = np.full(len(y), "all") if datasets is None else datasets.astype(str)
     out: dict[str, dict[str, Interval]] = {}
-    draws, points, aurocs, n_groups = [], [], [], []
+    draws, points, aurocs = [], [], []
     for name in np.unique(datasets):
         rows = datasets == name
         sums = GroupSums(y[rows], prob[rows], groups[rows])
@@ -71,14 +65,13 @@ def metric_intervals(
         draws.append(drawn)
         points.append(point)
         aurocs.append(auroc)
-        n_groups.append(sums.n_groups)
     if len(points) == 1:
-        out[MACRO] = dict(next(iter(out.values())))
-        return out
+        return out | {MACRO: dict(next(iter(out.values())))}
     # A data set without draws has no interval; it must not enter as if it were known exactly.
-    mean_drawn = {m: _nanmean([drawn[m] for drawn in draws]) for m in METRICS} if all(draws) and draws else {}
-    means = _intervals(macro_average(points), mean_drawn, sum(n_groups), level)
-    out[MACRO] = means | {"auroc": macro_auroc(aurocs).interval(level)}
+    mean_drawn = {m: _nanmean([drawn[m] for drawn in draws]) for m in METRICS} if all(draws) else {}
+    whole = macro_auroc(aurocs)
+    means = _intervals(macro_average(points), mean_drawn, whole.n_groups, level)
+    out[MACRO] = means | {"auroc": whole.interval(level)}
     return out
 
 

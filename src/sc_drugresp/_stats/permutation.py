@@ -81,11 +81,9 @@ def permutation_test(
     -------
     :class:`Permutation`.
     """
-    y, score = np.asarray(y), np.asarray(score, dtype=np.float64)
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    n_groups = len(names)
-    size = np.bincount(index, minlength=n_groups).astype(float)
-    share = np.bincount(index, y, n_groups) / np.maximum(size, 1)
+    index = np.unique(groups, return_inverse=True)[1]
+    size = np.bincount(index).astype(float)
+    n_groups, share = len(size), np.bincount(index, y) / size
     mixed = np.flatnonzero((share > 0) & (share < 1))
     rng = np.random.default_rng(rng)
     if not len(mixed) and 0 < share.sum() < n_groups:

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .groups import (
-    bootstrap_counts,
-    check_labels,
-    check_probabilities,
-    encode_groups,
-    equal_weights,
-    group_classes,
-    weighted_quantile,
-)
+from .groups import bootstrap_counts, encode_groups, equal_weights, group_classes, weighted_quantile
 from .metrics import THRESHOLD
 
 if TYPE_CHECKING:
@@ -60,17 +52,11 @@ def reliability_table(
     -------
     One row per bin: `bin_low`, `bin_high`, `predicted`, `observed`, `observed_low`, `observed_high`, `weight` (sums to
     one), `n_cells`, `n_samples`.
-
-    Raises
-    ------
-    ValueError
-        A probability is outside 0..1, or shapes differ.
     """
     import pandas as pd
 
-    p = check_probabilities(prob)
-    labels = check_labels(y, len(p))
-    codes, names = encode_groups(groups, len(p))
+    p, labels = np.asarray(prob, dtype=np.float64), np.asarray(y)
+    codes, names = encode_groups(groups)
     n_groups, weights = len(names), equal_weights(codes)
     edges = _bin_edges(p, weights, n_bins)
     n_bins = len(edges) - 1
@@ -137,9 +123,8 @@ def risk_coverage(y: ArrayLike, prob: ArrayLike, groups: ArrayLike, *, n_points:
     """
     import pandas as pd
 
-    p = check_probabilities(prob)
-    labels = check_labels(y, len(p))
-    weights = equal_weights(encode_groups(groups, len(p))[0])
+    p, labels = np.asarray(prob, dtype=np.float64), np.asarray(y)
+    weights = equal_weights(encode_groups(groups)[0])
     weights = weights / weights.sum()
     wrong = ((p >= THRESHOLD) != (labels == 1)) * weights
     # Rounding: 0.9 and 0.1 are equally confident although their floats differ from 0.5 by different amounts.
