@@ -28,12 +28,10 @@ def equal_weights(codes: IntArray) -> FloatArray:
     return 1.0 / np.bincount(codes)[codes]
 
 
-def balanced_weights(y: ArrayLike, groups: ArrayLike | None) -> FloatArray:
+def balanced_weights(labels: NDArray[Any], groups: NDArray[Any]) -> FloatArray:
     """Cell weights so that both classes weigh the same and, within a class, all groups do; mean 1."""
-    labels = np.asarray(y)
-    names = np.zeros(len(labels), dtype=int) if groups is None else np.unique(groups, return_inverse=True)[1]
-    unit = np.unique(np.column_stack([labels, names]), axis=0, return_inverse=True)[1]
-    weights = equal_weights(unit.ravel())
+    codes, _ = encode_groups(groups)
+    weights = equal_weights(np.unique(codes * 2 + labels, return_inverse=True)[1])
     for label in np.unique(labels):
         weights[labels == label] /= weights[labels == label].sum()
     return weights * (len(labels) / weights.sum())

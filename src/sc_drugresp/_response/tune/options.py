@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from ..._core.calls import dataclass_text
+from ..._core.checks import check_choice
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -74,9 +75,7 @@ class FineTuning:
             if not getattr(self, name) > 0:
                 msg = f"`{name}` must be positive, found {getattr(self, name)!r}."
                 raise ValueError(msg)
-        if self.precision not in get_args(Precision):
-            msg = f"`precision` must be one of {get_args(Precision)}, found {self.precision!r}."
-            raise ValueError(msg)
+        check_choice("precision", self.precision, Precision)
         if not 0 < self.validation < 1 or not 0 <= self.dropout < 1:
             msg = (
                 f"`validation` must lie in (0, 1) and `dropout` in [0, 1), found {self.validation} and {self.dropout}."
