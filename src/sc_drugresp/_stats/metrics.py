@@ -26,19 +26,9 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5
 ECE_BINS = 10
 METRICS = (
-    "auroc",
-    "auprc",
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "f1_resistant",
-    "mcc",
-    "brier",
-    "ece",
-    "log_loss",
-)
+    "auroc", "auprc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "f1_resistant", "mcc",
+    "brier", "ece", "log_loss",
+)  # fmt: skip
 """`precision`, `recall` and `f1` are those of the sensitive class; `ece` is the expected calibration error over ten bins
 of equal width (Naeini et al. 2015)."""
 CLIP = 1e-7  # log loss of a probability of exactly 0 or 1
@@ -151,7 +141,7 @@ class GroupSums:
             recall, specificity = tp / pos, tn / neg
             spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
             mcc = np.where(spread > 0, (tp * tn - fp * fn) / spread, 0.0)
-            out = {
+            return {
                 "auroc": ((weights @ self.kernel) * weights).sum(axis=1) / (pos * neg),
                 "auprc": self._average_precision(weights),
                 "accuracy": (tp + tn) / n,
@@ -165,7 +155,6 @@ class GroupSums:
                 "ece": np.abs(weights @ self.gap).sum(axis=1) / n,
                 "log_loss": (weights @ self.log_loss) / n,
             }
-        return {name: out[name] for name in METRICS}
 
     def _average_precision(self, weights: FloatArray) -> FloatArray:
         """Area under the precision-recall steps, ties taken together (as scikit-learn does)."""

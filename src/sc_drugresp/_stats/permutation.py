@@ -36,15 +36,12 @@ class Permutation:
         Observed AUROC (over cells).
     null
         AUROC of each arrangement.
-    kind
-        `'labels of samples'`, `'sign flips of mixed samples'` or `'none'`.
     exact
         Every arrangement was tried.
     """
 
     value: float
     null: np.ndarray
-    kind: str
     exact: bool
 
     @property
@@ -91,14 +88,14 @@ def permutation_test(
         kernel = group_kernel(score, everyone, everyone, index, n_groups)
         labels, exact = label_arrangements(share.astype(int), n_permutations, rng)
         value = float(_auroc(share[None, :], kernel, size)[0])
-        return Permutation(value, _auroc(labels, kernel, size), "labels of samples", exact)
+        return Permutation(value, _auroc(labels, kernel, size), exact)
     if len(mixed) >= 2:
         from sklearn.metrics import roc_auc_score
 
         gain = np.array([roc_auc_score(y[index == g], score[index == g]) - 0.5 for g in mixed])
         signs, exact = sign_arrangements(len(gain), n_permutations, rng)
-        return Permutation(0.5 + gain.mean(), 0.5 + signs @ gain / len(gain), "sign flips of mixed samples", exact)
-    return Permutation(float("nan"), np.zeros(0), "none", exact=False)
+        return Permutation(0.5 + gain.mean(), 0.5 + signs @ gain / len(gain), exact)
+    return Permutation(float("nan"), np.zeros(0), exact=False)
 
 
 def label_arrangements(labels: np.ndarray, n_permutations: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:

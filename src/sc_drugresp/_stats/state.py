@@ -22,18 +22,13 @@ class State:
     and `None` in JSON.
     """
 
-    def _values(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Arrays by field name, contiguous and numeric, ready for safetensors."""
-        values = self._values().items()
-        return {name: np.ascontiguousarray(value) for name, value in values if isinstance(value, np.ndarray)}
+        return {name: np.ascontiguousarray(x) for name, x in vars(self).items() if isinstance(x, np.ndarray)}
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that is not an array, as JSON-able values."""
-        values = self._values().items()
-        return {name: jsonable(value) for name, value in values if not isinstance(value, np.ndarray)}
+        return {name: jsonable(x) for name, x in vars(self).items() if not isinstance(x, np.ndarray)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> Self:
