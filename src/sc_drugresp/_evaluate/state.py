@@ -126,7 +126,8 @@ def state_control(
     before = np.full(len(y), np.nan)
     if min(groups_per_class(y[early], codes[early])) >= 2:
         before = scores(features, early)
-    correlation = _correlation(y[known], treated[known])
+    varying = min(len(np.unique(y[known])), len(np.unique(treated[known]))) == 2
+    correlation = float(np.corrcoef(y[known], treated[known])[0, 1]) if varying else np.nan
     intervals = {
         "auroc": _auroc(y, whole, codes),
         "erased": _auroc(y, erased, codes),
@@ -134,7 +135,7 @@ def state_control(
         "treated": _auroc(treated, whole, codes),
         "treated_erased": _auroc(treated, erased, codes),
     }
-    verdict, reason = _judge(intervals, treated[known], y[known], correlation)
+    verdict, reason = _judge(intervals, treated[known], correlation)
     return StateControl(
         verdict, reason, intervals, correlation, n_cells=int(known.sum()), n_unknown=int((~known).sum())
     )
@@ -148,15 +149,7 @@ def _auroc(y: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> Interval:
     return clustered_auroc(GroupSums(y[rows].astype(np.int64), ranks, codes[rows])).interval(LEVEL)
 
 
-def _correlation(y: np.ndarray, treated: np.ndarray) -> float:
-    if len(y) == 0 or y.min() == y.max() or treated.min() == treated.max():
-        return np.nan
-    return float(np.corrcoef(y, treated)[0, 1])
-
-
-def _judge(
-    found: dict[str, Interval], treated: np.ndarray, y: np.ndarray, correlation: float
-) -> tuple[StateVerdict, str]:
+def _judge(found: dict[str, Interval], treated: np.ndarray, correlation: float) -> tuple[StateVerdict, str]:
     whole, erased, before = found["auroc"], found["erased"], found["pretreatment"]
     if len(treated) == 0:
         return "unknown", "For no cell is it known whether it was measured before or after treatment."
@@ -164,7 +157,7 @@ def _judge(
         return "unknown", (
             "All cells were measured after treatment: what the drug did and what was there before look the same."
         )
-    if len(np.unique(y)) == 2 and abs(correlation) > 1 - 1e-9:
+    if abs(correlation) > 1 - 1e-9:
         return "state", (
             "The label is the time point: every sensitive cell was measured on one side of the treatment and every resistant "
             "cell on the other, so any score reads the treated state."

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from .._stats.folds import Fold
     from .features import Features
-    from .heads import HeadKind
 
     HeadFitter = Callable[..., Any]
     """`(x, y, groups, *, rng, **options)` to an object with `logit(x)`."""
@@ -56,7 +55,7 @@ def cross_validate(
     groups: np.ndarray,
     folds: Sequence[Fold],
     *,
-    head: HeadKind | HeadFitter = "logistic",
+    head: str | HeadFitter = "logistic",
     rng: int = 0,
     advance: Callable[[int], Any] | None = None,
     **options: Any,
@@ -85,7 +84,7 @@ def cross_validate(
     ValueError
         A fold tests cells that it learns from.
     """
-    fit = head if callable(head) else partial(fit_head, head)
+    fit = head if callable(head) else partial(fit_head, head)  # type: ignore[arg-type]
     logits, probs = np.zeros(len(y)), np.zeros(len(y))
     times, usable = np.zeros(len(y), dtype=np.int64), np.zeros(len(y), dtype=np.int64)
     last = np.full(len(y), -1, dtype=np.int64)

@@ -74,9 +74,6 @@ class Recipe:
         if self.tuning is not None and not isinstance(self.tuning, FineTuning):
             msg = f"`tuning` must be a sc_drugresp.tl.FineTuning, found {type(self.tuning).__name__}."
             raise TypeError(msg)
-        self._check_options()
-
-    def _check_options(self) -> None:
         try:
             check_options(self.model, self.options)
         except TypeError as error:

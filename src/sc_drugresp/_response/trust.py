@@ -78,7 +78,7 @@ class Trust:
         values
             Their features, shape `(n_cells, dim)`.
         error_level
-            Of the calls.
+            Error level of the conformal calls.
         rng
             Seed.
         embed

@@ -99,7 +99,7 @@ def aggregate_samples(
     spread
         From :func:`fit_spread`. Without it the interval covers the choice of cells alone (column `interval`).
     level
-        Of the intervals.
+        Coverage of the intervals.
     n_boot
         Number of redraws of cells.
     rng

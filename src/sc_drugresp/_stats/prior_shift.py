@@ -79,7 +79,7 @@ def correct_prior(
     train_prevalence
         Prevalence for which `prob` is calibrated (`Calibration.prevalence`).
     level
-        Of the interval of the prevalence, from redrawing groups.
+        Coverage of the interval of the prevalence, which comes from redrawing groups.
     n_boot
         Number of redraws.
     rng

@@ -42,7 +42,7 @@ def reliability_table(
     n_bins
         Most bins, of equal weight; bins without cells are left out.
     level
-        Of the limits of the observed fraction, from redrawing groups.
+        Coverage of the limits of the observed fraction, which come from redrawing groups.
     n_boot
         Number of redraws.
     rng

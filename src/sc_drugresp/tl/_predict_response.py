@@ -38,7 +38,7 @@ def predict_response(
     rng: Rng = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Predict for every cell whether the drug will hit it.
+    """Predict for every cell whether it responds to the drug.
 
     Without a model, and with labels for some cells, it trains on the labeled cells (the latest embedding that
     :func:`~sc_drugresp.tl.embed` wrote, else PCA), cross-validates over samples, and predicts all cells: labeled cells by
