@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 StateVerdict = Literal["state", "mixed", "pre-treatment signal", "unknown"]
 KEPT, LOST = 0.75, 0.25
 """Shares of the AUROC above one half that count as kept and as lost."""
-LEVEL = 0.95
 # Penalized well: embeddings have more dimensions than there are samples.
 _fit = partial(fit_head, "logistic", C=0.01)
 
@@ -146,7 +145,7 @@ def _auroc(y: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> Interval:
     if len(np.unique(y[rows])) < 2:
         return Interval(np.nan, np.nan, np.nan, len(np.unique(codes[rows])))
     ranks = rankdata(scores[rows]) / (rows.sum() + 1)
-    return clustered_auroc(GroupSums(y[rows].astype(np.int64), ranks, codes[rows])).interval(LEVEL)
+    return clustered_auroc(GroupSums(y[rows].astype(np.int64), ranks, codes[rows])).interval()
 
 
 def _judge(found: dict[str, Interval], treated: np.ndarray, correlation: float) -> tuple[StateVerdict, str]:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .groups import FloatArray, IntArray
     from .metrics import GroupSums
 
+LEVEL = 0.95
+"""Nominal coverage of every interval."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -51,18 +54,18 @@ class Auroc:
         """The AUROC of a single class."""
         return cls(np.nan, np.nan, np.nan, np.nan, n_groups)
 
-    def interval(self, level: float = 0.95) -> Interval:
-        """Confidence interval."""
+    def interval(self) -> Interval:
+        """Confidence interval of 95 %."""
         from scipy.stats import norm, t
 
         if not np.isfinite(self.variance):
             return Interval(self.value, np.nan, np.nan, self.n_groups)
         if self.scores_per_class:
-            low, high = newcombe(self.value, *self.scores_per_class, float(norm.ppf((1 + level) / 2)))
+            low, high = newcombe(self.value, *self.scores_per_class, float(norm.ppf((1 + LEVEL) / 2)))
             return Interval(self.value, low, high, self.n_groups)
         # An observed 0 or 1 has no logit: move it by half of one pair of groups.
         center = float(np.clip(self.value, self.floor, 1 - self.floor))
-        half = float(t.ppf((1 + level) / 2, max(self.df, 1.0))) * np.sqrt(self.variance) / (center * (1 - center))
+        half = float(t.ppf((1 + LEVEL) / 2, max(self.df, 1.0))) * np.sqrt(self.variance) / (center * (1 - center))
         low, high = (float(expit(logit(center) + sign * half)) for sign in (-1, 1))
         return Interval(self.value, min(low, self.value), max(high, self.value), self.n_groups)
 

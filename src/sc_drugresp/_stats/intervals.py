@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .auroc import Interval, clustered_auroc, macro_auroc
+from .auroc import LEVEL, Interval, clustered_auroc, macro_auroc
 from .groups import bootstrap_counts
 from .metrics import METRICS, GroupSums, macro_average
 
@@ -27,10 +27,9 @@ def metric_intervals(
     datasets: np.ndarray | None = None,
     *,
     n_boot: int = 1000,
-    level: float = 0.95,
     rng: np.random.Generator | int = 0,
 ) -> dict[str, dict[str, Interval]]:
-    """Every metric with its interval, per data set and averaged over data sets.
+    """Every metric with its 95 % interval, per data set and averaged over data sets.
 
     Parameters
     ----------
@@ -42,8 +41,6 @@ def metric_intervals(
         Data set of each cell. `None` means one.
     n_boot
         Bootstrap draws.
-    level
-        Nominal coverage.
     rng
         Seed or generator.
 
@@ -61,7 +58,7 @@ def metric_intervals(
         point = {metric: float(values[0]) for metric, values in sums.metrics(np.ones((1, sums.n_groups))).items()}
         drawn = _bootstrap(sums, n_boot, rng)
         auroc = clustered_auroc(sums)
-        out[str(name)] = _intervals(point, drawn, sums.n_groups, level) | {"auroc": auroc.interval(level)}
+        out[str(name)] = _intervals(point, drawn, sums.n_groups) | {"auroc": auroc.interval()}
         draws.append(drawn)
         points.append(point)
         aurocs.append(auroc)
@@ -70,8 +67,8 @@ def metric_intervals(
     # A data set without draws has no interval; it must not enter as if it were known exactly.
     mean_drawn = {m: _nanmean([drawn[m] for drawn in draws]) for m in METRICS} if all(draws) else {}
     whole = macro_auroc(aurocs)
-    means = _intervals(macro_average(points), mean_drawn, whole.n_groups, level)
-    out[MACRO] = means | {"auroc": whole.interval(level)}
+    means = _intervals(macro_average(points), mean_drawn, whole.n_groups)
+    out[MACRO] = means | {"auroc": whole.interval()}
     return out
 
 
@@ -88,14 +85,12 @@ def _nanmean(arrays: list[FloatArray]) -> FloatArray:
     return np.where(count > 0, np.nansum(stack, axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _intervals(
-    point: dict[str, float], drawn: dict[str, FloatArray], n_groups: int, level: float
-) -> dict[str, Interval]:
+def _intervals(point: dict[str, float], drawn: dict[str, FloatArray], n_groups: int) -> dict[str, Interval]:
     out = {}
     for metric, value in point.items():
         low = high = float("nan")
         values = drawn[metric][np.isfinite(drawn[metric])] if drawn else np.zeros(0)
         if len(values) and np.isfinite(value):
-            low, high = (float(q) for q in np.quantile(values, [(1 - level) / 2, (1 + level) / 2]))
+            low, high = (float(q) for q in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
         out[metric] = Interval(value, low, high, n_groups)
     return out

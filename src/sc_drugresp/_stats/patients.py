@@ -78,11 +78,10 @@ def aggregate_samples(
     *,
     clones: ArrayLike | None = None,
     spread: SampleSpread | None = None,
-    level: float = 0.9,
     n_boot: int = 200,
     rng: np.random.Generator | int = 0,
 ) -> pd.DataFrame:
-    """Score samples by their mean and by their worst clone, with intervals.
+    """Score samples by their mean and by their worst clone, with 90 % intervals.
 
     The mean of a clone of `n` cells is shrunk to the mean of its sample with weight `n / (n + 20)`; the worst clone is the
     one with the smallest shrunk P(sensitive) among clones that hold at least 5 % of the cells. Intervals join
@@ -98,8 +97,6 @@ def aggregate_samples(
         Clone or cluster of each cell. `None` means one clone per sample.
     spread
         From :func:`fit_spread`. Without it the interval covers the choice of cells alone (column `interval`).
-    level
-        Coverage of the intervals.
     n_boot
         Number of redraws of cells.
     rng
@@ -123,10 +120,10 @@ def aggregate_samples(
     codes, names = encode_groups(groups)
     clone_names = np.full(len(p), "all") if clones is None else np.asarray(clones).astype(str)
     rng = np.random.default_rng(rng)
-    between, quantile, covers = 0.0, norm.ppf(0.5 + level / 2), "cells only"
+    between, quantile, covers = 0.0, norm.ppf(0.95), "cells only"
     if spread is not None and np.isfinite(spread.between_sd):
         between, covers = spread.between_sd**2, "cells and samples"
-        quantile = t.ppf(0.5 + level / 2, df=max(spread.df, 1))
+        quantile = t.ppf(0.95, df=max(spread.df, 1))
     rows = []
     for index in range(len(names)):
         own = np.flatnonzero(codes == index)

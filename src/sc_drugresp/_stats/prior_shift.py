@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MIN_SAMPLES = 4
 """Samples below which the estimate has no interval."""
+LEVEL = 0.9
+"""Nominal coverage of the interval of the prevalence."""
 _BINS = 200
 _STEPS = 40
 _CLIP = 1e-12
@@ -64,7 +66,6 @@ def correct_prior(
     groups: ArrayLike,
     *,
     train_prevalence: float,
-    level: float = 0.9,
     n_boot: int = 500,
     rng: np.random.Generator | int = 0,
 ) -> PriorShift:
@@ -78,10 +79,8 @@ def correct_prior(
         Group (sample) of each cell; every group weighs the same.
     train_prevalence
         Prevalence for which `prob` is calibrated (`Calibration.prevalence`).
-    level
-        Coverage of the interval of the prevalence, which comes from redrawing groups.
     n_boot
-        Number of redraws.
+        Number of times that groups are redrawn for the 90 % interval of the prevalence.
     rng
         Seed or generator.
 
@@ -112,14 +111,14 @@ def correct_prior(
     floor = 1 / (2 * len(p) + 2)
     prevalence, drawn = min(max(prevalence, floor), 1 - floor), np.clip(drawn, floor, 1 - floor)
     low, high = (
-        np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) if len(names) >= MIN_SAMPLES else (np.nan, np.nan)
+        np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(names) >= MIN_SAMPLES else (np.nan, np.nan)
     )
     edge = min(prevalence, 1 - prevalence) < 0.01
     return PriorShift(
         prevalence=prevalence,
         low=float(low),
         high=float(high),
-        level=level,
+        level=LEVEL,
         train_prevalence=train_prevalence,
         n_samples=len(names),
         note="The estimate is at the edge of the range: a single class seems to be present." if edge else "",

@@ -18,17 +18,10 @@ if TYPE_CHECKING:
 
     from .groups import FloatArray
 
+_LIMITS, _REDRAWS = (0.05, 0.95), 500
 
-def reliability_table(
-    y: ArrayLike,
-    prob: ArrayLike,
-    groups: ArrayLike,
-    *,
-    n_bins: int = 10,
-    level: float = 0.9,
-    n_boot: int = 500,
-    rng: np.random.Generator | int = 0,
-) -> pd.DataFrame:
+
+def reliability_table(y: ArrayLike, prob: ArrayLike, groups: ArrayLike, *, n_bins: int = 10) -> pd.DataFrame:
     """Compare predicted P(sensitive) with what was observed, bin by bin, every group weighing the same.
 
     Parameters
@@ -41,17 +34,11 @@ def reliability_table(
         Group (sample) of each cell, shape `(n,)`.
     n_bins
         Most bins, of equal weight; bins without cells are left out.
-    level
-        Coverage of the limits of the observed fraction, which come from redrawing groups.
-    n_boot
-        Number of redraws.
-    rng
-        Seed or generator.
 
     Returns
     -------
-    One row per bin: `bin_low`, `bin_high`, `predicted`, `observed`, `observed_low`, `observed_high`, `weight` (sums to
-    one), `n_cells`, `n_samples`.
+    One row per bin: `bin_low`, `bin_high`, `predicted`, `observed`, `observed_low`, `observed_high` (90 %, from redrawing
+    groups), `weight` (sums to one), `n_cells`, `n_samples`.
     """
     import pandas as pd
 
@@ -64,14 +51,14 @@ def reliability_table(
     flat, shape = codes * n_bins + index, (n_groups, n_bins)
     mass = np.bincount(flat, weights=weights, minlength=n_groups * n_bins).reshape(shape)
     hits = np.bincount(flat, weights=weights * labels, minlength=n_groups * n_bins).reshape(shape)
-    counts = bootstrap_counts(group_classes(labels, codes, n_groups), n_boot, np.random.default_rng(rng))
+    counts = bootstrap_counts(group_classes(labels, codes, n_groups), _REDRAWS, np.random.default_rng(0))
     drawn = counts @ mass
     # A draw in which no group reaches the bin says nothing about it.
     observed = np.ma.masked_invalid(np.divide(counts @ hits, drawn, out=np.full_like(drawn, np.nan), where=drawn > 0))
     rows = []
     for b in np.flatnonzero(mass.sum(0) > 0):
         seen = observed[:, b].compressed()
-        low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2]) if len(seen) else (np.nan, np.nan)
+        low, high = np.quantile(seen, _LIMITS) if len(seen) else (np.nan, np.nan)
         rows.append(
             {
                 "bin_low": edges[b],
