@@ -176,7 +176,7 @@ def auroc_intervals(n: int) -> Table:
             truth = norm.cdf(gap / np.sqrt(2 * (1 + 0.7**2)))
             for rng in seeds(n, 300 + n_samples):
                 z, y, groups = scores(n_samples, rng, between=0.7, gap=gap)
-                interval = clustered_auroc(GroupSums(y, expit(z), groups)).interval(0.95)
+                interval = clustered_auroc(GroupSums(y, expit(z), groups)).interval()
                 by_sample.append(truth in interval)
                 width.append(interval.high - interval.low)
                 half = 1.96 * np.sqrt(hanley_mcneil(interval.value, int(y.sum()), int((1 - y).sum())))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
 from sc_drugresp._stats.distances import mean_cosine
-from sc_drugresp._stats.ood import REASONS, OODReference
+from sc_drugresp._stats.ood import OODReference
 from sc_drugresp._stats.ood_fit import fit_ood
 
 
@@ -39,7 +40,7 @@ def test_foreign_cells_are_found(dim: int) -> None:
     scores = np.concatenate([own.score, foreign.score])
     assert roc_auc_score(np.repeat([0, 1], [len(own.score), len(foreign.score)]), scores) > 0.9
     assert foreign.flag.mean() > 0.5
-    assert "far from" in foreign.reasons()[np.flatnonzero(foreign.flag)[0]]
+    assert (foreign.codes[foreign.flag] & (1 + 2)).all()  # far from the training cells, or from both classes
 
 
 def test_distance_off_the_training_subspace_counts() -> None:
@@ -59,17 +60,15 @@ def test_distances_equal_their_definition() -> None:
     X, groups, y = cells(6, rng)
     reference = fit_ood(X, groups, y=y)
     new = rng.normal(size=(5, 12))
-    result = reference.score(new)
     scaled, old = (new - X.mean(0)) / X.std(0), (X - X.mean(0)) / X.std(0)
-    np.testing.assert_allclose(result.knn, np.sort(cdist(scaled, old), axis=1)[:, 9], rtol=1e-4)
+    knn = np.sort(cdist(scaled, old), axis=1)[:, 9]
     # All axes are kept here, so a rotation and its inverse precision give the same distance.
     points, covariance = scaled @ reference.components.T, np.linalg.inv(reference.precision)
     by_class = [cdist(points, reference.means[[k]], "mahalanobis", VI=np.linalg.inv(covariance))[:, 0] for k in (0, 1)]
-    np.testing.assert_allclose(result.mahalanobis, np.min(by_class, axis=0), rtol=1e-6)
-    np.testing.assert_allclose(
-        result.score,
-        np.maximum(result.knn / reference.knn_threshold, result.mahalanobis / reference.mahalanobis_threshold),
-    )
+    # Each distance on its own decides the score where the threshold of the other is out of reach.
+    for own, distance, rtol in (("knn", knn, 1e-4), ("mahalanobis", np.min(by_class, axis=0), 1e-6)):
+        limits = {"knn_threshold": 1e9, "mahalanobis_threshold": 1e9, f"{own}_threshold": 2.0}
+        np.testing.assert_allclose(replace(reference, **limits).score(new).score, distance / 2, rtol=rtol)
 
 
 def test_thresholds_come_from_left_out_samples_not_from_neighbors_of_the_same_sample() -> None:
@@ -110,7 +109,7 @@ def test_foreign_cells_squeezed_by_a_fitted_encoder_are_found_as_a_sample() -> N
     reference = fit_ood(X, groups, embed=fitted_pca(genes))
     assert reference.score(Z).flag.mean() < 0.2  # cell by cell nothing is seen
     assert reference.score(Z, groups=other).flag.all()
-    assert "squeezed" in reference.score(Z, groups=other).reasons()[0]
+    assert reference.score(Z, groups=other).codes[0] & 64
     assert reference.score(N, groups=new).flag.mean() < 0.15
     assert not reference.score(X, groups=groups).flag.any()  # known cells are not judged by distance
     assert not reference.score(X).flag.any()
@@ -127,7 +126,7 @@ def test_sample_that_is_shifted_as_a_whole_is_found_and_new_samples_are_not() ->
     shift = reference.score(new, groups=names).codes & (32 + 64)
     assert (shift[::60] > 0).mean() < 0.06
     result = reference.score(cells(2, rng, between=0.3, shift=1.2)[0], groups=np.repeat(["a", "b"], 60))
-    assert all("as a whole" in text for text in result.reasons())
+    assert (result.codes & 32).all()
 
 
 def test_reference_is_bounded_balanced_and_reproducible() -> None:
@@ -146,22 +145,16 @@ def test_unusual_depth_is_named() -> None:
     rng = np.random.default_rng(6)
     X, groups, y = cells(6, rng)
     reference = fit_ood(X, groups, y=y, depth=rng.uniform(3000, 6000, len(X)))
-    reasons = reference.score(X[:4], depth=[4000, 4000, 100, 90_000]).reasons()
-    assert reasons[:2].tolist() == ["", ""]
-    assert "depth" in reasons[2]
-    assert "depth" in reasons[3]
+    assert reference.score(X[:4], depth=[4000, 4000, 100, 90_000]).codes.tolist() == [0, 0, 4, 4]
 
 
 def test_collapsed_embedding_is_flagged_unless_training_was_collapsed_too() -> None:
     rng = np.random.default_rng(7)
     X, groups, y = cells(6, rng)
     flat = np.ones((30, 12)) + 1e-3 * rng.normal(size=(30, 12))
-    result = fit_ood(X, groups, y=y).score(flat)
-    assert result.cosine > 0.98
-    assert all("collapsed" in text for text in result.reasons())
+    assert (fit_ood(X, groups, y=y).score(flat).codes & 8).all()
     again = fit_ood(X + 100, groups, y=y).score(X[:50] + 100)
-    assert not any("collapsed" in text for text in again.reasons())
-    assert "in the training cells, too" in again.note
+    assert not (again.codes & 8).any()
 
 
 def test_mean_cosine_over_pairs() -> None:
@@ -177,15 +170,14 @@ def test_cells_without_embedding_are_flagged() -> None:
     result = fit_ood(X, groups, y=y).score(new)
     assert result.flag[1]
     assert np.isnan(result.score[1])
-    assert result.reasons()[1] == REASONS[16]
+    assert result.codes[1] == 16
     assert np.isfinite(result.score[[0, 2]]).all()
 
 
-def test_one_training_sample_says_so() -> None:
+def test_one_training_sample_has_to_do() -> None:
     rng = np.random.default_rng(11)
     reference = fit_ood(rng.normal(size=(100, 5)), np.zeros(100))
     result = reference.score(rng.normal(size=(50, 5)))
-    assert "one training sample" in result.note
     assert result.flag.mean() < 0.2
 
 
@@ -198,10 +190,5 @@ def test_state_survives_json_and_arrays() -> None:
 
 
 def test_wrong_input_is_named() -> None:
-    X, groups, _ = cells(6, np.random.default_rng(13))
-    with pytest.raises(ValueError, match=r"\(cells, 12\)"):
-        fit_ood(X, groups).score(X[:, :3])
     with pytest.raises(ValueError, match="same embedding"):
         fit_ood(np.ones((50, 3)), np.repeat([0, 1], 25))
-    with pytest.raises(ValueError, match="at least 20"):
-        fit_ood(X[:5], groups[:5])

@@ -34,7 +34,6 @@ def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
     scores: dict[str, list[dict[str, Any]]] = {"model": [], "naive": []}
     for (model, kind, protocol), rows in macro.groupby(["model", "kind", "protocol"], sort=False, observed=True):
         scores[str(kind)].append({"name": str(model), "protocol": str(protocol), **_summary(rows)})
-    folds: pd.DataFrame = result["folds"]
     card = {
         "card_version": CARD_VERSION,
         "score": "P(sensitive)",
@@ -42,10 +41,7 @@ def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
         "scores": scores["model"],
         "floors": scores["naive"],
         "leakage_gap": result["leakage_gap"].to_dict(orient="records"),
-        "split": {
-            "level": result["params"]["level"],
-            "folds": folds.to_dict(orient="records"),
-        },
+        "split": {"level": result["params"]["level"], "folds": result["folds"].to_dict(orient="records")},
         "data": dict(result["data"]),
         "versions": dict(result["versions"]),
         "command": result["command"],

@@ -79,7 +79,6 @@ def role_columns(
     obs: pd.DataFrame, group_key: str | None, dataset_key: str | None
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Columns of the design table by role, among labeled cells; what is missing for some of them is left out."""
-    columns: dict[str, np.ndarray] = {}
     keys: dict[str, str] = {}
     for role, candidates in ROLE_CANDIDATES.items():
         usable = [key for key in candidates if key in obs and not obs[key].isna().any()]
@@ -92,10 +91,9 @@ def role_columns(
             raise ValueError(msg)
         keys["dataset"] = dataset_key
     if group_key is not None:
-        role = next((r for r, names in ROLE_CANDIDATES.items() if group_key in names and r != "dataset"), "sample")
-        keys[role if role in ("patient", "sample", "batch") else "sample"] = group_key
-    for role, key in keys.items():
-        columns[role] = obs[key].astype(str).to_numpy(dtype=str)
+        role = next((r for r in ("patient", "sample", "batch") if group_key in ROLE_CANDIDATES[r]), "sample")
+        keys[role] = group_key
+    columns = {role: obs[key].astype(str).to_numpy(dtype=str) for role, key in keys.items()}
     group = next((role for role, key in keys.items() if key == group_key), None)
     if group not in (None, "patient") and "patient" in columns and not nested(columns[group], columns["patient"]):
         del columns["patient"], keys["patient"]  # it cuts through the user's groups and does not hold them together

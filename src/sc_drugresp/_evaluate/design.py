@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .._stats.auroc import hanley_mcneil
+from .._stats.groups import encode_groups, group_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,16 @@ class Aliasing:
     n_sensitive: int
     n_resistant: int
     n_mixed: int
+
+    @property
+    def with_sensitive(self) -> int:
+        """Levels with at least one sensitive cell."""
+        return self.n_sensitive + self.n_mixed
+
+    @property
+    def with_resistant(self) -> int:
+        """Levels with at least one resistant cell."""
+        return self.n_resistant + self.n_mixed
 
     @property
     def determines_label(self) -> bool:
@@ -99,29 +110,21 @@ class Plan:
         return self.level != CELLS and self.verdict.code != "ALIASED"
 
 
-def word(role: str) -> str:
-    """A role or column name in plain English."""
-    return _WORDS.get(role, role.replace("_", " "))
-
-
 def aliasing(y: np.ndarray, column: np.ndarray, role: str = "") -> Aliasing:
     """Count the pure and mixed levels of a column; cells with `y < 0` have no label and are left out."""
-    labeled = np.asarray(y) >= 0
-    levels, index = np.unique(np.asarray(column)[labeled], return_inverse=True)
-    sensitive = np.bincount(index, np.asarray(y)[labeled], len(levels))
-    n = np.bincount(index, minlength=len(levels))
-    pure_s, pure_r = sensitive == n, sensitive == 0
-    return Aliasing(role, len(levels), int(pure_s.sum()), int(pure_r.sum()), int((~pure_s & ~pure_r).sum()))
+    labeled = y >= 0
+    codes, levels = encode_groups(column[labeled])
+    mixed, sensitive, resistant = (
+        int((group_classes(y[labeled], codes, len(levels)) == kind).sum()) for kind in (2, 1, 0)
+    )
+    return Aliasing(role, len(levels), sensitive, resistant, mixed)
 
 
 def design_table(y: np.ndarray, columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """Count cells by every combination of the columns: `n_cells`, `n_sensitive`, `n_resistant`, `n_unlabeled`."""
     import pandas as pd
 
-    y = np.asarray(y)
-    frame = pd.DataFrame(
-        {role: np.asarray(values).astype(str) for role, values in columns.items()}, index=range(len(y))
-    )
+    frame = pd.DataFrame({role: values.astype(str) for role, values in columns.items()}, index=range(len(y)))
     frame = frame.assign(n_cells=1, n_sensitive=y == 1, n_resistant=y == 0, n_unlabeled=y < 0)
     if not columns:
         return frame.sum().to_frame().T.astype(int)
@@ -130,7 +133,7 @@ def design_table(y: np.ndarray, columns: Mapping[str, np.ndarray]) -> pd.DataFra
 
 def nested(inner: np.ndarray, outer: np.ndarray) -> bool:
     """Every level of `inner` lies within one level of `outer`."""
-    pairs = np.unique(np.column_stack([np.asarray(inner).astype(str), np.asarray(outer).astype(str)]), axis=0)
+    pairs = np.unique(np.column_stack([inner.astype(str), outer.astype(str)]), axis=0)
     return len(pairs) == len(np.unique(pairs[:, 0]))
 
 
@@ -161,28 +164,15 @@ def choose_split(
     Returns
     -------
     :class:`Plan`.
-
-    Raises
-    ------
-    ValueError
-        The labeled cells do not hold both classes.
     """
-    y = np.asarray(y)
-    if not ((y == 1).any() and (y == 0).any()):
-        msg = (
-            f"Expected sensitive and resistant cells, found {int((y == 1).sum())} sensitive and {int((y == 0).sum())} "
-            "resistant ones. Label both classes, see pp.harmonize_labels."
-        )
-        raise ValueError(msg)
     found = {role: aliasing(y, values, role) for role, values in columns.items()}
-    called = {role: word((names or {}).get(role, role)) for role in (*columns, *levels)}
-    everything = np.array(["all cells"] * len(y))
-    units = next(
-        (np.asarray(columns[r]) for r in levels if r != "dataset" and r in found and found[r].n_levels > 1), None
-    )
+    keys = {role: (names or {}).get(role, role) for role in (*columns, *levels)}
+    called = {role: _WORDS.get(key, key.replace("_", " ")) for role, key in keys.items()}
+    varying = [role for role in levels if role in found and found[role].n_levels > 1]
+    units = next((columns[role] for role in varying if role != "dataset"), None)
     for role in CONFOUNDERS:
         if role in found and found[role].aliased:
-            groups = np.asarray(columns[role])
+            groups = columns[role]
             return Plan(role, groups, groups if units is None else units, _aliased(found[role], called[role]))
     cautions = tuple(
         f"The {called[role]} determines the label ({found[role].n_sensitive} levels are all sensitive, "
@@ -190,12 +180,11 @@ def choose_split(
         for role in CONFOUNDERS
         if role in found and found[role].determines_label and role != "dataset"
     )
-    finest = _finest(columns, levels, len(y))
-    for role in levels:
-        if role not in found or found[role].n_levels < 2:
-            continue
-        groups = np.asarray(columns[role])
-        kind = found[role]
+    # Combination of all held-out roles: replicates inside a patient count as samples of a training fold.
+    parts = [encode_groups(columns[role])[0] for role in levels if role in columns]
+    finest = np.unique(np.column_stack([np.zeros(len(y)), *parts]), axis=0, return_inverse=True)[1].ravel()
+    for role in varying:
+        groups, kind = columns[role], found[role]
         if role == "dataset" and not _every_fold_trains(y, groups, finest, 2):
             cautions = (*cautions, "Leaving out data sets would leave a training fold with too few samples of a class.")
             continue
@@ -203,17 +192,8 @@ def choose_split(
             return Plan(role, groups, groups, _aliased(kind, called[role]))
         unit = groups if role != "dataset" or units is None else units
         return Plan(role, groups, unit, _power(y, unit, called[role] if unit is groups else "sample"), cautions)
+    everything = np.full(len(y), "all cells")
     return Plan(CELLS, everything, everything, _one_unit([called[role] for role in levels if role in found]), cautions)
-
-
-def _finest(columns: Mapping[str, np.ndarray], levels: tuple[str, ...], n: int) -> np.ndarray:
-    """Combination of all held-out roles: replicates inside a patient count as samples of a training fold."""
-    parts = [
-        np.unique(np.asarray(columns[role]).astype(str), return_inverse=True)[1] for role in levels if role in columns
-    ]
-    if not parts:
-        return np.zeros(n, dtype=np.int64)
-    return np.unique(np.column_stack(parts), axis=0, return_inverse=True)[1].ravel()
 
 
 def _every_fold_trains(y: np.ndarray, groups: np.ndarray, samples: np.ndarray, least: int) -> bool:
@@ -226,11 +206,7 @@ def _every_fold_trains(y: np.ndarray, groups: np.ndarray, samples: np.ndarray, l
 
 
 def _aliased(kind: Aliasing, thing: str) -> Verdict:
-    few = [
-        name
-        for name, n in (("sensitive", kind.n_sensitive + kind.n_mixed), ("resistant", kind.n_resistant + kind.n_mixed))
-        if n < 2
-    ]
+    few = [name for name, n in (("sensitive", kind.with_sensitive), ("resistant", kind.with_resistant)) if n < 2]
     source = "each class comes" if len(few) != 1 else f"all {few[0]} cells come"
     reason = (
         f"{source} from one {thing} only "
@@ -245,28 +221,24 @@ def _aliased(kind: Aliasing, thing: str) -> Verdict:
     if kind.role == "timepoint":
         suggestions = (
             "Use cells from before treatment only: a treated cell differs whatever its fate.",
-            *suggestions[1:],
+            suggestions[1],
         )
     return Verdict("ALIASED", reason, suggestions)
 
 
 def _power(y: np.ndarray, units: np.ndarray, thing: str) -> Verdict:
     kind = aliasing(y, units)
-    n_s, n_r = kind.n_sensitive + kind.n_mixed, kind.n_resistant + kind.n_mixed
+    n_s, n_r = kind.with_sensitive, kind.with_resistant
     smallest = 2.0**-kind.n_mixed if kind.n_mixed else 1 / comb(kind.n_levels, kind.n_sensitive)
     half = 1.96 * np.sqrt(hanley_mcneil(0.8, n_s, n_r))
     size = f"{n_s} sensitive and {n_r} resistant {thing}s" if not kind.n_mixed else f"{kind.n_levels} {thing}s"
     accuracy = f"an AUROC of 0.80 over samples would be known to +-{half:.2f}"
     if min(n_s, n_r) < 3 or smallest >= _SMALLEST_P:
-        reason = (
-            f"only {size}: {accuracy}, the smallest possible permutation p-value is {smallest:.2g}, and a model "
-            f"that leaves one out learns a class from {min(n_s, n_r) - 1}."
-            if min(n_s, n_r) < 3
-            else f"only {size}: {accuracy}, and the smallest possible permutation p-value is {smallest:.2g}."
-        )
-        return Verdict(
-            "UNDERPOWERED", reason, ("Read the interval, not the value.", "Add samples of the smaller class.")
-        )
+        told = f"the smallest possible permutation p-value is {smallest:.2g}"
+        lone = f"{told}, and a model that leaves one out learns a class from {min(n_s, n_r) - 1}"
+        reason = f"only {size}: {accuracy}, {lone if min(n_s, n_r) < 3 else f'and {told}'}."
+        advice = ("Read the interval, not the value.", "Add samples of the smaller class.")
+        return Verdict("UNDERPOWERED", reason, advice)
     return Verdict("OK", f"{size}; {accuracy}.")
 
 

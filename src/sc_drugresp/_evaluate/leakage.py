@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .._stats.folds import Fold
 
-_FITTED_SLOTS = ("X_pca", "X_umap", "X_tsne", "X_scvi", "X_scanvi", "X_harmony", "X_diffmap", "X_draw_graph", "X_lsi")
+_FITTED_SLOTS = ("x_pca", "x_umap", "x_tsne", "x_scvi", "x_scanvi", "x_harmony", "x_diffmap", "x_draw_graph", "x_lsi")
 _TUNED = ("_lora", "_full")
 _NEARLY = 0.999
 
@@ -58,7 +58,7 @@ def fitted_elsewhere(use_rep: str) -> str:
     """What is known of an embedding that this package did not make, in words."""
     if use_rep.endswith(_TUNED):
         return "tuned: the encoder was trained on labels, perhaps those of the test cells; tune it in every fold with tl.Recipe"
-    if use_rep.lower().startswith(tuple(slot.lower() for slot in _FITTED_SLOTS)):
+    if use_rep.lower().startswith(_FITTED_SLOTS):
         return (
             "transductive: fitted to all cells, test cells included; use model='pca' or 'scvi', refitted in every fold"
         )

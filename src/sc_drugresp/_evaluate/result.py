@@ -97,12 +97,12 @@ def power(metrics: pd.DataFrame, cohort: Cohort) -> dict[str, Any]:
     first = rows.iloc[0]
     half = float(first["high"] - first["low"]) / 2
     kind = aliasing(cohort.y, cohort.units)
-    n_s, n_r = kind.n_sensitive + kind.n_mixed, kind.n_resistant + kind.n_mixed
+    n_samples = kind.with_sensitive + kind.with_resistant
     return {
         "auroc": float(first["value"]),
         "half_width": half,
         "wanted_half_width": WANTED_HALF_WIDTH,
-        "further_samples": further_samples(n_s + n_r, half, WANTED_HALF_WIDTH),
+        "further_samples": further_samples(n_samples, half, WANTED_HALF_WIDTH),
     }
 
 
@@ -115,14 +115,7 @@ def comparison(metrics: pd.DataFrame) -> dict[str, Any]:
     if min(wide.shape) < 2 or not len(wide.dropna()):
         return {}
     result = compare_models(wide)
-    return {
-        "ranks": result.ranks.rename_axis("model").reset_index(),
-        "pairs": result.pairs,
-        "friedman_p": result.friedman_p,
-        "critical_difference": result.critical_difference,
-        "n_datasets": result.n_datasets,
-        "caution": result.caution,
-    }
+    return vars(result) | {"ranks": result.ranks.rename_axis("model").reset_index()}
 
 
 def _fold_table(cohort: Cohort, runs: Mapping[str, Run]) -> pd.DataFrame:
@@ -159,39 +152,25 @@ def _sample_table(cohort: Cohort, predictions: Mapping[tuple[str, str], OutOfFol
             if not keep.any():
                 continue
             scores = sample_scores(cohort.y[keep], out.prob[keep], cohort.units[keep])
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "model": model,
-                        "protocol": protocol,
-                        "dataset": str(dataset),
-                        "sample": scores.groups.astype(str),
-                        "label": np.where(scores.y == 1, "sensitive", "resistant"),
-                        "prob": scores.prob,
-                        "n_cells": scores.n_cells,
-                    }
-                )
-            )
+            table = {
+                "model": model,
+                "protocol": protocol,
+                "dataset": str(dataset),
+                "sample": scores.groups.astype(str),
+                "label": np.where(scores.y == 1, "sensitive", "resistant"),
+                "prob": scores.prob,
+                "n_cells": scores.n_cells,
+            }
+            parts.append(pd.DataFrame(table))
     return pd.concat(parts, ignore_index=True)
 
 
 def _aliasing_table(cohort: Cohort) -> pd.DataFrame:
     import pandas as pd
 
-    found = [(role, cohort.keys[role], aliasing(cohort.y, values, role)) for role, values in cohort.columns.items()]
-    return pd.DataFrame(
-        [
-            {
-                "role": role,
-                "column": key,
-                "n_levels": kind.n_levels,
-                "n_sensitive": kind.n_sensitive,
-                "n_resistant": kind.n_resistant,
-                "n_mixed": kind.n_mixed,
-                "determines_label": kind.determines_label,
-                "aliased": kind.aliased,
-            }
-            for role, key, kind in found
-        ],
-        columns=["role", "column", "n_levels", "n_sensitive", "n_resistant", "n_mixed", "determines_label", "aliased"],
-    )
+    found = ["n_levels", "n_sensitive", "n_resistant", "n_mixed", "determines_label", "aliased"]
+    rows = []
+    for role, values in cohort.columns.items():
+        kind = aliasing(cohort.y, values, role)
+        rows.append([role, cohort.keys[role], *(getattr(kind, name) for name in found)])
+    return pd.DataFrame(rows, columns=["role", "column", *found])

@@ -34,6 +34,7 @@ def score_rows(
     """
     keep = ~np.isnan(prob)
     y, prob, units, datasets = y[keep], prob[keep], units[keep], datasets[keep].astype(str)
+    fixed = {"model": model, "kind": kind, "protocol": protocol, "n_labeled": n_labeled}
     rows: list[dict[str, Any]] = []
     for by in ("cell", "sample"):
         if by == "cell":
@@ -46,25 +47,13 @@ def score_rows(
         scores = metric_intervals(*parts, n_boot=n_boot, rng=rng)
         p_values = _p_values(*parts, n_permutations=n_permutations, rng=rng)
         for name, metrics in scores.items():
-            shown = dict(metrics)
-            if by == "sample":
-                shown["samples_right"] = Interval(float(right[name]), np.nan, np.nan, metrics["auroc"].n_groups)
-            for metric, interval in shown.items():
+            if right:
+                n_right = Interval(float(right[name]), np.nan, np.nan, metrics["auroc"].n_groups)
+                metrics = metrics | {"samples_right": n_right}
+            for metric, found in metrics.items():
+                p_value = p_values.get(name, np.nan) if metric == "auroc" else np.nan
                 rows.append(
-                    {
-                        "model": model,
-                        "kind": kind,
-                        "protocol": protocol,
-                        "n_labeled": n_labeled,
-                        "dataset": name,
-                        "level": by,
-                        "metric": metric,
-                        "value": interval.value,
-                        "low": interval.low,
-                        "high": interval.high,
-                        "n_groups": interval.n_groups,
-                        "p_value": p_values.get(name, np.nan) if metric == "auroc" else np.nan,
-                    }
+                    {**fixed, "dataset": name, "level": by, "metric": metric, **vars(found), "p_value": p_value}
                 )
     return rows
 
@@ -72,18 +61,16 @@ def score_rows(
 def _by_sample(
     y: np.ndarray, prob: np.ndarray, units: np.ndarray, datasets: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[str, int]]:
-    labels, means, names, where, right = [], [], [], [], {}
+    parts, right = [], {}
     for dataset in np.unique(datasets):
         rows = datasets == dataset
         samples = sample_scores(y[rows], prob[rows], units[rows])
         right[str(dataset)] = samples.n_right
-        labels.append(samples.y)
-        means.append(samples.prob)
-        names.append([f"{dataset}\t{group}" for group in samples.groups])
-        where.append([dataset] * len(samples.y))
+        names = np.array([f"{dataset}\t{group}" for group in samples.groups], dtype=str)
+        parts.append((samples.y, samples.prob, names, np.full(len(names), dataset)))
     right[MACRO] = sum(right.values())
-    parts = (np.concatenate(labels), np.concatenate(means), np.concatenate(names), np.concatenate(where))
-    return (parts[0].astype(int), parts[1], parts[2].astype(str), parts[3].astype(str)), right
+    labels, means, names, where = (np.concatenate(part) for part in zip(*parts))
+    return (labels, means, names, where), right
 
 
 def _p_values(
@@ -95,10 +82,8 @@ def _p_values(
     generator = np.random.default_rng(rng)
     tests: dict[str, Permutation] = {}
     for name in np.unique(datasets):
-        rows = datasets == name
-        tests[str(name)] = permutation_test(
-            y[rows], prob[rows], units[rows], n_permutations=n_permutations, rng=generator
-        )
+        own = (values[datasets == name] for values in (y, prob, units))
+        tests[str(name)] = permutation_test(*own, n_permutations=n_permutations, rng=generator)
     out = {name: test.p_value for name, test in tests.items()}
     usable = [test for test in tests.values() if len(test.null)]
     if len(tests) == 1:

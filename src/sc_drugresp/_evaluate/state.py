@@ -19,7 +19,7 @@ from .._response.crossfit import cross_validate
 from .._response.fit import fit_head
 from .._stats.auroc import Interval, clustered_auroc
 from .._stats.erasure import fit_eraser
-from .._stats.groups import equal_weights, groups_per_class
+from .._stats.groups import encode_groups, equal_weights, groups_per_class
 from .._stats.metrics import GroupSums
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 StateVerdict = Literal["state", "mixed", "pre-treatment signal", "unknown"]
 KEPT, LOST = 0.75, 0.25
 """Shares of the AUROC above one half that count as kept and as lost."""
-LEVEL = 0.95
 # Penalized well: embeddings have more dimensions than there are samples.
 _fit = partial(fit_head, "logistic", C=0.01)
 
@@ -67,11 +66,8 @@ class StateControl:
         """The five AUROCs with limits and numbers of samples, ready to be plotted."""
         import pandas as pd
 
-        rows = {
-            name: {"value": found.value, "low": found.low, "high": found.high, "n_samples": found.n_groups}
-            for name, found in self.aurocs.items()
-        }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        rows = {name: vars(found) for name, found in self.aurocs.items()}
+        return pd.DataFrame.from_dict(rows, orient="index").rename(columns={"n_groups": "n_samples"})
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,8 @@ class ErasedFeatures:
     def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features of both parts, transformed by a map fitted to the first."""
         x_train, x_test = self.features.split(train, test)
-        codes = np.unique(self.groups[train], return_inverse=True)[1]
-        eraser = fit_eraser(x_train, self.concept[train], equal_weights(codes))
+        weights = equal_weights(encode_groups(self.groups[train])[0])
+        eraser = fit_eraser(x_train, self.concept[train], weights)
         return eraser.transform(x_train), eraser.transform(x_test)
 
 
@@ -113,22 +109,9 @@ def state_control(
         Sample of each cell.
     folds
         Folds that keep samples whole.
-
-    Raises
-    ------
-    ValueError
-        Shapes differ, or a fold has a sample on both sides.
     """
-    exposure = np.asarray(treated, dtype=np.float64)
-    codes = np.unique(groups, return_inverse=True)[1]
-    if exposure.shape != y.shape or not np.isin(exposure[~np.isnan(exposure)], (0, 1)).all():
-        msg = f"`treated` must be 1, 0 or NaN for each of {len(y)} cells, found shape {exposure.shape}."
-        raise ValueError(msg)
-    for fold in folds:
-        if shared := np.intersect1d(codes[fold.train], codes[fold.test]).size:
-            msg = f"{shared} samples are on both sides of a fold; the control needs folds that keep samples whole."
-            raise ValueError(msg)
-    known = ~np.isnan(exposure)
+    codes, _ = encode_groups(groups)
+    known = ~np.isnan(treated)
 
     def scores(which: Features, use: np.ndarray) -> np.ndarray:
         """Out-of-fold logits of the cells in `use`."""
@@ -137,20 +120,21 @@ def state_control(
         return cross_validate(which, y, codes, usable, head=_fit).logit
 
     whole = scores(features, known)
-    erased = scores(ErasedFeatures(features, exposure, codes), known)
-    early = known & (exposure == 0)
+    erased = scores(ErasedFeatures(features, treated, codes), known)
+    early = treated == 0
     before = np.full(len(y), np.nan)
     if min(groups_per_class(y[early], codes[early])) >= 2:
         before = scores(features, early)
-    correlation = _correlation(y[known], exposure[known])
+    varying = min(len(np.unique(y[known])), len(np.unique(treated[known]))) == 2
+    correlation = float(np.corrcoef(y[known], treated[known])[0, 1]) if varying else np.nan
     intervals = {
         "auroc": _auroc(y, whole, codes),
         "erased": _auroc(y, erased, codes),
         "pretreatment": _auroc(y, before, codes),
-        "treated": _auroc(exposure, whole, codes),
-        "treated_erased": _auroc(exposure, erased, codes),
+        "treated": _auroc(treated, whole, codes),
+        "treated_erased": _auroc(treated, erased, codes),
     }
-    verdict, reason = _judge(intervals, exposure[known], y[known], correlation)
+    verdict, reason = _judge(intervals, treated[known], correlation)
     return StateControl(
         verdict, reason, intervals, correlation, n_cells=int(known.sum()), n_unknown=int((~known).sum())
     )
@@ -161,27 +145,18 @@ def _auroc(y: np.ndarray, scores: np.ndarray, codes: np.ndarray) -> Interval:
     if len(np.unique(y[rows])) < 2:
         return Interval(np.nan, np.nan, np.nan, len(np.unique(codes[rows])))
     ranks = rankdata(scores[rows]) / (rows.sum() + 1)
-    return clustered_auroc(GroupSums(y[rows].astype(np.int64), ranks, codes[rows])).interval(LEVEL)
+    return clustered_auroc(GroupSums(y[rows].astype(np.int64), ranks, codes[rows])).interval()
 
 
-def _correlation(y: np.ndarray, treated: np.ndarray) -> float:
-    if len(y) == 0 or y.min() == y.max() or treated.min() == treated.max():
-        return np.nan
-    return float(np.corrcoef(y, treated)[0, 1])
-
-
-def _judge(
-    found: dict[str, Interval], treated: np.ndarray, y: np.ndarray, correlation: float
-) -> tuple[StateVerdict, str]:
+def _judge(found: dict[str, Interval], treated: np.ndarray, correlation: float) -> tuple[StateVerdict, str]:
     whole, erased, before = found["auroc"], found["erased"], found["pretreatment"]
     if len(treated) == 0:
         return "unknown", "For no cell is it known whether it was measured before or after treatment."
     if treated.min() == 1:
-        return (
-            "unknown",
-            "All cells were measured after treatment: what the drug did and what was there before look the same.",
+        return "unknown", (
+            "All cells were measured after treatment: what the drug did and what was there before look the same."
         )
-    if len(np.unique(y)) == 2 and abs(correlation) > 1 - 1e-9:
+    if abs(correlation) > 1 - 1e-9:
         return "state", (
             "The label is the time point: every sensitive cell was measured on one side of the treatment and every resistant "
             "cell on the other, so any score reads the treated state."

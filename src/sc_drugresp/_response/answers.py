@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from .._stats.prior_shift import correct_prior
 from .choose import Matrices, choose_features
 from .embedding import embed_like
 from .ensemble import Ensemble, open_models
+from .predict import predict
 from .train import train_frozen
 from .trust import log_odds
 
@@ -24,30 +24,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from .ensemble import ModelLike
-    from .model import ResponseModel
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Predictions for all cells of an object.
-
-    Parameters
-    ----------
-    ensemble
-        The models and what they say.
-    trained
-        The model that was trained for it, if any.
-    embeddings
-        Embeddings of tuned encoders, by the slot of `.obsm` they go to.
-    """
-
-    ensemble: Ensemble
-    trained: ResponseModel | None = None
-    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def summary(self, threshold: float | None) -> dict[str, Any]:
-        """What goes to `.uns`."""
-        return self.ensemble.summary(threshold) | {"trained_on_these_cells": self.trained is not None}
+    from .predict import Prediction
 
 
 def answer_from_models(
@@ -58,20 +35,21 @@ def answer_from_models(
     group_key: str | None,
     checkpoint: Any,
     layer: str | None,
-) -> Answer:
+) -> Ensemble:
     """Apply one or several models, each to its own embedding of the cells."""
     models = open_models(given)
-    values = [embed_like(model, adata, obs, checkpoint=checkpoint, layer=layer) for model in models]
-    logits = [model.logit(x) for model, x in zip(models, values)]
-    columns = [group_key or str(model.info["group_key"]) for model in models]
-    groups = [obs[key].astype(str).to_numpy() if key in obs else None for key in columns]
     depth = Matrices(adata, np.arange(adata.n_obs), layer).depth()
+    parts: list[Prediction] = []
     kept: dict[str, np.ndarray] = {}
-    for i, (model, x) in enumerate(zip(models, values)):
+    for i, model in enumerate(models):
+        values = embed_like(model, adata, obs, checkpoint=checkpoint, layer=layer)
+        key = group_key or str(model.info["group_key"])
+        groups = obs[key].astype(str).to_numpy() if key in obs else None
+        parts.append(predict(model.trust, values, model.logit(values), groups=groups, depth=depth))
         if model.tuned:
             slot = str(model.representation["use_rep"])
-            kept[slot if slot not in kept else f"{slot}_{i}"] = x
-    return Answer(Ensemble.of(models, values, logits, groups=groups, depth=depth), embeddings=kept)
+            kept[slot if slot not in kept else f"{slot}_{i}"] = values
+    return Ensemble(models, parts, embeddings=kept)
 
 
 def answer_from_labels(
@@ -83,7 +61,7 @@ def answer_from_labels(
     group_key: str | None,
     layer: str | None,
     rng: int,
-) -> Answer:
+) -> Ensemble:
     """Train on the labeled cells of these data; labeled cells are judged by models that never saw their sample."""
     y = _labels_or_explain(obs, label_key)
     group_key, groups = read_groups(obs, group_key)
@@ -104,7 +82,8 @@ def answer_from_labels(
     values = features.everything()
     logits = trained.logit(values)
     logits[rows] = np.where(np.isfinite(held_out), held_out, logits[rows])
-    return Answer(Ensemble.of([trained], [values], [logits], groups=[groups], depth=depth), trained)
+    part = predict(trained.trust, values, logits, groups=groups, depth=depth)
+    return Ensemble([trained], [part], trained_here=True)
 
 
 def correct_prevalence(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
+
+from .fit import fit_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,8 +34,6 @@ class OutOfFold:
         one class in training), NaN where no fold tested it.
     fold
         Index of the last fold that tested the cell, -1 for none.
-    n_abstained
-        Cells without an embedding.
     notes
         What was unusual, in words.
     """
@@ -40,25 +41,12 @@ class OutOfFold:
     logit: np.ndarray
     prob: np.ndarray
     fold: np.ndarray
-    n_abstained: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def scored(self) -> np.ndarray:
         """Mask of the tested cells."""
         return self.fold >= 0
-
-
-def head_fitter(head: str | HeadFitter) -> HeadFitter:
-    """A fitter by the name of its head (see `fit_head`) or as it is."""
-    if callable(head):
-        return head
-    from .fit import fit_head
-
-    def fit(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, rng: int, **options: Any) -> Any:
-        return fit_head(head, x, y, groups, rng=rng, **options)  # type: ignore[arg-type]
-
-    return fit
 
 
 def cross_validate(
@@ -85,7 +73,7 @@ def cross_validate(
     folds
         The split. A cell that is tested more than once gets the mean of its predictions.
     head, options
-        Name of a head and its options, or a fitter.
+        Name of a head (see `fit_head`) and its options, or a fitter.
     rng
         Seed of the head.
     advance
@@ -96,7 +84,7 @@ def cross_validate(
     ValueError
         A fold tests cells that it learns from.
     """
-    fit = head_fitter(head)
+    fit = head if callable(head) else partial(fit_head, head)  # type: ignore[arg-type]
     logits, probs = np.zeros(len(y)), np.zeros(len(y))
     times, usable = np.zeros(len(y), dtype=np.int64), np.zeros(len(y), dtype=np.int64)
     last = np.full(len(y), -1, dtype=np.int64)
@@ -122,7 +110,6 @@ def cross_validate(
             advance(1)
     if abstained:
         notes.append(f"{abstained} cells have no embedding; they get P(sensitive) = 0.5 and are scored like all others")
-    with np.errstate(invalid="ignore"):
-        logit = np.where(usable > 0, logits / np.maximum(usable, 1), np.nan)
-        prob = np.where(times > 0, probs / np.maximum(times, 1), np.nan)
-    return OutOfFold(logit, prob, last, abstained, tuple(notes))
+    logit = np.where(usable > 0, logits / np.maximum(usable, 1), np.nan)
+    prob = np.where(times > 0, probs / np.maximum(times, 1), np.nan)
+    return OutOfFold(logit, prob, last, tuple(notes))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy.special import expit, logit
 from .._core.keys import SENSITIVE
 from .._core.log import warn
 from .model import ResponseModel
-from .predict import Prediction, disagreement, fuse, predict
+from .predict import Prediction, disagreement, fuse
 
 ModelLike = ResponseModel | str | PathLike[str]
 
@@ -28,29 +29,18 @@ class Ensemble:
         The members.
     parts
         The prediction of each.
+    trained_here
+        Whether the only model was trained on labels of these cells.
+    embeddings
+        Embeddings of tuned encoders, by the slot of `.obsm` they go to.
     """
 
-    models: tuple[ResponseModel, ...]
-    parts: tuple[Prediction, ...]
+    models: list[ResponseModel]
+    parts: list[Prediction]
+    trained_here: bool = False
+    embeddings: dict[str, np.ndarray] = field(default_factory=dict)
 
-    @classmethod
-    def of(
-        cls,
-        models: Sequence[ResponseModel],
-        values: Sequence[np.ndarray],
-        logits: Sequence[np.ndarray],
-        *,
-        groups: Sequence[np.ndarray | None],
-        depth: np.ndarray | None,
-    ) -> Ensemble:
-        """Let every model score its own embedding of the cells."""
-        parts = [
-            predict(model.trust, x, z, groups=names, depth=depth)
-            for model, x, z, names in zip(models, values, logits, groups, strict=True)
-        ]
-        return cls(tuple(models), tuple(parts))
-
-    @property
+    @cached_property
     def fused(self) -> Prediction:
         """The common answer."""
         return fuse(self.parts)
@@ -72,25 +62,22 @@ class Ensemble:
         lacking = [trust.conformal.reason for trust in trusts if not trust.conformal.available]
         if threshold is None and lacking and fused.usable.any():
             warn(f"All calls are 'uncertain': {lacking[0]}. Probabilities are given; `threshold=` calls by them.")
-        statement = "Calls by a threshold; no error level is stated."
-        if threshold is None:
-            statement = _joined([trust.conformal.statement() for trust in trusts])
+        by_threshold = {"threshold": threshold, "statement": "Calls by a threshold; no error level is stated."}
         out: dict[str, Any] = {
             "score": f"P({SENSITIVE})",
             "calls": "threshold" if threshold is not None else "conformal",
             "error_level": float(max(trust.conformal.alpha for trust in trusts)),
-            "statement": statement,
+            "statement": _joined([trust.conformal.statement() for trust in trusts]),
             "calibrated": self.calibrated,
             "calibration": _joined([_calibration(model) for model in self.models]),
             "n_cells": len(fused.prob),
             "n_without_embedding": int((~fused.usable).sum()),
             "n_out_of_distribution": int(fused.ood.sum()),
             "out_of_distribution": fused.reasons(),
+            "trained_on_these_cells": self.trained_here,
             "models": {str(i): _describe(model, part) for i, (model, part) in enumerate(zip(self.models, self.parts))},
         }
-        if threshold is not None:
-            out["threshold"] = float(threshold)
-        return out | self._spread() | self._bags()
+        return out | ({} if threshold is None else by_threshold) | self._spread() | self._bags()
 
     def columns(self, threshold: float | None) -> dict[str, Any]:
         """Values of `.obs` by the field of `PredictionKeys`; with several models, also their disagreement."""
@@ -99,13 +86,11 @@ class Ensemble:
 
     def _spread(self) -> dict[str, Any]:
         """How much samples differ: that of the member whose samples differ most, which cannot be too small."""
-        known = [model.trust.spread for model in self.models]
-        usable = [spread for spread in known if spread is not None and np.isfinite(spread.between_sd)]
-        if len(usable) < len(known):
+        spreads = [model.trust.spread for model in self.models]
+        known = [spread for spread in spreads if spread is not None and np.isfinite(spread.between_sd)]
+        if len(known) < len(spreads):
             return {}
-        widest = max(usable, key=lambda spread: spread.between_sd)
-        between = {"between_sd": widest.between_sd, "df": int(widest.df), "n_samples": int(widest.n_samples)}
-        return {"spread": between}
+        return {"spread": max(known, key=lambda spread: spread.between_sd).to_dict()}
 
     def _bags(self) -> dict[str, Any]:
         bags = self.models[0].trust.bags

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 
-from .._core.checks import check_choice
 from .._stats.groups import balanced_weights
 from .heads import Head, HeadKind, LinearHead
 
@@ -23,11 +20,11 @@ def fit_head(
     kind: HeadKind,
     x: np.ndarray,
     y: np.ndarray,
-    groups: np.ndarray | None = None,
+    groups: np.ndarray,
     *,
     rng: int = 0,
     tune: bool = True,
-    **options: Any,
+    C: float | None = None,
 ) -> Head:
     """Fit a head on the embedding of labeled cells.
 
@@ -44,34 +41,24 @@ def fit_head(
         Sample of each cell: the unit of balancing and of cross-validation.
     rng
         Seed.
-    tune
-        Whether `'logistic'` chooses its penalty; otherwise `C` of `options` or 0.1 is used.
-    options
-        Arguments of the estimator.
+    tune, C
+        Whether `'logistic'` chooses its penalty where `C` does not give it; it is 0.1 otherwise.
 
     Raises
     ------
     ValueError
-        Unknown head, or only one class.
+        There is only one class.
     """
-    check_choice("head", kind, HeadKind)
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y)
+    x = np.asarray(x, dtype=np.float64)
     usable = ~np.isnan(x).any(axis=1)
-    x, y = x[usable], y[usable].astype(np.int64)
-    groups = None if groups is None else np.asarray(groups)[usable]
+    x, y, groups = x[usable], y[usable].astype(np.int64), groups[usable]
     if len(np.unique(y)) < 2:
         msg = "Both sensitive and resistant cells are needed to fit a head, found one class only."
         raise ValueError(msg)
     if kind == "mlp":
         from .mlp import fit_mlp
 
-        return fit_mlp(x, y, rng=rng, **options)
-    return _fit_logistic(x, y, groups, tune=tune, **options)
-
-
-def _fit_logistic(
-    x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, *, tune: bool, C: float | None = None
-) -> LinearHead:
+        return fit_mlp(x, y, rng=rng)
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > 1e-12, scale, 1.0)
     z = (x - mean) / scale
@@ -84,28 +71,23 @@ def _fit_logistic(
     return LinearHead(mean, scale, coef, model.intercept_[0])
 
 
-def _projection(z: np.ndarray, groups: np.ndarray | None) -> np.ndarray | None:
+def _projection(z: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
     """Leading principal directions, whitened: with few samples a wide embedding only learns sample names."""
-    n_groups = len(z) if groups is None else len(np.unique(groups))
-    if z.shape[1] <= MAX_DIMS or n_groups >= FEW_GROUPS:
+    if z.shape[1] <= MAX_DIMS or len(np.unique(groups)) >= FEW_GROUPS:
         return None
-    pca = PCA(
-        n_components=min(MAX_DIMS, len(z) - 1), svd_solver="covariance_eigh" if len(z) > z.shape[1] else "full"
-    ).fit(z)
+    solver = "covariance_eigh" if len(z) > z.shape[1] else "full"
+    pca = PCA(n_components=min(MAX_DIMS, len(z) - 1), svd_solver=solver).fit(z)
     spread = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
     return (pca.components_ / spread[:, None]).T
 
 
-def _choose_c(z: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> float:
+def _choose_c(z: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
     """Penalty with the lowest log loss on held-out samples; the default when there are too few of them."""
-    if groups is None:
-        return DEFAULT_C
     per_class = min(len(np.unique(groups[y == label])) for label in (0, 1))
     if per_class < 3:
         return DEFAULT_C
-    folds = list(StratifiedGroupKFold(n_splits=min(5, per_class)).split(z, y, groups))
     losses = np.zeros(len(C_GRID))
-    for train, test in folds:
+    for train, test in StratifiedGroupKFold(n_splits=min(5, per_class)).split(z, y, groups):
         if len(np.unique(y[train])) < 2:
             continue
         weights = balanced_weights(y[train], groups[train])

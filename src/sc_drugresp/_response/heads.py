@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -52,28 +52,20 @@ class MLPHead:
 
 
 Head = LinearHead | MLPHead
-HEADS: dict[str, type[LinearHead | MLPHead]] = {head.kind: head for head in (LinearHead, MLPHead)}
 
 
 def head_arrays(head: Head) -> dict[str, np.ndarray]:
-    """All arrays of a head by name, contiguous."""
-    return {field.name: np.ascontiguousarray(getattr(head, field.name)) for field in fields(head)}
+    """All arrays of a head by name."""
+    return {field.name: np.asarray(getattr(head, field.name)) for field in fields(head)}
 
 
-def head_from_arrays(kind: str, arrays: Mapping[str, Any]) -> Head:
+def head_from_arrays(kind: str, arrays: Mapping[str, np.ndarray]) -> Head:
     """Rebuild a head.
 
     Raises
     ------
-    ValueError
-        There is no such kind of head, or arrays are missing.
+    KeyError
+        There is no such kind of head, or an array is missing.
     """
-    if kind not in HEADS:
-        msg = f"Unknown head {kind!r}. Available heads: {sorted(HEADS)}."
-        raise ValueError(msg)
-    names = [field.name for field in fields(HEADS[kind])]
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        msg = f"The saved {kind!r} head lacks {missing}; the folder is incomplete or damaged."
-        raise ValueError(msg)
-    return HEADS[kind](**{name: np.asarray(arrays[name]) for name in names})
+    head = {head.kind: head for head in (LinearHead, MLPHead)}[kind]
+    return head(**{field.name: arrays[field.name] for field in fields(head)})

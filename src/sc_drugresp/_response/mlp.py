@@ -14,17 +14,10 @@ from .heads import MLPHead
 HIDDEN, EPOCHS, BATCH, LEARNING_RATE = 512, 10, 128, 1e-4
 
 
-def fit_mlp(
-    x: np.ndarray,
-    y: np.ndarray,
-    *,
-    rng: int = 0,
-    epochs: int = EPOCHS,
-    batch_size: int = BATCH,
-    learning_rate: float = LEARNING_RATE,
-    standardize: bool = False,
-) -> MLPHead:
+def fit_mlp(x: np.ndarray, y: np.ndarray, *, rng: int) -> MLPHead:
     """Train on random batches of cells with binary cross-entropy against one-hot labels, as scDrugMap does.
+
+    The embedding is not standardized.
 
     Parameters
     ----------
@@ -32,26 +25,20 @@ def fit_mlp(
         Embedding, shape `(n_cells, dim)`, and labels (1 sensitive, 0 resistant).
     rng
         Seed of the weights and of the order of cells.
-    epochs, batch_size, learning_rate
-        scDrugMap's values by default.
-    standardize
-        Center and scale the embedding first; scDrugMap does not.
     """
     generator = torch.Generator().manual_seed(rng)
-    mean = x.mean(axis=0) if standardize else np.zeros(x.shape[1])
-    scale = np.maximum(x.std(axis=0), 1e-12) if standardize else np.ones(x.shape[1])
-    features = torch.as_tensor((x - mean) / scale, dtype=torch.float32)
+    features = torch.as_tensor(x, dtype=torch.float32)
     target = F.one_hot(torch.as_tensor(y), 2).float()
     layers = [_linear(a, b, generator) for a, b in ((x.shape[1], HIDDEN), (HIDDEN, HIDDEN), (HIDDEN, 2))]
     net = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate)
-    for _ in range(epochs):
-        for cells in torch.randperm(len(features), generator=generator).split(batch_size):
+    optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE)
+    for _ in range(EPOCHS):
+        for cells in torch.randperm(len(features), generator=generator).split(BATCH):
             optimizer.zero_grad()
             F.binary_cross_entropy_with_logits(net(features[cells]), target[cells]).backward()
             optimizer.step()
     arrays = [parameter.detach().double().numpy() for layer in layers for parameter in (layer.weight, layer.bias)]
-    return MLPHead(mean, scale, *arrays)
+    return MLPHead(np.zeros(x.shape[1]), np.ones(x.shape[1]), *arrays)
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

@@ -43,7 +43,7 @@ class Prediction:
     ood_score: np.ndarray
     codes: np.ndarray
 
-    def calls(self, threshold: float | None = None) -> np.ndarray:
+    def calls(self, threshold: float | None) -> np.ndarray:
         """`sensitive` or `resistant` where one class is left, or by a threshold of the probability; else `uncertain`."""
         call = np.full(len(self.prob), UNCERTAIN, dtype=object)
         single = self.sets.sum(axis=1) == 1
@@ -53,7 +53,7 @@ class Prediction:
         call[~self.usable] = UNCERTAIN
         return call
 
-    def columns(self, threshold: float | None = None) -> dict[str, Any]:
+    def columns(self, threshold: float | None) -> dict[str, Any]:
         """Values of `.obs` by the field of `PredictionKeys`."""
         import pandas as pd
 
@@ -72,8 +72,8 @@ def predict(
     values: np.ndarray,
     logits: np.ndarray,
     *,
-    groups: np.ndarray | None = None,
-    depth: np.ndarray | None = None,
+    groups: np.ndarray | None,
+    depth: np.ndarray | None,
 ) -> Prediction:
     """Probability, interval, conformal set and distance of every cell; NaN where there is no embedding.
 

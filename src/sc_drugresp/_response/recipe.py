@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import models
 from .._core.calls import dataclass_text
+from .._core.checks import check_choice
 from ..models._load import check_options, model_class
 from ..models._registry import canonical, find
 from .tune.options import FineTuning
@@ -59,9 +60,7 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            msg = f"`mode` must be one of {get_args(Mode)}, found {self.mode!r}."
-            raise ValueError(msg)
+        check_choice("mode", self.mode, Mode)
         object.__setattr__(self, "model", canonical(self.model))
         if self.tuned and not model_class(find(self.model)[0]).tunable:
             msg = (
@@ -75,9 +74,6 @@ class Recipe:
         if self.tuning is not None and not isinstance(self.tuning, FineTuning):
             msg = f"`tuning` must be a sc_drugresp.tl.FineTuning, found {type(self.tuning).__name__}."
             raise TypeError(msg)
-        self._check_options()
-
-    def _check_options(self) -> None:
         try:
             check_options(self.model, self.options)
         except TypeError as error:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .._stats.folds import Fold
 
 MIN_REFERENCE = 20
+"""Training cells below which nothing is called unusual."""
 _CLIP = 1e-6
 Part = tuple[dict[str, Any], dict[str, np.ndarray]]
 
@@ -77,7 +78,7 @@ class Trust:
         values
             Their features, shape `(n_cells, dim)`.
         error_level
-            Of the calls.
+            Error level of the conformal calls.
         rng
             Seed.
         embed

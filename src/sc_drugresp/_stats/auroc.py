@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .groups import FloatArray, IntArray
     from .metrics import GroupSums
 
+LEVEL = 0.95
+"""Nominal coverage of every interval."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -46,18 +49,23 @@ class Auroc:
     n_groups: int
     scores_per_class: tuple[int, int] | None = None
 
-    def interval(self, level: float = 0.95) -> Interval:
-        """Confidence interval."""
+    @classmethod
+    def undefined(cls, n_groups: int) -> Auroc:
+        """The AUROC of a single class."""
+        return cls(np.nan, np.nan, np.nan, np.nan, n_groups)
+
+    def interval(self) -> Interval:
+        """Confidence interval of 95 %."""
         from scipy.stats import norm, t
 
         if not np.isfinite(self.variance):
-            return Interval(self.value, float("nan"), float("nan"), self.n_groups)
+            return Interval(self.value, np.nan, np.nan, self.n_groups)
         if self.scores_per_class:
-            low, high = newcombe(self.value, *self.scores_per_class, float(norm.ppf((1 + level) / 2)))
+            low, high = newcombe(self.value, *self.scores_per_class, float(norm.ppf((1 + LEVEL) / 2)))
             return Interval(self.value, low, high, self.n_groups)
         # An observed 0 or 1 has no logit: move it by half of one pair of groups.
         center = float(np.clip(self.value, self.floor, 1 - self.floor))
-        half = float(t.ppf((1 + level) / 2, max(self.df, 1.0))) * np.sqrt(self.variance) / (center * (1 - center))
+        half = float(t.ppf((1 + LEVEL) / 2, max(self.df, 1.0))) * np.sqrt(self.variance) / (center * (1 - center))
         low, high = (float(expit(logit(center) + sign * half)) for sign in (-1, 1))
         return Interval(self.value, min(low, self.value), max(high, self.value), self.n_groups)
 
@@ -79,12 +87,14 @@ def clustered_auroc(sums: GroupSums) -> Auroc:
     """AUROC over cells with the variance that follows from how groups (not cells) vary.
 
     The influence of a group is what its sensitive cells win beyond the average, plus what its resistant cells lose;
-    its spread between groups of one kind (sensitive, resistant, mixed) gives the variance (Obuchowski 1997).
+    its spread between groups of one kind (sensitive, resistant, mixed) gives the variance (Obuchowski 1997). It is never
+    below that of Hanley and McNeil for as many groups, scaled by the share of the spread that lies between groups.
     """
+    from scipy.stats import rankdata
+
     n_pos, n_neg = sums.pos.sum(), sums.neg.sum()
     if n_pos == 0 or n_neg == 0:
-        nan = float("nan")
-        return Auroc(nan, nan, nan, nan, sums.n_groups)
+        return Auroc.undefined(sums.n_groups)
     value = sums.kernel.sum() / (n_pos * n_neg)
     influence = (sums.kernel.sum(axis=1) / n_neg - sums.pos * value) / n_pos
     influence = influence + (sums.kernel.sum(axis=0) / n_pos - sums.neg * value) / n_neg
@@ -96,24 +106,15 @@ def clustered_auroc(sums: GroupSums) -> Auroc:
         dfs.append(k - 1)
     k_pos, k_neg = int((sums.pos > 0).sum()), int((sums.neg > 0).sum())
     floor = 1 / (2 * k_pos * k_neg + 2)
-    variance = max(sum(parts), _smallest_variance(value, k_pos, k_neg, sums))
+    # Few groups that happen to be separated completely show no spread at all; this keeps their interval honest.
+    between = _between_share(rankdata(sums.prob), sums.y, sums.index)
+    variance = max(sum(parts), hanley_mcneil(float(np.clip(value, floor, 1 - floor)), k_pos, k_neg) * between)
     squares = sum(part**2 / df if df else float("nan") for part, df in zip(parts, dfs))
     df = sum(parts) ** 2 / squares if squares > 0 else float(sum(dfs))
     if not np.isfinite(sum(parts)):
         variance = df = float("nan")
     single = (k_pos, k_neg) if len(sums.y) == sums.n_groups else None
     return Auroc(float(value), float(variance), float(df), floor, sums.n_groups, single)
-
-
-def _smallest_variance(value: float, k_pos: int, k_neg: int, sums: GroupSums) -> float:
-    """Hanley-McNeil variance of `k_pos` against `k_neg` groups, scaled by the share of the spread that lies between groups.
-
-    Few groups that happen to be separated completely show no spread at all; this keeps their interval honest.
-    """
-    from scipy.stats import rankdata
-
-    center = float(np.clip(value, 1 / (2 * k_pos * k_neg + 2), 1 - 1 / (2 * k_pos * k_neg + 2)))
-    return hanley_mcneil(center, k_pos, k_neg) * _between_share(rankdata(sums.prob), sums.y, sums.index)
 
 
 def _between_share(rank: FloatArray, y: IntArray, index: IntArray) -> float:
@@ -150,8 +151,7 @@ def macro_auroc(parts: list[Auroc]) -> Auroc:
     defined = [part for part in parts if np.isfinite(part.value)]
     n_groups = sum(part.n_groups for part in parts)
     if not defined:
-        nan = float("nan")
-        return Auroc(nan, nan, nan, nan, n_groups)
+        return Auroc.undefined(n_groups)
     k = len(defined)
     variance = sum(part.variance for part in defined) / k**2
     squares = sum((part.variance / k**2) ** 2 / max(part.df, 1.0) for part in defined)

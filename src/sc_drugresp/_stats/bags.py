@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from .groups import check_labels, check_scores, encode_groups, group_classes
+from .groups import encode_groups, group_classes
 from .state import State
 
 if TYPE_CHECKING:
@@ -57,12 +57,11 @@ class BagModel(State):
         """
         import pandas as pd
 
-        z = check_scores(logits)
-        codes, names = encode_groups(groups, len(z))
+        codes, names = encode_groups(groups)
         index = pd.Index(names.astype(str), name="sample")
         if not self.available:
             return pd.Series(np.nan, index=index)
-        return pd.Series(expit(_moments(z, codes) @ self.coef + self.intercept), index=index)
+        return pd.Series(expit(_moments(np.asarray(logits), codes) @ self.coef + self.intercept), index=index)
 
 
 def fit_bags(y: ArrayLike, groups: ArrayLike, logits: ArrayLike) -> BagModel:
@@ -74,7 +73,7 @@ def fit_bags(y: ArrayLike, groups: ArrayLike, logits: ArrayLike) -> BagModel:
     Parameters
     ----------
     y
-        1 = sensitive, 0 = resistant, one value per group.
+        1 = sensitive, 0 = resistant, per cell; the cells of a group all have the same label.
     groups
         Group (sample) of each cell.
     logits
@@ -83,23 +82,10 @@ def fit_bags(y: ArrayLike, groups: ArrayLike, logits: ArrayLike) -> BagModel:
     Returns
     -------
     The model. `method` is `"none"` below 30 groups or 8 of a class.
-
-    Raises
-    ------
-    ValueError
-        A group has cells of both classes, or shapes differ.
     """
-    z = check_scores(logits)
-    labels = check_labels(y, len(z))
-    codes, names = encode_groups(groups, len(z))
-    classes = group_classes(labels, codes, len(names))
-    if (classes == 2).any():
-        msg = (
-            f"{int((classes == 2).sum())} samples have cells of both classes (for example {names[classes == 2][0]!r}); "
-            "a model of samples needs one response per sample."
-        )
-        raise ValueError(msg)
-    features = _moments(z, codes)
+    codes, names = encode_groups(groups)
+    classes = group_classes(np.asarray(y), codes, len(names))
+    features = _moments(np.asarray(logits), codes)
     counts = np.bincount(classes, minlength=2)
     if len(names) < MIN_SAMPLES or counts.min() < MIN_PER_CLASS:
         reason = (

@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit, logit
 
-from .groups import (
-    bootstrap_counts,
-    check_labels,
-    check_scores,
-    encode_groups,
-    equal_weights,
-    group_classes,
-    groups_per_class,
-)
+from .groups import bootstrap_counts, encode_groups, equal_weights, group_classes, groups_per_class
 from .state import State
 
 if TYPE_CHECKING:
@@ -33,6 +25,8 @@ MIN_SAMPLES, MIN_PER_CLASS = 4, 2
 _PRIOR_SD = 5.0
 """Of the slope per SD of the logits; it keeps separated classes finite and is far from binding otherwise."""
 _BINS_PER_SAMPLE = 50
+LEVEL = 0.9
+"""Of the interval of the probability."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +43,6 @@ class Calibration(State):
     bias: float
     level: float
     n_samples: int
-    n_sensitive: int
-    n_resistant: int
     prevalence: float
     covariance: FloatArray
     """Covariance of slope and bias over resampled groups, `(2, 2)`."""
@@ -68,8 +60,7 @@ class Calibration(State):
         logits
             Scores of the head, larger = more sensitive. `NaN` stays `NaN`.
         """
-        z = check_scores(logits, allow_nan=True)
-        return expit(self.slope * z + self.bias)
+        return expit(self.slope * np.asarray(logits, dtype=np.float64) + self.bias)
 
     def interval(self, logits: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Limits of P(sensitive) at `level`: how far other calibration samples would have moved it.
@@ -81,7 +72,7 @@ class Calibration(State):
         logits
             Scores of the head, larger = more sensitive.
         """
-        z = check_scores(logits, allow_nan=True)
+        z = np.asarray(logits, dtype=np.float64)
         if self.method == "none":
             return np.full_like(z, np.nan), np.full_like(z, np.nan)
         from scipy.stats import t
@@ -99,7 +90,6 @@ def fit_calibration(
     y: ArrayLike,
     groups: ArrayLike,
     *,
-    level: float = 0.9,
     n_boot: int = 100,
     rng: np.random.Generator | int = 0,
 ) -> Calibration:
@@ -117,8 +107,6 @@ def fit_calibration(
         1 = sensitive, 0 = resistant, shape `(n,)`.
     groups
         Sample of each cell, shape `(n,)`.
-    level
-        Of the interval of the probability.
     n_boot
         Number of times that samples are redrawn, within their class, for the interval.
     rng
@@ -127,11 +115,6 @@ def fit_calibration(
     Returns
     -------
     The map. Its `method` is `"none"` with fewer than 4 held-out samples or fewer than 2 of a class.
-
-    Raises
-    ------
-    ValueError
-        Shapes or values are not as described.
 
     Examples
     --------
@@ -143,19 +126,13 @@ def fit_calibration(
     >>> fitted.method, bool(fitted.slope < 0.5)
     ('temperature', True)
     """
-    z = check_scores(logits)
-    labels = check_labels(y, len(z))
-    codes, names = encode_groups(groups, len(z))
-    if not 0 < level < 1:
-        msg = f"`level` must be between 0 and 1, found {level}."
-        raise ValueError(msg)
+    z, labels = np.asarray(logits, dtype=np.float64), np.asarray(y)
+    codes, names = encode_groups(groups)
     n_resistant, n_sensitive = groups_per_class(labels, codes)
     weights = equal_weights(codes)
     found: dict[str, Any] = {
-        "level": float(level),
+        "level": LEVEL,
         "n_samples": len(names),
-        "n_sensitive": n_sensitive,
-        "n_resistant": n_resistant,
         "prevalence": float(np.average(labels, weights=weights)) if len(z) else np.nan,
     }
     if len(names) < MIN_SAMPLES or min(n_resistant, n_sensitive) < MIN_PER_CLASS:

@@ -7,6 +7,7 @@ signed-rank test for two; a data set is one observation.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,19 +77,12 @@ def compare_models(scores: pd.DataFrame) -> Comparison:
     differ = k > 2 and n > 1 and not np.all(values == values[:, :1])
     friedman_p = float(friedmanchisquare(*values.T).pvalue) if differ else float("nan")
     difference = float(studentized_range.ppf(1 - LEVEL, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n)))
-    pairs = _pairs(values, list(complete.columns))
     caution = ""
     if n < _FEWEST_DATASETS:
         smallest = 2.0 ** (1 - n)
         caution = f"{n} data sets: Wilcoxon's smallest two-sided p-value is {smallest:.2g}, no difference can be shown."
-    return Comparison(
-        pd.Series(ranks, index=complete.columns, name="rank").sort_values(kind="stable"),
-        friedman_p,
-        difference,
-        pairs,
-        n,
-        caution,
-    )
+    ranked = pd.Series(ranks, index=complete.columns, name="rank").sort_values(kind="stable")
+    return Comparison(ranked, friedman_p, difference, _pairs(values, list(complete.columns)), n, caution)
 
 
 def _pairs(values: np.ndarray, names: list[str]) -> pd.DataFrame:
@@ -97,12 +91,11 @@ def _pairs(values: np.ndarray, names: list[str]) -> pd.DataFrame:
     from statsmodels.stats.multitest import multipletests
 
     rows = []
-    for i in range(len(names)):
-        for j in range(i + 1, len(names)):
-            gap = values[:, i] - values[:, j]
-            # Without any difference there is nothing to test.
-            p = float(wilcoxon(gap[gap != 0]).pvalue) if (gap != 0).any() else 1.0
-            rows.append((names[i], names[j], float(gap.mean()), p))
+    for (first, x), (second, y) in combinations(zip(names, values.T), 2):
+        gap = x - y
+        # Without any difference there is nothing to test.
+        p = float(wilcoxon(gap[gap != 0]).pvalue) if (gap != 0).any() else 1.0
+        rows.append((first, second, float(gap.mean()), p))
     frame = pd.DataFrame(rows, columns=["first", "second", "difference", "p_value"])
     frame["p_adjusted"] = multipletests(frame["p_value"], method="holm")[1]
     return frame

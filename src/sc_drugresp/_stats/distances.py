@@ -76,17 +76,6 @@ def mean_cosine(X: ArrayLike) -> float:
     return float((np.square(total).sum() - squares) / (n * (n - 1)))
 
 
-def check_embedding(X: ArrayLike, width: int | None = None) -> NDArray[Any]:
-    cells = np.asarray(X)
-    if cells.ndim != 2 or (width is not None and cells.shape[1] != width):
-        msg = f"`X` must be an embedding of shape (cells, {width or 'dimensions'}), found {cells.shape}."
-        raise ValueError(msg)
-    if any(np.isinf(block).any() for _, block in blocks(cells)):
-        msg = "`X` has values that are infinite."
-        raise ValueError(msg)
-    return cells
-
-
 def blocks(cells: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
     """Some thousand cells at once, as float64: the whole embedding is never copied."""
     for start in range(0, len(cells), BLOCK):

@@ -71,11 +71,6 @@ def fit_eraser(X: ArrayLike, concept: ArrayLike, weights: ArrayLike) -> Eraser:
 
     cells = np.asarray(X, dtype=np.float64)
     numbers, w = np.asarray(concept, dtype=np.float64), np.asarray(weights, dtype=np.float64)
-    if cells.ndim != 2 or len(numbers) != len(cells) or len(cells) == 0 or not np.isfinite(cells).all():
-        msg = (
-            f"Expected a finite embedding with one concept value per cell, found shapes {cells.shape}, {numbers.shape}."
-        )
-        raise ValueError(msg)
     w = w / w.sum()
     mean = w @ cells
     centered = cells - mean

@@ -10,7 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-MAX_LEAVE_OUT = 20
 _FEWEST_ENTRIES = 10  # cells with fewer expressed genes may be equal by chance
 
 
@@ -45,8 +44,7 @@ def leave_group_out(
     y: np.ndarray,
     groups: np.ndarray,
     *,
-    max_leave_out: int = MAX_LEAVE_OUT,
-    n_splits: int = 10,
+    max_leave_out: int = 20,
     pairs: bool = True,
     rng: int = 0,
 ) -> list[Fold]:
@@ -65,9 +63,7 @@ def leave_group_out(
     groups
         What is held out together. Where some hold both classes, they are left out one by one.
     max_leave_out
-        Most groups to leave out in this way.
-    n_splits
-        Folds beyond it (StratifiedGroupKFold).
+        Most groups to leave out in this way; more are dealt out to ten folds (StratifiedGroupKFold).
     pairs
         False leaves out one group at a time.
     rng
@@ -85,7 +81,7 @@ def leave_group_out(
     if len(names) > max_leave_out:
         from sklearn.model_selection import StratifiedGroupKFold
 
-        splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=rng)
+        splitter = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=rng)
         return [Fold(f"fold {i}", *pair) for i, pair in enumerate(splitter.split(np.zeros(len(y)), y, groups))]
     share = np.bincount(index, y) / np.bincount(index)
     sensitive, resistant = names[share == 1], names[share == 0]
@@ -102,15 +98,15 @@ def _hold_out(groups: np.ndarray, names: Sequence[Any]) -> Fold:
     return Fold(" + ".join(str(name) for name in names), np.flatnonzero(~held), np.flatnonzero(held))
 
 
-def pooled(y: np.ndarray, *, n_splits: int = 5, rng: int = 0) -> list[Fold]:
+def pooled(y: np.ndarray, *, rng: int = 0) -> list[Fold]:
     """Random cells, stratified by class: what most of the field reports, and what leaks samples."""
     from sklearn.model_selection import StratifiedKFold
 
-    smallest = int(np.bincount(np.asarray(y), minlength=2).min())
+    smallest = int(np.bincount(y, minlength=2).min())
     if smallest < 2:
         msg = f"Expected at least two cells of each class, found {smallest} of the smaller one."
         raise ValueError(msg)
-    splitter = StratifiedKFold(n_splits=min(n_splits, smallest), shuffle=True, random_state=rng)
+    splitter = StratifiedKFold(n_splits=min(5, smallest), shuffle=True, random_state=rng)
     return [Fold(f"fold {i}", *pair) for i, pair in enumerate(splitter.split(np.zeros(len(y)), y))]
 
 
@@ -182,7 +178,7 @@ def few_shot(
 def given_folds(values: np.ndarray) -> list[Fold]:
     """Folds that the user named per cell; a missing name (`''`) is a cell to learn from that is never tested."""
     names = [name for name in np.unique(values) if name != ""]
-    if len(names) < 2 and not (np.asarray(values) == "").any():
+    if len(names) < 2 and not (values == "").any():
         msg = f"Expected at least two folds, or one fold and cells without a fold to learn from, found {names}."
         raise ValueError(msg)
     return [Fold(str(name), np.flatnonzero(values != name), np.flatnonzero(values == name)) for name in names]
@@ -228,9 +224,7 @@ def without_duplicates(folds: Sequence[Fold], hashes: np.ndarray) -> tuple[list[
     return out, removed
 
 
-def find_leaks(
-    folds: Sequence[Fold], columns: Mapping[str, np.ndarray], hashes: np.ndarray | None = None
-) -> list[Leak]:
+def find_leaks(folds: Sequence[Fold], columns: Mapping[str, np.ndarray]) -> list[Leak]:
     """List what stands on both sides of a fold.
 
     Parameters
@@ -240,22 +234,15 @@ def find_leaks(
     columns
         What must not be shared (patients, cell lines, samples), by name. A column with one level is not checked:
         everything is of that patient, which is a limit of the data and not of the split.
-    hashes
-        Profile hashes, see :func:`profile_hashes`.
     """
+    columns = {name: column for name, column in columns.items() if len(np.unique(column)) > 1}
     leaks = []
     for fold in folds:
         overlap = np.intersect1d(fold.train, fold.test)
         if len(overlap):
             leaks.append(Leak("cells", fold.name, len(overlap), f"row {overlap[0]}"))
         for name, column in columns.items():
-            if len(np.unique(column)) < 2:
-                continue
             shared = np.intersect1d(column[fold.train], column[fold.test])
             if len(shared):
                 leaks.append(Leak(f"levels of {name!r}", fold.name, len(shared), repr(str(shared[0]))))
-        if hashes is not None:
-            copies = np.flatnonzero(np.isin(hashes[fold.test], hashes[fold.train]) & (hashes[fold.test] != 0))
-            if len(copies):
-                leaks.append(Leak("duplicate profiles", fold.name, len(copies), f"row {fold.test[copies[0]]}"))
     return leaks

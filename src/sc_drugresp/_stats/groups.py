@@ -1,4 +1,4 @@
-"""Groups of cells (samples: patients, cell lines) as the unit: checks, weights, resampling, quantiles.
+"""Groups of cells (samples: patients, cell lines) as the unit: weights, resampling, quantiles.
 
 "Group" is the word of this layer for what users know as a sample.
 """
@@ -17,52 +17,10 @@ if TYPE_CHECKING:
     BoolArray: TypeAlias = NDArray[np.bool_]
 
 
-def check_scores(scores: ArrayLike, name: str = "logits", *, allow_nan: bool = False) -> FloatArray:
-    """One finite number per cell; `allow_nan` for cells of which nothing was embedded."""
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 1 or not (np.isfinite(values) | (allow_nan & np.isnan(values))).all():
-        bad = "" if values.ndim != 1 else f" with {int((~np.isfinite(values)).sum())} values that are not finite"
-        msg = f"`{name}` must hold one finite number per cell, found shape {values.shape}{bad}."
-        raise ValueError(msg)
-    return values
-
-
-def check_probabilities(prob: ArrayLike, *, allow_nan: bool = False) -> FloatArray:
-    """P(sensitive) of at least one cell; `allow_nan` for cells of which nothing was embedded."""
-    values = check_scores(prob, "prob", allow_nan=allow_nan)
-    if not len(values) or (values < 0).any() or (values > 1).any():
-        found = f"values from {np.nanmin(values):.3g} to {np.nanmax(values):.3g}" if len(values) else "no cells"
-        msg = f"`prob` must hold P(sensitive), between 0 and 1, of at least one cell, found {found}."
-        raise ValueError(msg)
-    return values
-
-
-def check_labels(y: ArrayLike, n: int) -> IntArray:
-    """One label per cell, 1 = sensitive and 0 = resistant."""
-    values = np.asarray(y)
-    if values.shape != (n,) or not np.isin(values, (0, 1)).all():
-        found = np.unique(values)[:5].tolist() if values.dtype != object else "other objects"
-        msg = (
-            f"`y` must hold 1 (sensitive) or 0 (resistant) for each of {n} cells, found shape {values.shape}: {found}."
-        )
-        raise ValueError(msg)
-    return values.astype(np.intp)
-
-
-def encode_groups(groups: ArrayLike, n: int) -> tuple[IntArray, NDArray[Any]]:
+def encode_groups(groups: ArrayLike) -> tuple[IntArray, NDArray[Any]]:
     """Codes 0..g-1 of the groups and their names, sorted."""
-    values = np.asarray(groups)
-    if values.shape != (n,):
-        msg = f"`groups` must name the sample of each of {n} cells, found shape {values.shape}."
-        raise ValueError(msg)
-    if values.dtype == object:
-        missing = np.array([value is None or value != value for value in values])
-        if missing.any():
-            msg = f"`groups` is missing for {int(missing.sum())} cells; drop these cells or name their sample."
-            raise ValueError(msg)
-        values = values.astype(str)
-    names, codes = np.unique(values, return_inverse=True)
-    return codes.reshape(-1).astype(np.intp), names
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    return codes.astype(np.intp), names
 
 
 def equal_weights(codes: IntArray) -> FloatArray:
@@ -70,12 +28,10 @@ def equal_weights(codes: IntArray) -> FloatArray:
     return 1.0 / np.bincount(codes)[codes]
 
 
-def balanced_weights(y: ArrayLike, groups: ArrayLike | None) -> FloatArray:
+def balanced_weights(labels: NDArray[Any], groups: NDArray[Any]) -> FloatArray:
     """Cell weights so that both classes weigh the same and, within a class, all groups do; mean 1."""
-    labels = np.asarray(y)
-    names = np.zeros(len(labels), dtype=int) if groups is None else np.unique(groups, return_inverse=True)[1]
-    unit = np.unique(np.column_stack([labels, names]), axis=0, return_inverse=True)[1]
-    weights = equal_weights(unit.ravel())
+    codes, _ = encode_groups(groups)
+    weights = equal_weights(np.unique(codes * 2 + labels, return_inverse=True)[1])
     for label in np.unique(labels):
         weights[labels == label] /= weights[labels == label].sum()
     return weights * (len(labels) / weights.sum())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .auroc import Interval, clustered_auroc, macro_auroc
+from .auroc import LEVEL, Interval, clustered_auroc, macro_auroc
 from .groups import bootstrap_counts
 from .metrics import METRICS, GroupSums, macro_average
 
@@ -27,10 +27,9 @@ def metric_intervals(
     datasets: np.ndarray | None = None,
     *,
     n_boot: int = 1000,
-    level: float = 0.95,
     rng: np.random.Generator | int = 0,
 ) -> dict[str, dict[str, Interval]]:
-    """Every metric with its interval, per data set and averaged over data sets.
+    """Every metric with its 95 % interval, per data set and averaged over data sets.
 
     Parameters
     ----------
@@ -42,43 +41,34 @@ def metric_intervals(
         Data set of each cell. `None` means one.
     n_boot
         Bootstrap draws.
-    level
-        Nominal coverage.
     rng
         Seed or generator.
 
     Returns
     -------
     Data set to metric to :class:`Interval`; the average stands under `'macro'`.
-
-    Raises
-    ------
-    ValueError
-        Shapes differ or values are out of range.
     """
     rng = np.random.default_rng(rng)
-    y, prob, groups = np.asarray(y), np.asarray(prob), np.asarray(groups)
-    datasets = np.zeros(len(y), dtype=int).astype(str) if datasets is None else np.asarray(datasets).astype(str)
+    datasets = np.full(len(y), "all") if datasets is None else datasets.astype(str)
     out: dict[str, dict[str, Interval]] = {}
-    draws, points, aurocs, n_groups = [], [], [], []
+    draws, points, aurocs = [], [], []
     for name in np.unique(datasets):
         rows = datasets == name
         sums = GroupSums(y[rows], prob[rows], groups[rows])
         point = {metric: float(values[0]) for metric, values in sums.metrics(np.ones((1, sums.n_groups))).items()}
         drawn = _bootstrap(sums, n_boot, rng)
         auroc = clustered_auroc(sums)
-        out[str(name)] = _intervals(point, drawn, sums.n_groups, level) | {"auroc": auroc.interval(level)}
+        out[str(name)] = _intervals(point, drawn, sums.n_groups) | {"auroc": auroc.interval()}
         draws.append(drawn)
         points.append(point)
         aurocs.append(auroc)
-        n_groups.append(sums.n_groups)
     if len(points) == 1:
-        out[MACRO] = dict(next(iter(out.values())))
-        return out
+        return out | {MACRO: dict(next(iter(out.values())))}
     # A data set without draws has no interval; it must not enter as if it were known exactly.
-    mean_drawn = {m: _nanmean([drawn[m] for drawn in draws]) for m in METRICS} if all(draws) and draws else {}
-    means = _intervals(macro_average(points), mean_drawn, sum(n_groups), level)
-    out[MACRO] = means | {"auroc": macro_auroc(aurocs).interval(level)}
+    mean_drawn = {m: _nanmean([drawn[m] for drawn in draws]) for m in METRICS} if all(draws) else {}
+    whole = macro_auroc(aurocs)
+    means = _intervals(macro_average(points), mean_drawn, whole.n_groups)
+    out[MACRO] = means | {"auroc": whole.interval()}
     return out
 
 
@@ -95,14 +85,12 @@ def _nanmean(arrays: list[FloatArray]) -> FloatArray:
     return np.where(count > 0, np.nansum(stack, axis=0) / np.maximum(count, 1), np.nan)
 
 
-def _intervals(
-    point: dict[str, float], drawn: dict[str, FloatArray], n_groups: int, level: float
-) -> dict[str, Interval]:
+def _intervals(point: dict[str, float], drawn: dict[str, FloatArray], n_groups: int) -> dict[str, Interval]:
     out = {}
     for metric, value in point.items():
         low = high = float("nan")
         values = drawn[metric][np.isfinite(drawn[metric])] if drawn else np.zeros(0)
         if len(values) and np.isfinite(value):
-            low, high = (float(q) for q in np.quantile(values, [(1 - level) / 2, (1 + level) / 2]))
+            low, high = (float(q) for q in np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
         out[metric] = Interval(value, low, high, n_groups)
     return out

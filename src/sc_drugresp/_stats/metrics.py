@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .groups import check_labels, check_probabilities, encode_groups
+from .groups import encode_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,26 +26,16 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5
 ECE_BINS = 10
 METRICS = (
-    "auroc",
-    "auprc",
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "f1_resistant",
-    "mcc",
-    "brier",
-    "ece",
-    "log_loss",
-)
+    "auroc", "auprc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "f1_resistant", "mcc",
+    "brier", "ece", "log_loss",
+)  # fmt: skip
 """`precision`, `recall` and `f1` are those of the sensitive class; `ece` is the expected calibration error over ten bins
 of equal width (Naeini et al. 2015)."""
 CLIP = 1e-7  # log loss of a probability of exactly 0 or 1
 _CHUNK = 2**22  # numbers held at once when draws need cells, not sums per group
 
 
-def classification_metrics(y: ArrayLike, prob: ArrayLike) -> dict[str, float]:
+def classification_metrics(y: np.ndarray, prob: np.ndarray) -> dict[str, float]:
     """Compute every metric of :data:`METRICS`, cells weighing the same.
 
     Parameters
@@ -58,14 +48,8 @@ def classification_metrics(y: ArrayLike, prob: ArrayLike) -> dict[str, float]:
     Returns
     -------
     Metric to value; NaN where it is not defined.
-
-    Raises
-    ------
-    ValueError
-        Shapes differ or values are out of range.
     """
-    n = len(np.asarray(y))
-    if not n:
+    if not (n := len(y)):
         return dict.fromkeys(METRICS, float("nan"))
     values = GroupSums(y, prob, np.zeros(n, dtype=np.int64)).metrics(np.ones((1, 1)))
     return {metric: float(value[0]) for metric, value in values.items()}
@@ -115,9 +99,9 @@ class GroupSums:
     """
 
     def __init__(self, y: ArrayLike, prob: ArrayLike, groups: ArrayLike) -> None:
-        self.prob = check_probabilities(prob)
-        self.y = y = check_labels(y, len(self.prob))
-        self.index, names = encode_groups(groups, len(y))
+        self.prob = np.asarray(prob, dtype=np.float64)
+        self.y = y = np.asarray(y, dtype=np.intp)
+        self.index, names = encode_groups(groups)
         self.n_groups = len(names)
         call = self.prob >= THRESHOLD
         self.tp, self.fp = self._total(call & (y == 1)), self._total(call & (y == 0))
@@ -157,7 +141,7 @@ class GroupSums:
             recall, specificity = tp / pos, tn / neg
             spread = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
             mcc = np.where(spread > 0, (tp * tn - fp * fn) / spread, 0.0)
-            out = {
+            return {
                 "auroc": ((weights @ self.kernel) * weights).sum(axis=1) / (pos * neg),
                 "auprc": self._average_precision(weights),
                 "accuracy": (tp + tn) / n,
@@ -171,7 +155,6 @@ class GroupSums:
                 "ece": np.abs(weights @ self.gap).sum(axis=1) / n,
                 "log_loss": (weights @ self.log_loss) / n,
             }
-        return {name: out[name] for name in METRICS}
 
     def _average_precision(self, weights: FloatArray) -> FloatArray:
         """Area under the precision-recall steps, ties taken together (as scikit-learn does)."""
@@ -221,19 +204,19 @@ class SampleScores:
 
 def sample_scores(y: np.ndarray, prob: np.ndarray, groups: np.ndarray) -> SampleScores:
     """Average the cells of each group; groups with both classes have no label and are counted, not scored."""
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    n = np.bincount(index, minlength=len(names))
-    share = np.bincount(index, y, len(names)) / np.maximum(n, 1)
+    names, index = np.unique(groups, return_inverse=True)
+    n = np.bincount(index)
+    share = np.bincount(index, y) / n
     pure = (share == 0) | (share == 1)
     # Sums of equal numbers differ in the last digit by their length; that must not rank groups.
-    mean = np.round(np.bincount(index, prob, len(names)) / np.maximum(n, 1), 12)
+    mean = np.round(np.bincount(index, prob) / n, 12)
     return SampleScores(names[pure], share[pure].astype(int), mean[pure], n[pure], int((~pure).sum()))
 
 
 def macro_average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     """Mean over data sets, leaving out those where a metric is not defined."""
     out = {}
-    for metric in rows[0] if rows else ():
+    for metric in rows[0]:
         values = np.array([row[metric] for row in rows], dtype=float)
         out[metric] = float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
     return out

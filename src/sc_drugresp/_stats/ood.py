@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .distances import MIN_CELLS, GroupMoments, Space, blocks, check_embedding, mean_cosine
+from .distances import MIN_CELLS, GroupMoments, Space, blocks, mean_cosine
 from .groups import encode_groups
 from .state import State
 
@@ -51,7 +51,6 @@ class OODReference(State):
     training_cosine: float
     fitted: bool
     """Whether the encoder was fitted to the training cells; these are then not judged by distance, see `score`."""
-    note: str
     center: FloatArray
     scale: FloatArray
     cells: NDArray[np.float32]
@@ -87,20 +86,15 @@ class OODReference(State):
 
         Returns
         -------
-        Score, flag and reasons of each cell.
-
-        Raises
-        ------
-        ValueError
-            The embedding has another width, or values that are infinite.
+        Score and reasons of each cell.
         """
-        cells = check_embedding(X, len(self.center))
+        cells = np.asarray(X)
         n = len(cells)
         codes = np.zeros(n, dtype=np.intp)
-        knn, maha, empty = np.empty(n), np.empty(n), np.zeros(n, dtype=bool)
-        group = np.zeros(n, dtype=np.intp) if groups is None else encode_groups(groups, n)[0]
+        knn, maha = np.empty(n), np.empty(n)
+        empty, same = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
+        group = np.zeros(n, dtype=np.intp) if groups is None else encode_groups(groups)[0]
         sums = GroupMoments(int(group.max(initial=-1)) + 1, len(self.precision))
-        same = np.zeros(n, dtype=bool)
         space = Space(self.center, self.scale, self.components, self.cells, self.means, self.precision)
         for rows, block in blocks(cells):
             empty[rows] = np.isnan(block).any(axis=1)
@@ -118,17 +112,13 @@ class OODReference(State):
             # An encoder spreads the cells that it was fitted to wider than any new ones; they are known anyway.
             codes[same], ratio[same] = 0, np.minimum(ratio[same], 1.0)
         if depth is not None:
-            total = per_cell(depth, n)
+            total = np.asarray(depth)
             # NaN limits (depth of the training cells unknown) compare as false.
             codes[(total < self.depth_low) | (total > self.depth_high)] |= _DEPTH
-        notes = []
-        cosine = mean_cosine(cells)
-        if cosine > COLLAPSED and self.training_cosine > COLLAPSED:
-            notes.append(f"the embedding is nearly constant in the training cells, too (mean cosine {cosine:.3f})")
-        elif cosine > COLLAPSED:
+        if self.training_cosine <= COLLAPSED < mean_cosine(cells):
             codes |= _COLLAPSE
         codes[empty], ratio[empty] = _EMPTY, np.nan
-        return OODResult(ratio, codes > 0, codes, knn, maha, cosine, "; ".join(filter(None, [self.note, *notes])))
+        return OODResult(ratio, codes)
 
     def _judge_groups(self, sums: GroupMoments) -> IntArray:
         """Bits of each group: beyond the 99 % prediction limit for one more training group."""
@@ -148,30 +138,14 @@ class OODReference(State):
 
 @dataclass(frozen=True, eq=False)
 class OODResult:
-    """Out-of-distribution score and flag of each cell."""
+    """Out-of-distribution score of each cell, and why it is flagged."""
 
     score: FloatArray
     """Larger of the two distances, each as a multiple of its threshold: above 1 is unusual. `NaN` without embedding."""
-    flag: BoolArray
     codes: IntArray
     """Sum of the bits of `REASONS`."""
-    knn: FloatArray
-    mahalanobis: FloatArray
-    cosine: float
-    """Mean cosine between pairs of cells."""
-    note: str
 
-    def reasons(self) -> NDArray[np.object_]:
-        """Reasons of each cell in words, empty where there are none."""
-        found, index = np.unique(self.codes, return_inverse=True)
-        texts = ["; ".join(text for bit, text in REASONS.items() if code & bit) for code in found]
-        return np.array(texts, dtype=object)[index]
-
-
-def per_cell(depth: ArrayLike, n: int) -> FloatArray:
-    """One number per cell."""
-    array = np.asarray(depth, dtype=np.float64)
-    if array.shape != (n,):
-        msg = f"`depth` must hold one number for each of {n} cells, found shape {array.shape}."
-        raise ValueError(msg)
-    return array
+    @property
+    def flag(self) -> BoolArray:
+        """Whether there is any reason."""
+        return self.codes > 0

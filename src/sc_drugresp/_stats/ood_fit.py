@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .distances import MIN_CELLS, GroupMoments, Space, blocks, check_embedding, mean_cosine
-from .groups import check_labels, encode_groups, equal_weights, group_classes, weighted_quantile
-from .ood import MIN_SAMPLES, OODReference, per_cell
+from .distances import MIN_CELLS, GroupMoments, Space, mean_cosine
+from .groups import encode_groups, equal_weights, group_classes, weighted_quantile
+from .ood import MIN_SAMPLES, OODReference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ def fit_ood(
     Parameters
     ----------
     X
-        Embedding of the training cells, `(n, d)`.
+        Embedding of the training cells, `(n, d)`; at least 20, without missing values.
     groups
         Group (sample) of each cell.
     y
@@ -62,12 +62,12 @@ def fit_ood(
 
     Returns
     -------
-    The reference; its `note` says if there was only one group and distances within it had to do.
+    The reference. With a single group, distances within it have to do, and new groups are flagged too often.
 
     Raises
     ------
     ValueError
-        Fewer than 20 cells, all cells alike, or values that are not finite.
+        All cells have the same embedding.
 
     Examples
     --------
@@ -78,31 +78,23 @@ def fit_ood(
     >>> reference.score(np.full((1, 8), 9.0)).flag.tolist()
     [True]
     """
-    cells = check_embedding(X)
-    n = len(cells)
-    if n < 20:
-        msg = f"A reference needs at least 20 training cells, found {n}."
-        raise ValueError(msg)
-    if any(np.isnan(block).any() for _, block in blocks(cells)):
-        msg = "`X` has cells with values that are not finite; fit on the cells that have an embedding."
-        raise ValueError(msg)
-    codes, names = encode_groups(groups, n)
-    labels = np.zeros(n, dtype=np.intp) if y is None else check_labels(y, n)
+    cells = np.asarray(X)
+    codes, names = encode_groups(groups)
+    labels = np.zeros(len(cells), dtype=np.intp) if y is None else np.asarray(y)
     picked = _balanced(codes * 2 + labels, MAX_REFERENCE, np.random.default_rng(rng))
     k = min(NEIGHBOR, len(picked) // 2)
     space = Space.of(cells[picked].astype(np.float64), labels[picked])
-    note, whole = "", np.full((2, 2), np.nan)
+    whole = np.full((2, 2), np.nan)
     if len(names) > 1:
         knn, maha, whole = _left_out(cells, labels, codes, picked, k, embed, folds)
         weights = equal_weights(np.unique(codes[picked], return_inverse=True)[1])
     else:
-        note = "one training sample: distances within it set the thresholds, so new samples are flagged too often"
         # Each cell is its own nearest reference, so the next one counts.
         knn, _, maha = space.distances(space.points(cells[picked].astype(np.float64)), k + 1)
         weights = np.ones(len(picked))
     low = high = np.nan
     if depth is not None:
-        total, mass = per_cell(depth, n), equal_weights(codes)
+        total, mass = np.asarray(depth, dtype=np.float64), equal_weights(codes)
         low = weighted_quantile(total, mass, 0.005) / DEPTH_MARGIN
         high = weighted_quantile(total, mass, 0.995) * DEPTH_MARGIN
     return OODReference(
@@ -114,14 +106,8 @@ def fit_ood(
         depth_high=float(high),
         training_cosine=mean_cosine(cells),
         fitted=embed is not None,
-        note=note,
-        center=space.center,
-        scale=space.scale,
-        cells=space.cells,
-        components=space.components,
-        means=space.means,
-        precision=space.precision,
         whole=whole,
+        **vars(space),
     )
 
 

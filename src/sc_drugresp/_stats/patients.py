@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit, logit
 
-from .groups import check_labels, check_probabilities, encode_groups
+from .groups import encode_groups
 from .state import State
 
 if TYPE_CHECKING:
@@ -55,10 +55,9 @@ def fit_spread(prob: ArrayLike, y: ArrayLike, groups: ArrayLike) -> SampleSpread
     -------
     The spread; `between_sd` is `NaN` if no class has two samples.
     """
-    p = check_probabilities(prob)
-    labels = check_labels(y, len(p))
-    codes, names = encode_groups(groups, len(p))
-    units, index = np.unique(codes * 2 + labels, return_inverse=True)
+    p = np.asarray(prob, dtype=np.float64)
+    codes, names = encode_groups(groups)
+    units, index = np.unique(codes * 2 + np.asarray(y), return_inverse=True)
     size = np.bincount(index)
     mean = np.clip(np.bincount(index, weights=p) / size, _CLIP, 1 - _CLIP)
     noise = np.bincount(index, weights=np.square(p - mean[index])) / np.maximum(size - 1, 1) / size
@@ -79,11 +78,10 @@ def aggregate_samples(
     *,
     clones: ArrayLike | None = None,
     spread: SampleSpread | None = None,
-    level: float = 0.9,
     n_boot: int = 200,
     rng: np.random.Generator | int = 0,
 ) -> pd.DataFrame:
-    """Score samples by their mean and by their worst clone, with intervals.
+    """Score samples by their mean and by their worst clone, with 90 % intervals.
 
     The mean of a clone of `n` cells is shrunk to the mean of its sample with weight `n / (n + 20)`; the worst clone is the
     one with the smallest shrunk P(sensitive) among clones that hold at least 5 % of the cells. Intervals join
@@ -99,8 +97,6 @@ def aggregate_samples(
         Clone or cluster of each cell. `None` means one clone per sample.
     spread
         From :func:`fit_spread`. Without it the interval covers the choice of cells alone (column `interval`).
-    level
-        Of the intervals.
     n_boot
         Number of redraws of cells.
     rng
@@ -111,11 +107,6 @@ def aggregate_samples(
     One row per sample, sorted: `n_cells`, `n_missing`, `mean`, `mean_low`, `mean_high`, `worst`, `worst_low`,
     `worst_high`, `worst_clone`, `n_clones`, `fraction_sensitive`, `interval`.
 
-    Raises
-    ------
-    ValueError
-        A probability is outside 0..1, or shapes differ.
-
     Examples
     --------
     >>> table = aggregate_samples([0.9] * 80 + [0.1] * 20, ["p"] * 100, clones=["a"] * 80 + ["b"] * 20)
@@ -125,16 +116,14 @@ def aggregate_samples(
     import pandas as pd
     from scipy.stats import norm, t
 
-    p = check_probabilities(prob, allow_nan=True)
-    codes, names = encode_groups(groups, len(p))
+    p = np.asarray(prob, dtype=np.float64)
+    codes, names = encode_groups(groups)
     clone_names = np.full(len(p), "all") if clones is None else np.asarray(clones).astype(str)
-    if clone_names.shape != p.shape:
-        msg = f"`clones` must name the clone of each of {len(p)} cells, found shape {clone_names.shape}."
-        raise ValueError(msg)
     rng = np.random.default_rng(rng)
-    with_spread = spread is not None and np.isfinite(spread.between_sd)
-    between = spread.between_sd**2 if spread is not None and with_spread else 0.0
-    quantile = t.ppf(0.5 + level / 2, df=max(spread.df, 1)) if spread and with_spread else norm.ppf(0.5 + level / 2)
+    between, quantile, covers = 0.0, norm.ppf(0.95), "cells only"
+    if spread is not None and np.isfinite(spread.between_sd):
+        between, covers = spread.between_sd**2, "cells and samples"
+        quantile = t.ppf(0.95, df=max(spread.df, 1))
     rows = []
     for index in range(len(names)):
         own = np.flatnonzero(codes == index)
@@ -142,12 +131,10 @@ def aggregate_samples(
         row: dict[str, Any] = {"n_cells": len(own), "n_missing": len(own) - len(cells)}
         if len(cells):
             mean, worst, name, n_clones, draws = _one_sample(p[cells], clone_names[cells], n_boot, rng)
-            row |= _limits("mean", mean, draws[0], between, quantile) | _limits(
-                "worst", worst, draws[1], between, quantile
-            )
+            for score, value, drawn in (("mean", mean, draws[0]), ("worst", worst, draws[1])):
+                row |= _limits(score, value, drawn, between, quantile)
             row |= {"worst_clone": name, "n_clones": n_clones, "fraction_sensitive": float((p[cells] >= 0.5).mean())}
-        row["interval"] = "cells and samples" if with_spread else "cells only"
-        rows.append(row)
+        rows.append(row | {"interval": covers})
     columns = ["n_cells", "n_missing", "mean", "mean_low", "mean_high", "worst", "worst_low", "worst_high"]
     columns += ["worst_clone", "n_clones", "fraction_sensitive", "interval"]
     return pd.DataFrame(rows, index=pd.Index(names.astype(str), name="sample"), columns=columns)

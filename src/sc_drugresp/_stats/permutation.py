@@ -36,15 +36,12 @@ class Permutation:
         Observed AUROC (over cells).
     null
         AUROC of each arrangement.
-    kind
-        `'labels of samples'`, `'sign flips of mixed samples'` or `'none'`.
     exact
         Every arrangement was tried.
     """
 
     value: float
     null: np.ndarray
-    kind: str
     exact: bool
 
     @property
@@ -81,11 +78,9 @@ def permutation_test(
     -------
     :class:`Permutation`.
     """
-    y, score = np.asarray(y), np.asarray(score, dtype=np.float64)
-    names, index = np.unique(np.asarray(groups), return_inverse=True)
-    n_groups = len(names)
-    size = np.bincount(index, minlength=n_groups).astype(float)
-    share = np.bincount(index, y, n_groups) / np.maximum(size, 1)
+    index = np.unique(groups, return_inverse=True)[1]
+    size = np.bincount(index).astype(float)
+    n_groups, share = len(size), np.bincount(index, y) / size
     mixed = np.flatnonzero((share > 0) & (share < 1))
     rng = np.random.default_rng(rng)
     if not len(mixed) and 0 < share.sum() < n_groups:
@@ -93,14 +88,14 @@ def permutation_test(
         kernel = group_kernel(score, everyone, everyone, index, n_groups)
         labels, exact = label_arrangements(share.astype(int), n_permutations, rng)
         value = float(_auroc(share[None, :], kernel, size)[0])
-        return Permutation(value, _auroc(labels, kernel, size), "labels of samples", exact)
+        return Permutation(value, _auroc(labels, kernel, size), exact)
     if len(mixed) >= 2:
         from sklearn.metrics import roc_auc_score
 
         gain = np.array([roc_auc_score(y[index == g], score[index == g]) - 0.5 for g in mixed])
         signs, exact = sign_arrangements(len(gain), n_permutations, rng)
-        return Permutation(0.5 + gain.mean(), 0.5 + signs @ gain / len(gain), "sign flips of mixed samples", exact)
-    return Permutation(float("nan"), np.zeros(0), "none", exact=False)
+        return Permutation(0.5 + gain.mean(), 0.5 + signs @ gain / len(gain), exact)
+    return Permutation(float("nan"), np.zeros(0), exact=False)
 
 
 def label_arrangements(labels: np.ndarray, n_permutations: int, rng: np.random.Generator) -> tuple[np.ndarray, bool]:

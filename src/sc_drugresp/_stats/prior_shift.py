@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.json import jsonable
-from .groups import bootstrap_counts, check_probabilities, encode_groups
+from .groups import bootstrap_counts, encode_groups
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MIN_SAMPLES = 4
 """Samples below which the estimate has no interval."""
+LEVEL = 0.9
+"""Nominal coverage of the interval of the prevalence."""
 _BINS = 200
 _STEPS = 40
 _CLIP = 1e-12
@@ -64,7 +66,6 @@ def correct_prior(
     groups: ArrayLike,
     *,
     train_prevalence: float,
-    level: float = 0.9,
     n_boot: int = 500,
     rng: np.random.Generator | int = 0,
 ) -> PriorShift:
@@ -78,10 +79,8 @@ def correct_prior(
         Group (sample) of each cell; every group weighs the same.
     train_prevalence
         Prevalence for which `prob` is calibrated (`Calibration.prevalence`).
-    level
-        Of the interval of the prevalence, from redrawing groups.
     n_boot
-        Number of redraws.
+        Number of times that groups are redrawn for the 90 % interval of the prevalence.
     rng
         Seed or generator.
 
@@ -89,22 +88,14 @@ def correct_prior(
     -------
     Prevalence with interval (`NaN` below 4 groups) and corrected probabilities, in the order of the input.
 
-    Raises
-    ------
-    ValueError
-        Values outside their range.
-
     Examples
     --------
     >>> found = correct_prior([0.8] * 65 + [0.2] * 35, ["a"] * 100, train_prevalence=0.5)
     >>> round(found.prevalence, 3), found.prob.round(3)[[0, 99]].tolist()
     (0.75, [0.923, 0.429])
     """
-    p = check_probabilities(prob)
-    if not 0 < train_prevalence < 1:
-        msg = f"`train_prevalence` must be between 0 and 1, found {train_prevalence}."
-        raise ValueError(msg)
-    codes, names = encode_groups(groups, len(p))
+    p = np.asarray(prob, dtype=np.float64)
+    codes, names = encode_groups(groups)
     # Sums over bins of each group carry all that the estimates need, whatever the number of cells.
     bins = np.minimum((p * _BINS).astype(np.intp), _BINS - 1)
     size = np.bincount(codes)
@@ -119,17 +110,16 @@ def correct_prior(
     # With n cells seen, a class that seems to be absent may still be half a cell of them: odds stay finite.
     floor = 1 / (2 * len(p) + 2)
     prevalence, drawn = min(max(prevalence, floor), 1 - floor), np.clip(drawn, floor, 1 - floor)
-    if len(names) >= MIN_SAMPLES:
-        low, high = (float(v) for v in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
-    else:
-        low = high = np.nan
+    low, high = (
+        np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(names) >= MIN_SAMPLES else (np.nan, np.nan)
+    )
     edge = min(prevalence, 1 - prevalence) < 0.01
     return PriorShift(
         prevalence=prevalence,
-        low=low,
-        high=high,
-        level=float(level),
-        train_prevalence=float(train_prevalence),
+        low=float(low),
+        high=float(high),
+        level=LEVEL,
+        train_prevalence=train_prevalence,
         n_samples=len(names),
         note="The estimate is at the edge of the range: a single class seems to be present." if edge else "",
         prob=prevalence * ratio / (prevalence * ratio + 1 - prevalence),

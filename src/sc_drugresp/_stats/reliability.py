@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .groups import (
-    bootstrap_counts,
-    check_labels,
-    check_probabilities,
-    encode_groups,
-    equal_weights,
-    group_classes,
-    weighted_quantile,
-)
+from .groups import bootstrap_counts, encode_groups, equal_weights, group_classes, weighted_quantile
 from .metrics import THRESHOLD
 
 if TYPE_CHECKING:
@@ -26,17 +18,10 @@ if TYPE_CHECKING:
 
     from .groups import FloatArray
 
+_LIMITS, _REDRAWS = (0.05, 0.95), 500
 
-def reliability_table(
-    y: ArrayLike,
-    prob: ArrayLike,
-    groups: ArrayLike,
-    *,
-    n_bins: int = 10,
-    level: float = 0.9,
-    n_boot: int = 500,
-    rng: np.random.Generator | int = 0,
-) -> pd.DataFrame:
+
+def reliability_table(y: ArrayLike, prob: ArrayLike, groups: ArrayLike, *, n_bins: int = 10) -> pd.DataFrame:
     """Compare predicted P(sensitive) with what was observed, bin by bin, every group weighing the same.
 
     Parameters
@@ -49,28 +34,16 @@ def reliability_table(
         Group (sample) of each cell, shape `(n,)`.
     n_bins
         Most bins, of equal weight; bins without cells are left out.
-    level
-        Of the limits of the observed fraction, from redrawing groups.
-    n_boot
-        Number of redraws.
-    rng
-        Seed or generator.
 
     Returns
     -------
-    One row per bin: `bin_low`, `bin_high`, `predicted`, `observed`, `observed_low`, `observed_high`, `weight` (sums to
-    one), `n_cells`, `n_samples`.
-
-    Raises
-    ------
-    ValueError
-        A probability is outside 0..1, or shapes differ.
+    One row per bin: `bin_low`, `bin_high`, `predicted`, `observed`, `observed_low`, `observed_high` (90 %, from redrawing
+    groups), `weight` (sums to one), `n_cells`, `n_samples`.
     """
     import pandas as pd
 
-    p = check_probabilities(prob)
-    labels = check_labels(y, len(p))
-    codes, names = encode_groups(groups, len(p))
+    p, labels = np.asarray(prob, dtype=np.float64), np.asarray(y)
+    codes, names = encode_groups(groups)
     n_groups, weights = len(names), equal_weights(codes)
     edges = _bin_edges(p, weights, n_bins)
     n_bins = len(edges) - 1
@@ -78,14 +51,14 @@ def reliability_table(
     flat, shape = codes * n_bins + index, (n_groups, n_bins)
     mass = np.bincount(flat, weights=weights, minlength=n_groups * n_bins).reshape(shape)
     hits = np.bincount(flat, weights=weights * labels, minlength=n_groups * n_bins).reshape(shape)
-    counts = bootstrap_counts(group_classes(labels, codes, n_groups), n_boot, np.random.default_rng(rng))
+    counts = bootstrap_counts(group_classes(labels, codes, n_groups), _REDRAWS, np.random.default_rng(0))
     drawn = counts @ mass
     # A draw in which no group reaches the bin says nothing about it.
     observed = np.ma.masked_invalid(np.divide(counts @ hits, drawn, out=np.full_like(drawn, np.nan), where=drawn > 0))
     rows = []
     for b in np.flatnonzero(mass.sum(0) > 0):
         seen = observed[:, b].compressed()
-        low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2]) if len(seen) else (np.nan, np.nan)
+        low, high = np.quantile(seen, _LIMITS) if len(seen) else (np.nan, np.nan)
         rows.append(
             {
                 "bin_low": edges[b],
@@ -137,9 +110,8 @@ def risk_coverage(y: ArrayLike, prob: ArrayLike, groups: ArrayLike, *, n_points:
     """
     import pandas as pd
 
-    p = check_probabilities(prob)
-    labels = check_labels(y, len(p))
-    weights = equal_weights(encode_groups(groups, len(p))[0])
+    p, labels = np.asarray(prob, dtype=np.float64), np.asarray(y)
+    weights = equal_weights(encode_groups(groups)[0])
     weights = weights / weights.sum()
     wrong = ((p >= THRESHOLD) != (labels == 1)) * weights
     # Rounding: 0.9 and 0.1 are equally confident although their floats differ from 0.5 by different amounts.

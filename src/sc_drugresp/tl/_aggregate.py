@@ -126,11 +126,11 @@ def _table(
     from .._stats.patients import SampleSpread, aggregate_samples
 
     saved, bags = stored.get("spread"), stored.get("bags")
-    spread = SampleSpread(float(saved["between_sd"]), int(saved["df"]), int(saved["n_samples"])) if saved else None
+    spread = SampleSpread.from_dict(saved) if saved else None
     table = aggregate_samples(prob, groups, clones=clones, spread=spread, rng=rng)
     if bags:
         rows = np.isfinite(prob)
-        fitted = BagModel.from_dict(dict(bags), {"coef": np.asarray(bags["coef"])})
+        fitted = BagModel.from_dict(bags)
         table["bag"] = fitted.probability(groups[rows], logits=log_odds(prob[rows])).reindex(table.index)
     table["fraction_ood"] = pd.Series(ood).groupby(groups).mean().reindex(table.index).to_numpy()
     low, high = table[f"{score}_low"].to_numpy(), table[f"{score}_high"].to_numpy()

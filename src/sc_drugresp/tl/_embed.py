@@ -144,12 +144,8 @@ def embed(
         "sequence": 1 + last_sequence(adata),
     }
     out = target.write(obsm={keys.obsm: values}, uns={keys.uns: note})
-    logger.info(
-        "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)",
-        keys.obsm,
-        spec.title,
-        keys.uns,
-    )
+    told = "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)"
+    logger.info(told, keys.obsm, spec.title, keys.uns)
     return out
 
 

@@ -38,7 +38,7 @@ def predict_response(
     rng: Rng = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
-    """Predict for every cell whether the drug will hit it.
+    """Predict for every cell whether it responds to the drug.
 
     Without a model, and with labels for some cells, it trains on the labeled cells (the latest embedding that
     :func:`~sc_drugresp.tl.embed` wrote, else PCA), cross-validates over samples, and predicts all cells: labeled cells by
@@ -126,9 +126,9 @@ def predict_response(
         )
     else:
         answer = answer_from_models(adata, obs, model, group_key=group_key, checkpoint=checkpoint, layer=layer)
-    columns, summary = answer.ensemble.columns(threshold), answer.summary(threshold)
+    columns, summary = answer.columns(threshold), answer.summary(threshold)
     if correct_prevalence:
-        columns, found = correct(columns, obs, group_key, answer.ensemble)
+        columns, found = correct(columns, obs, group_key, answer)
         summary |= found
 
     keys = PredictionKeys.of(key_added)
@@ -136,8 +136,8 @@ def predict_response(
     label_colors = colors_of(obs[label_key]) if label_key in adata.obs else None
     if label_colors is not None and color_key(label_key) not in adata.uns:
         uns[color_key(label_key)] = label_colors
-    if answer.trained is not None:
-        uns[TRAIN_RESPONSE] = training_record(answer.trained)
+    if answer.trained_here:
+        uns[TRAIN_RESPONSE] = training_record(answer.models[0])
     written = {getattr(keys, name): column for name, column in columns.items()}
     out = target.write(obs=written, obsm=answer.embeddings, uns=uns)
     logger.info(

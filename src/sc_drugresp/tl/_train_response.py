@@ -111,6 +111,8 @@ def train_response(
     >>> model.info["n_groups"]
     8
     """
+    from .._response.train import train_frozen, training_record
+
     check_choice("mode", mode, Mode)
     check_choice("head", head, HeadKind)
     check_share("error_level", error_level, below=0.5)
@@ -126,27 +128,20 @@ def train_response(
     group_key, groups = read_groups(obs, group_key)
     rows = np.flatnonzero(y >= 0)
     labels, names = y[rows].astype(np.int64), groups[rows]
-    common: dict[str, Any] = {
-        "head": head,
-        "error_level": error_level,
-        "rng": seed,
-        "keys": {"label_key": label_key, "group_key": group_key},
-    }
+    keys = {"label_key": label_key, "group_key": group_key}
+    common: dict[str, Any] = {"head": head, "error_level": error_level, "rng": seed, "keys": keys}
     if recipe is not None and recipe.tuned:
         from .._response.tune.train import train_tuned
 
         trained = train_tuned(recipe, adata, rows, labels, names, layer=layer, start=start, **common)
     else:
         from .._response.choose import Matrices, choose_features
-        from .._response.train import train_frozen
 
         matrices = Matrices(adata, rows, layer)
         sets = np.unique(groups, return_inverse=True)[1]
         features = choose_features(adata, matrices, use_rep=use_rep, recipe=recipe, sets=sets, rng=seed)
         depth = matrices.depth()
         trained, _ = train_frozen(features, labels, names, depth=None if depth is None else depth[rows], **common)
-    from .._response.train import training_record
-
     target.write(uns={key: training_record(trained)})
     logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", key)
     return trained

@@ -19,9 +19,8 @@ import sc_drugresp as sdr
 from sc_drugresp._data import Tokens
 from sc_drugresp._response.fit import fit_head
 from sc_drugresp._response.trust import Trust
-from sc_drugresp._response.tune.adapters import PREFIX, apply_tuned, inject, inject_saved, lora_config
+from sc_drugresp._response.tune.adapters import PREFIX, apply_tuned, inject, inject_saved, lora_config, merge_adapters
 from sc_drugresp._response.tune.finetune import Tuned, compare, embed_by_sample, finetune
-from sc_drugresp._response.tune.held_out import split_samples
 from sc_drugresp._response.tune.module import ResponseModule
 from sc_drugresp._response.tune.options import FineTuning
 from sc_drugresp._stats.groups import balanced_weights
@@ -110,11 +109,11 @@ def test_loss_falls(name):
     whole = make_case(name)
     two = np.isin(whole.groups, ["line0", "line1"])
     case = Case(name, whole.tokens.take(np.flatnonzero(two)), whole.y[two], whole.groups[two])
-    encoder, everything, nothing = case.load(), np.arange(len(case.y)), np.empty(0, dtype=int)
+    encoder = case.load()
     before = case.embed(encoder)
     frozen = fit_head("logistic", before, case.y, case.groups, rng=0).logit(before)
-    how: Any = {"mode": "lora", "head": "logistic", "options": LONGER, "seed": 0}
-    tuned = finetune(encoder, case.tokens, case.y, case.groups, train=everything, held_out=nothing, **how)
+    how: Any = {"mode": "lora", "head": "logistic", "options": replace(LONGER, force=True), "seed": 0}
+    tuned = finetune(encoder, case.tokens, case.y, case.groups, **how)  # one sample of a class: none is held out
     after = tuned.head.logit(case.embed(encoder))
     weights = balanced_weights(case.y, case.groups)
     losses = [np.average(np.logaddexp(0, -logit * (2 * case.y - 1)), weights=weights) for logit in (frozen, after)]
@@ -181,7 +180,8 @@ def test_fast_and_plain_ways_agree_after_tuning(name):
 @pytest.mark.parametrize("name", EACH)
 def test_merged_adapters_give_the_same_embedding(name):
     case, encoder, tuned = lora(name)
-    merged = apply_tuned(case.load(), saved(tuned, case), merge=True)
+    merged = apply_tuned(case.load(), saved(tuned, case))
+    merge_adapters(merged)
     assert not layers(merged)
     close(case.embed(merged), case.embed(encoder))
     assert np.abs(case.embed(case.load()) - case.embed(encoder)).max() > 1e-4
@@ -365,22 +365,6 @@ def test_continued_model_is_what_was_trained(modes, merge):
 
 
 # Wrong use -------------------------------------------------------------------------------------------------------------
-
-
-def test_samples_on_both_sides_are_refused():
-    case = make_case("tgpt")
-    train, held_out = split_samples(case.y, case.groups, validation=0.25, seed=0)
-    how: Any = {"mode": "lora", "head": "logistic", "options": OPTIONS, "seed": 0}
-    with pytest.raises(ValueError, match="1 samples are in training and in validation"):
-        finetune(
-            case.load(),
-            case.tokens,
-            case.y,
-            case.groups,
-            train=np.append(train, held_out[:1]),
-            held_out=held_out,
-            **how,
-        )
 
 
 def test_adapter_of_another_model_is_refused():

@@ -78,7 +78,7 @@ def adapter_state(encoder: CellEncoder, config: LoraConfig) -> dict[str, Any]:
     return {"tensors": tensors, "config": _jsonable(values | {"inference_mode": True})}
 
 
-def apply_tuned(encoder: CellEncoder, model: ResponseModel, *, merge: bool = False) -> CellEncoder:
+def apply_tuned(encoder: CellEncoder, model: ResponseModel) -> CellEncoder:
     """Put a model's tuned weights and adapter, where it has them, onto the encoder they were made from.
 
     Parameters
@@ -87,8 +87,6 @@ def apply_tuned(encoder: CellEncoder, model: ResponseModel, *, merge: bool = Fal
         The base model, as published.
     model
         A model trained with `mode='lora'` or `'full'`.
-    merge
-        Add the adapter to the weights, which then run without it.
 
     Raises
     ------
@@ -99,8 +97,6 @@ def apply_tuned(encoder: CellEncoder, model: ResponseModel, *, merge: bool = Fal
         load_weights(encoder, model.weights)
     if model.adapter is not None:
         inject_saved(encoder, model.adapter)
-        if merge:
-            merge_adapters(encoder)
     return encoder.eval().requires_grad_(requires_grad=False)
 
 

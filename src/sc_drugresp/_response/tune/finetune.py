@@ -11,17 +11,15 @@ import torch
 
 from ..._core.device import resolve_device
 from ..fit import fit_head
-from ..heads import Head, HeadKind, LinearHead, MLPHead
 from .adapters import adapter_state, inject, inject_saved, load_weights, lora_config, merge_adapters
-from .held_out import check_overlap, split_samples
+from .held_out import split_samples
 from .module import ResponseModule, TorchHead, held_out_scores
 from .trainer import fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ..._data import Tokens
     from ...models._encoder import CellEncoder
+    from ..heads import Head, HeadKind
     from ..model import ResponseModel
     from .options import FineTuning
 
@@ -56,8 +54,6 @@ def finetune(
     head: HeadKind,
     options: FineTuning,
     seed: int,
-    train: np.ndarray | None = None,
-    held_out: np.ndarray | None = None,
     start: ResponseModel | None = None,
 ) -> Tuned:
     """Tune `encoder` in place.
@@ -70,37 +66,30 @@ def finetune(
         Tokens, label (1 sensitive, 0 resistant) and sample of each labeled cell.
     mode, head, options, seed
         As in :func:`~sc_drugresp.tl.train_response`.
-    train, held_out
-        Rows to learn from and to stop by; chosen here if not given.
     start
         Model to continue: its weights, its adapter (which goes on being trained with `mode='lora'`) and its head.
 
     Raises
     ------
     ValueError
-        Too few samples, or samples on both sides.
+        Too few samples.
     RuntimeError
         The loss is no finite number.
     """
-    if train is None or held_out is None:
-        train, held_out = split_samples(y, groups, validation=options.validation, seed=seed, force=options.force)
-    check_overlap(groups[train], groups[held_out])
+    train, held_out = split_samples(y, groups, validation=options.validation, seed=seed, force=options.force)
     encoder.to(resolve_device())
     config, inherited = _prepare(encoder, mode, options, start, seed)
     before = embed_by_sample(encoder, tokens, groups)
     usable = np.isfinite(before).all(axis=1)
     train, held_out = train[usable[train]], held_out[usable[held_out]]
     frozen = fit_head(head, before[train], y[train], groups[train], rng=seed)
-    references = {"frozen": frozen.logit(before[held_out])}
-    if start is not None:
-        references = {"start": start.head.logit(before[held_out]), **references}
-    warm = frozen if start is None else start.head
-    assert isinstance(warm, LinearHead | MLPHead)
+    beginnings = {"frozen": frozen} if start is None else {"start": start.head, "frozen": frozen}
+    references = {name: known.logit(before[held_out]) for name, known in beginnings.items()}
     if mode == "full":
         unfreeze(encoder)
     module = ResponseModule(
         encoder,
-        TorchHead(warm),
+        TorchHead(frozen if start is None else start.head),
         tokens,
         y,
         groups,
@@ -133,20 +122,18 @@ def _prepare(
     encoder: CellEncoder, mode: str, options: FineTuning, start: ResponseModel | None, seed: int
 ) -> tuple[Any, set[str]]:
     """Bring the encoder to where training begins: configuration of the adapter, and tensors that differ from the base."""
-    inherited: set[str] = set()
+    config, inherited = None, set()
     if start is not None and start.weights is not None:
         load_weights(encoder, start.weights)
         inherited = set(start.weights)
     if start is not None and start.adapter is not None:
         config = inject_saved(encoder, start.adapter)
-        if mode == "lora":
-            return config, inherited
+    if mode == "full":
         merge_adapters(encoder)
         return None, inherited
-    if mode == "full":
-        return None, inherited
-    config = lora_config(encoder, rank=options.rank, alpha=options.alpha, dropout=options.dropout)
-    inject(encoder, config, seed=seed)
+    if config is None:
+        config = lora_config(encoder, rank=options.rank, alpha=options.alpha, dropout=options.dropout)
+        inject(encoder, config, seed=seed)
     return config, inherited
 
 
@@ -154,28 +141,19 @@ def _result(
     encoder: CellEncoder, config: Any, options: FineTuning, inherited: set[str]
 ) -> tuple[dict[str, Any] | None, dict[str, torch.Tensor] | None]:
     """The adapter, and the weights that differ from the published ones."""
+    adapter, changed = None, inherited
     learned = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     if config is None:
-        return None, _copies(encoder, learned | inherited)
-    if options.merge:
-        changed = {f"{name.rpartition('.lora_A')[0]}.weight" for name in learned if ".lora_A" in name}
+        changed = inherited | learned
+    elif options.merge:
+        changed = inherited | {f"{name.rpartition('.lora_A')[0]}.weight" for name in learned if ".lora_A" in name}
         merge_adapters(encoder)
-        return None, _copies(encoder, changed | inherited)
-    adapter = adapter_state(encoder, config)
-    if not inherited:
-        return adapter, None
+    else:
+        adapter = adapter_state(encoder, config)
     # Under their names without adapters: `x.base_layer.weight` is `x.weight` of the base.
     state = {name.replace(".base_layer.", "."): tensor for name, tensor in encoder.state_dict().items()}
-    return adapter, {name: _copy(state[name]) for name in sorted(inherited)}
-
-
-def _copies(encoder: CellEncoder, names: Iterable[str]) -> dict[str, torch.Tensor]:
-    state = encoder.state_dict()
-    return {name: _copy(state[name]) for name in sorted(names)}
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().cpu().contiguous().clone()
+    weights = {name: state[name].detach().cpu().contiguous().clone() for name in sorted(changed)}
+    return adapter, weights or None
 
 
 def unfreeze(encoder: CellEncoder) -> None:
@@ -221,11 +199,8 @@ def _fingerprint(
 
 def compare(tuned: Tuned, y: np.ndarray, groups: np.ndarray) -> list[dict[str, Any]]:
     """Held-out loss and AUROC of the tuned model, beside models that were not tuned on the same split."""
-    rows: list[dict[str, Any]] = []
-    if len(tuned.held_out) == 0:
-        return rows
+    if not len(tuned.held_out):
+        return []
     y, groups = y[tuned.held_out], groups[tuned.held_out]
-    for name, logits in (*tuned.references.items(), ("tuned", tuned.logits)):
-        loss, auroc = held_out_scores(logits, y, groups)
-        rows.append({"model": name, "held_out_loss": loss, "held_out_auroc": auroc})
-    return rows
+    scores = {name: held_out_scores(x, y, groups) for name, x in (tuned.references | {"tuned": tuned.logits}).items()}
+    return [{"model": name, "held_out_loss": loss, "held_out_auroc": auroc} for name, (loss, auroc) in scores.items()]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..._stats.groups import balanced_weights
 from ..heads import LinearHead, MLPHead
-from .samplers import balanced_batches, in_order, set_batches
+from .samplers import balanced_batches, set_batches
 
 if TYPE_CHECKING:
     from ..._data import Tokens
@@ -104,10 +104,9 @@ class ResponseModule(pl.LightningModule):
             groups = self.groups[self.held_out]
             batches = [np.flatnonzero(groups == group).tolist() for group in np.unique(groups)]
         else:
-            batches = list(in_order(len(self.held_out), self.options.batch_size))
-        self._order = (
-            np.concatenate([np.asarray(batch, dtype=np.int64) for batch in batches]) if batches else self.held_out
-        )
+            n, size = len(self.held_out), self.options.batch_size
+            batches = [list(range(i, min(i + size, n))) for i in range(0, n, size)]
+        self._order = [cell for batch in batches for cell in batch]
         return self._loader(self.held_out, batches)
 
     def _loader(self, rows: np.ndarray, batches: list[list[int]]) -> DataLoader:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from ..._core.calls import dataclass_text
+from ..._core.checks import check_choice
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -20,13 +21,13 @@ class FineTuning:
     Parameters
     ----------
     rank, alpha, dropout
-        Of the LoRA adapters, which go on q, k, v, o and both feed-forward layers.
+        Settings of the LoRA adapters on the query, key, value and output projections and on both feed-forward layers.
     learning_rate, head_learning_rate
-        AdamW, for adapters (or the encoder, with `mode='full'`) and for the head.
+        Learning rates of AdamW: for the adapters (or the encoder, with `mode='full'`) and for the head.
     weight_decay
-        AdamW.
+        Weight decay of AdamW.
     epochs
-        At most; an epoch shows as many cells as there are in training, drawn so that classes and samples are balanced.
+        Most epochs. An epoch shows as many cells as there are in training, drawn so that classes and samples are balanced.
     patience
         Epochs without a lower held-out loss before training stops.
     batch_size, accumulate
@@ -42,7 +43,7 @@ class FineTuning:
     merge
         Keep merged weights instead of an adapter.
     force
-        Train although a class has a single sample, without held-out samples.
+        Train even if a class has a single sample; no samples are then held out.
     checkpoint_dir
         Folder for the state after each epoch. A run that was interrupted continues from there.
     """
@@ -74,9 +75,7 @@ class FineTuning:
             if not getattr(self, name) > 0:
                 msg = f"`{name}` must be positive, found {getattr(self, name)!r}."
                 raise ValueError(msg)
-        if self.precision not in get_args(Precision):
-            msg = f"`precision` must be one of {get_args(Precision)}, found {self.precision!r}."
-            raise ValueError(msg)
+        check_choice("precision", self.precision, Precision)
         if not 0 < self.validation < 1 or not 0 <= self.dropout < 1:
             msg = (
                 f"`validation` must lie in (0, 1) and `dropout` in [0, 1), found {self.validation} and {self.dropout}."

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ..._stats.groups import balanced_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def balanced_batches(y: np.ndarray, groups: np.ndarray, *, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
@@ -39,9 +34,3 @@ def set_batches(y: np.ndarray, groups: np.ndarray, *, max_cells: int, seed: int,
             sample = samples[order[i % len(order)]]
             out.append(np.sort(sample[i // len(order) % len(sample)]).tolist())
     return [out[i] for i in rng.permutation(len(out))]
-
-
-def in_order(n: int, batch_size: int) -> Iterator[list[int]]:
-    """Every cell once, in order."""
-    for start in range(0, n, batch_size):
-        yield list(range(start, min(start + batch_size, n)))

@@ -9,11 +9,12 @@ import numpy as np
 from ..._core.keys import EmbeddingKeys
 from ..._core.log import warn
 from ..._embed.coverage import check_coverage
+from ..choose import describe
 from ..embedding import check_same_checkpoint
 from ..model import ResponseModel
 from ..trust import Trust, describe_training
 from .finetune import compare, embed_by_sample, finetune
-from .held_out import split_samples
+from .held_out import check_enough_samples
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -43,7 +44,7 @@ def train_tuned(
         There are too few samples, or `start` is another kind of model.
     """
     settings = recipe.settings
-    train, held_out = split_samples(y, groups, validation=settings.validation, seed=rng, force=settings.force)
+    check_enough_samples(y, groups, force=settings.force)
     if start is not None:
         _check_start(start, recipe, head)
     encoder = recipe.load()
@@ -52,19 +53,7 @@ def train_tuned(
     source = encoder.read(adata, layer)
     check_coverage(source, encoder)
     tokens = encoder.tokenize(source, rows=rows, rng=rng)
-    tuned = finetune(
-        encoder,
-        tokens,
-        y,
-        groups,
-        mode=recipe.mode,
-        head=head,
-        options=settings,
-        seed=rng,
-        train=train,
-        held_out=held_out,
-        start=start,
-    )
+    tuned = finetune(encoder, tokens, y, groups, mode=recipe.mode, head=head, options=settings, seed=rng, start=start)
     logits = np.full(len(y), np.nan)
     logits[tuned.held_out] = tuned.logits
     values = embed_by_sample(encoder, tokens, groups)
@@ -74,16 +63,9 @@ def train_tuned(
         *others, last = (row["held_out_loss"] for row in comparison)
         if not last < min(others):
             warn("Tuning did not improve on the frozen model on held-out samples; see .info['comparison'].")
-    description = {
-        "kind": "encoder",
-        "use_rep": EmbeddingKeys.of(recipe.name).obsm,
-        "model": recipe.model,
-        "options": dict(recipe.options),
-        "genes": "auto",
-        "rng": rng,
-        "group_key": keys["group_key"] if encoder.set_based else "",
-        "checkpoint": dict(encoder.checkpoint),
-    }
+    params = {"model": recipe.model, "rng": rng, "group_key": keys["group_key"] if encoder.set_based else ""}
+    note = {"params": params | dict(recipe.options), "checkpoint": encoder.checkpoint}
+    description = describe("encoder", EmbeddingKeys.of(recipe.name).obsm, note)
     info = describe_training(logits, y, groups, values) | keys
     info |= {"mode": recipe.mode, "error_level": error_level, "rng": rng, "comparison": comparison}
     info |= {"trainable": tuned.trainable, "parameters": tuned.total, "adapted": tuned.adapted}
@@ -101,10 +83,8 @@ def _check_start(start: ResponseModel, recipe: Recipe, head: str) -> None:
         It reads another embedding, or has another head.
     """
     how = start.representation
-    before, now = (
-        {"model": how["model"], "options": how["options"]},
-        {"model": recipe.model, "options": dict(recipe.options)},
-    )
+    before = {"model": how["model"], "options": how["options"]}
+    now = {"model": recipe.model, "options": dict(recipe.options)}
     if how["kind"] != "encoder" or before != now:
         msg = (
             f"`start` reads {how['use_rep']!r} ({before}), training was asked for {now}. Continue with the same model "

@@ -51,7 +51,9 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
         resume = folder / LAST if (folder / LAST).is_file() else None
     if settings.progress:
         callbacks.append(TQDMProgressBar(leave=False))
-    with _quiet(), _own_streams(where):
+    cuda = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
+    # Dropout draws from torch's global streams; afterwards they are as the user left them.
+    with _quiet(), torch.random.fork_rng(devices=cuda), _interruptible():
         trainer = pl.Trainer(
             accelerator="gpu" if where.type == "cuda" else where.type,
             devices=1 if where.index is None else [where.index],
@@ -69,8 +71,7 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
             use_distributed_sampler=False,
             inference_mode=False,
         )
-        with _interruptible():
-            trainer.fit(module, ckpt_path=resume, weights_only=True)
+        trainer.fit(module, ckpt_path=resume, weights_only=True)
 
 
 def precision(wanted: str, where: torch.device) -> str:
@@ -78,14 +79,6 @@ def precision(wanted: str, where: torch.device) -> str:
     if wanted != "auto":
         return wanted
     return "bf16-mixed" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
-
-
-@contextmanager
-def _own_streams(where: torch.device) -> Iterator[None]:
-    """Dropout draws from torch's global streams; afterwards they are as the user left them."""
-    devices = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        yield
 
 
 @contextmanager
