@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,26 @@ def test_imports_go_down(path):
         if known and ORDER.index(parts[1]) < ORDER.index(own):
             upwards.append(f"line {line}: {name}")
     assert upwards == []
+
+
+def files_imported(path: Path) -> Iterator[Path]:
+    """Our files that a file imports, also for types alone."""
+    package = ["sc_drugresp", *path.relative_to(SRC).parts[:-1]]
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = [*base, *(node.module or "").split(".")]
+            for parts in (*([*module, alias.name] for alias in node.names), module):
+                file = SRC.joinpath(*filter(None, parts[1:])).with_suffix(".py")
+                if parts[0] == "sc_drugresp" and file.is_file() and file != path:
+                    yield file
+
+
+def test_no_circle_of_files():
+    """What a file needs can be read before the file, types included."""
+    graph = {path: set(files_imported(path)) for path in FILES}
+    assert sum(map(len, graph.values())) > 300
+    assert list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
 
 
 def test_picture_of_the_layers_is_up_to_date():

@@ -78,11 +78,11 @@ def test_page_is_well_formed_self_contained_and_escaped(done, tmp_path) -> None:
         assert expected in words(path)
 
 
-def test_card_is_json_with_floors(done, tmp_path) -> None:
+def test_card_is_json_with_naive_baselines(done, tmp_path) -> None:
     sdr.report(done, tmp_path / "r.html")
     card = json.loads((tmp_path / "r.card.json").read_text())
     assert card == sdr.get.evaluation_card(done)
-    assert {"constant", "qc", "pseudobulk_ridge"} <= {row["name"] for row in card["floors"]}
+    assert {"constant", "qc", "pseudobulk_ridge"} <= {row["name"] for row in card["naive_baselines"]}
 
 
 def test_nothing_to_report() -> None:

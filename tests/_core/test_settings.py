@@ -12,7 +12,7 @@ from sc_drugresp._core.settings import Settings
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("n_jobs", 0, "a positive integer"),
+        ("block_cells", 0, "a positive integer"),
         ("block_cells", "many", "a positive integer"),
         ("batch_tokens", None, "a positive integer"),
         ("offline", "perhaps", "true or false"),

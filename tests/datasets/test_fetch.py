@@ -235,3 +235,11 @@ def test_real_folder_is_read(shared):
 
 def test_private_helpers_know_no_folder_by_default():
     assert _fetch._own_files() == []
+
+
+def test_members_that_climb_out_of_an_archive_are_refused(tmp_path):
+    path = tmp_path / "c_RAW.tar"
+    path.write_bytes(archive({"../outside.csv.gz": b"x"}))
+    with pytest.raises(ValueError, match=r"'\.\./outside\.csv\.gz' lies outside"):
+        read_tar(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["c_RAW.tar"]

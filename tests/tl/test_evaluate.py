@@ -77,7 +77,7 @@ def test_slots(evaluated):
     )
 
 
-def test_signal_and_floors(evaluated):
+def test_signal_and_naive_baselines(evaluated):
     _, adata = evaluated
     m = adata.uns["evaluation"]["metrics"]
     assert set(m.loc[m["kind"] == "naive", "model"]) == set(NAIVE)
@@ -116,7 +116,7 @@ def test_round_trip_and_card(evaluated, tmp_path):
     for result in (adata.uns["evaluation"], again.uns["evaluation"]):
         card = json.loads(json.dumps(evaluation_card(result), allow_nan=False))
         assert card["verdict"]["code"] == adata.uns["evaluation"]["verdict"]["code"]
-        assert {row["name"] for row in card["floors"]} == set(NAIVE)
+        assert {row["name"] for row in card["naive_baselines"]} == set(NAIVE)
         assert len(card["data"]["hash"]) == 64
         assert card["command"].startswith("sdr.tl.evaluate(adata, model='pca'")
         assert "numpy" in card["versions"]

@@ -67,7 +67,6 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "offline": (False, _flag, "Never use the network."),
     "batch_tokens": (16_384, _positive, "Most padded tokens in a batch; lower it if memory runs out."),
     "block_cells": (2_048, _positive, "Cells read at once; memory grows with it, results do not change."),
-    "n_jobs": (1, _positive, "Processes or threads for work that runs in parallel."),
     "progress": (True, _flag, "Show progress bars where a terminal or notebook reads them."),
     "verbosity": (1, _level, "0 errors, 1 warnings, 2 info (names the keys that were written), 3 debug."),
 }
@@ -93,7 +92,6 @@ class Settings:
     offline: bool
     batch_tokens: int
     block_cells: int
-    n_jobs: int
     progress: bool
     verbosity: int
 

@@ -26,7 +26,7 @@ def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     A dictionary of JSON values: `verdict`, `scores` (models: strict and random-cell AUROC with interval, p-value, F1 and
-    samples called correctly), `floors` (the same for naive rows), `leakage_gap`, `split`, `data`, `versions`, `command`,
+    samples called correctly), `naive_baselines` (the same for naive rows), `leakage_gap`, `split`, `data`, `versions`, `command`,
     `params`.
     """
     metrics: pd.DataFrame = result["metrics"]
@@ -39,7 +39,7 @@ def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
         "score": "P(sensitive)",
         "verdict": dict(result["verdict"]),
         "scores": scores["model"],
-        "floors": scores["naive"],
+        "naive_baselines": scores["naive"],
         "leakage_gap": result["leakage_gap"].to_dict(orient="records"),
         "split": {"level": result["params"]["level"], "folds": result["folds"].to_dict(orient="records")},
         "data": dict(result["data"]),

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 HoldOut = Literal["pairs", "one"]
+Protocol = Literal["leave_group_out", "pooled", "cross_dataset"]
+STRICT, POOLED, CROSS, FEW_SHOT = "leave_group_out", "pooled", "cross_dataset", "few_shot"
 
 
 @dataclass(frozen=True)

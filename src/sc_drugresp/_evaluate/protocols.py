@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from .._core.log import logger
 from .._stats import folds as splits
+from .options import CROSS, FEW_SHOT, POOLED, STRICT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
     from .._stats.folds import Fold
     from .cohort import Cohort
-
-Protocol = Literal["leave_group_out", "pooled", "cross_dataset"]
-STRICT, POOLED, CROSS, FEW_SHOT = "leave_group_out", "pooled", "cross_dataset", "few_shot"
+    from .options import Protocol
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .._core.calls import dataclass_text
 from .._core.checks import check_choice
 from .._response.heads import HeadKind
 from .._response.recipe import Recipe
-from .options import EvaluationOptions
-from .protocols import Protocol
+from .options import EvaluationOptions, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from .cohort import Cohort
-
-_NOTED = ("protocol", "split", "head", "label_key", "rng")
-_NOTED_OPTIONS = ("hold_out", "n_boot", "n_permutations", "n_refits", "allow_leaks")
 
 
 @dataclass(frozen=True)
@@ -73,22 +65,6 @@ class Request:
     def command(self) -> str:
         """The call that repeats the evaluation of `adata`."""
         return dataclass_text("sdr.tl.evaluate", self, first=("adata",))
-
-    def params(self, cohort: Cohort, origin: str, models: list[str]) -> dict[str, Any]:
-        """What was asked for and what was found for it, in values that survive h5ad."""
-        recipes = [repr(recipe) for recipe in self.recipes if recipe.name != recipe.model or recipe.options]
-        return {
-            **{name: getattr(self, name) for name in _NOTED},
-            **{name: getattr(self.options, name) for name in _NOTED_OPTIONS},
-            "level": cohort.plan.level,
-            "level_key": cohort.keys.get(cohort.plan.level, self.group_key or ""),
-            "group_key": cohort.unit_key or self.group_key or "",
-            "dataset_key": cohort.keys.get("dataset", ""),
-            "layer": origin,
-            "models": np.array(models, dtype=str),
-            "recipes": np.array(recipes, dtype=str),
-            "obs_features": np.array(list(self.options.obs_features), dtype=str),
-        }
 
 
 def _listed(value: Any) -> list[Any]:

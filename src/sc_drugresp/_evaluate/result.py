@@ -11,7 +11,7 @@ from .._stats.intervals import MACRO
 from .._stats.metrics import sample_scores
 from .design import aliasing, design_table
 from .naive import PERMUTED
-from .protocols import POOLED, STRICT
+from .options import POOLED, STRICT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,12 +21,32 @@ if TYPE_CHECKING:
     from .._response.crossfit import OutOfFold
     from .cohort import Cohort
     from .protocols import Run
+    from .request import Request
 
 WANTED_HALF_WIDTH = 0.1
+_NOTED = ("protocol", "split", "head", "label_key", "rng")
+_NOTED_OPTIONS = ("hold_out", "n_boot", "n_permutations", "n_refits", "allow_leaks")
 COLUMNS = [
     "model", "kind", "protocol", "n_labeled", "dataset", "level", "metric", "value", "low", "high", "n_groups", "p_value",
     "caution",
 ]  # fmt: skip
+
+
+def describe(request: Request, cohort: Cohort, origin: str, models: list[str]) -> dict[str, Any]:
+    """What was asked for and what was found for it, in values that survive h5ad."""
+    recipes = [repr(recipe) for recipe in request.recipes if recipe.name != recipe.model or recipe.options]
+    return {
+        **{name: getattr(request, name) for name in _NOTED},
+        **{name: getattr(request.options, name) for name in _NOTED_OPTIONS},
+        "level": cohort.plan.level,
+        "level_key": cohort.keys.get(cohort.plan.level, request.group_key or ""),
+        "group_key": cohort.unit_key or request.group_key or "",
+        "dataset_key": cohort.keys.get("dataset", ""),
+        "layer": origin,
+        "models": np.array(models, dtype=str),
+        "recipes": np.array(recipes, dtype=str),
+        "obs_features": np.array(list(request.options.obs_features), dtype=str),
+    }
 
 
 def collect(

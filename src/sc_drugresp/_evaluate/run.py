@@ -17,8 +17,9 @@ from .candidates import check_folds, make_candidates
 from .cohort import read_cohort
 from .leakage import genes_chosen_before
 from .naive import naive_baselines
-from .protocols import FEW_SHOT, make_runs
-from .result import collect
+from .options import FEW_SHOT
+from .protocols import make_runs
+from .result import collect, describe
 from .table import Table
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
             if baselines and name != FEW_SHOT:
                 table.add_naive(baselines, name, run)
     first, wanted = candidates[0].name, next(iter(runs))
-    params = request.params(cohort, source.origin, [candidate.name for candidate in candidates])
+    params = describe(request, cohort, source.origin, [candidate.name for candidate in candidates])
     tables = collect(
         cohort,
         table.rows,

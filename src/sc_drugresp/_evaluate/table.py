@@ -11,7 +11,7 @@ from .._core.log import logger
 from .._response.crossfit import OutOfFold, cross_validate
 from .._stats.intervals import MACRO
 from .naive import PERMUTED, constant_scores, permuted_scores, prevalence_prediction, refit_p_value
-from .protocols import FEW_SHOT, POOLED
+from .options import FEW_SHOT, POOLED
 from .scores import score_rows
 
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ class ResponseModel:
         """
         from .storage import write_model
 
-        write_model(self, path, overwrite=overwrite)
+        write_model(vars(self), path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> ResponseModel:
@@ -130,7 +130,7 @@ class ResponseModel:
         """
         from .storage import read_model
 
-        return read_model(path)
+        return cls(**read_model(path))
 
     def __repr__(self) -> str:
         info = self.info

@@ -15,7 +15,6 @@ from .._core.keys import RESISTANT, SENSITIVE
 from ..models._load import model_class
 from ..models._registry import find
 from .heads import head_arrays, head_from_arrays
-from .model import ResponseModel
 from .trust import Trust
 
 if TYPE_CHECKING:
@@ -27,8 +26,8 @@ MODEL, HEAD, EMBEDDER, WEIGHTS = "model.json", "head.safetensors", "embedder.saf
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 
 
-def write_model(model: ResponseModel, path: str | PathLike[str], *, overwrite: bool) -> None:
-    """Write the folder of a model; it appears complete or not at all.
+def write_model(fields: Mapping[str, Any], path: str | PathLike[str], *, overwrite: bool) -> None:
+    """Write the folder of a model from its fields; it appears complete or not at all.
 
     Raises
     ------
@@ -42,7 +41,7 @@ def write_model(model: ResponseModel, path: str | PathLike[str], *, overwrite: b
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        _fill(draft, model)
+        _fill(draft, fields)
         if path.exists():
             shutil.rmtree(path)
         draft.rename(path)
@@ -50,43 +49,44 @@ def write_model(model: ResponseModel, path: str | PathLike[str], *, overwrite: b
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _fill(folder: Path, model: ResponseModel) -> None:
+def _fill(folder: Path, fields: Mapping[str, Any]) -> None:
     from safetensors.numpy import save_file
 
     def save(arrays: Mapping[str, np.ndarray], name: str) -> None:
         save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / name)
 
-    parts = model.trust.parts()
+    embedder, adapter, weights = (fields[name] for name in ("embedder", "adapter", "weights"))
+    parts = fields["trust"].parts()
     meta: dict[str, Any] = {
         "format": FORMAT,
-        "head": model.head.kind,
+        "head": fields["head"].kind,
         "score": f"P({SENSITIVE})",
         "classes": [RESISTANT, SENSITIVE],
-        "representation": model.representation,
-        "info": model.info,
-        "history": model.history,
+        "representation": fields["representation"],
+        "info": fields["info"],
+        "history": fields["history"],
         "trust": {name: values for name, (values, _) in parts.items()},
     }
-    save(head_arrays(model.head), HEAD)
+    save(head_arrays(fields["head"]), HEAD)
     for name, (_, arrays) in parts.items():
         if arrays:
             save(arrays, f"{name}.safetensors")
-    if model.embedder is not None:
-        meta["embedder"], arrays = model.embedder.state()
+    if embedder is not None:
+        meta["embedder"], arrays = embedder.state()
         save(arrays, EMBEDDER)
-    if model.tuned:
+    if adapter is not None or weights is not None:
         from safetensors.torch import save_file as save_tensors
 
-        if model.adapter is not None:
-            (folder / ADAPTER_CONFIG).write_text(json.dumps(model.adapter["config"], indent=2), encoding="utf-8")
-            save_tensors(model.adapter["tensors"], folder / ADAPTER, metadata={"format": "pt"})
-        if model.weights is not None:
-            save_tensors(model.weights, folder / WEIGHTS, metadata={"format": "pt"})
+        if adapter is not None:
+            (folder / ADAPTER_CONFIG).write_text(json.dumps(adapter["config"], indent=2), encoding="utf-8")
+            save_tensors(adapter["tensors"], folder / ADAPTER, metadata={"format": "pt"})
+        if weights is not None:
+            save_tensors(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / MODEL).write_text(json.dumps(jsonable(meta), indent=2, allow_nan=False), encoding="utf-8")
 
 
-def read_model(path: str | PathLike[str]) -> ResponseModel:
-    """Read the folder of a model; nothing in it is executed.
+def read_model(path: str | PathLike[str]) -> dict[str, Any]:
+    """Read the fields of a model from its folder; nothing in it is executed.
 
     Raises
     ------
@@ -112,25 +112,27 @@ def read_model(path: str | PathLike[str]) -> ResponseModel:
         files = {name: path / f"{name}.safetensors" for name in meta["trust"]}
         arrays = {name: load_file(file) if file.is_file() else {} for name, file in files.items()}
         trust = Trust.from_parts({name: (values, arrays[name]) for name, values in meta["trust"].items()})
-        model = ResponseModel(head, meta["representation"], meta["info"], trust, history=meta["history"])
+        fields: dict[str, Any] = {name: meta[name] for name in ("representation", "info", "history")}
+        fields |= {"head": head, "trust": trust}
         if "embedder" in meta:
             cls = model_class(find(meta["representation"]["model"])[0])
-            model.embedder = cls.from_state(meta["embedder"], load_file(path / EMBEDDER))
+            fields["embedder"] = cls.from_state(meta["embedder"], load_file(path / EMBEDDER))
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         msg = f"The model in {path} is damaged or incomplete ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
-    _read_tensors(path, model)
-    return model
+    return fields | _tensors(path)
 
 
-def _read_tensors(path: Path, model: ResponseModel) -> None:
+def _tensors(path: Path) -> dict[str, Any]:
     """The adapter and the weights of a tuned encoder; torch is loaded only where there are some."""
     if not ((path / ADAPTER).is_file() or (path / WEIGHTS).is_file()):
-        return
+        return {}
     from safetensors.torch import load_file
 
+    found: dict[str, Any] = {}
     if (path / ADAPTER).is_file():
         config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        model.adapter = {"config": config, "tensors": load_file(path / ADAPTER)}
+        found["adapter"] = {"config": config, "tensors": load_file(path / ADAPTER)}
     if (path / WEIGHTS).is_file():
-        model.weights = load_file(path / WEIGHTS)
+        found["weights"] = load_file(path / WEIGHTS)
+    return found

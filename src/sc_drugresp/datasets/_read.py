@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.files import copy_member
 from .._core.keys import RESPONSE, RESPONSE_CLASSES
 
 if TYPE_CHECKING:
@@ -101,8 +102,16 @@ def read_tar(path: Path) -> AnnData:
 
     try:
         with tarfile.open(path) as archive, tempfile.TemporaryDirectory(prefix="sc_drugresp_") as folder:
-            archive.extractall(folder, filter="data")
-            files = sorted((file for file in Path(folder).rglob("*") if file.is_file()), key=lambda file: file.name)
+            root = Path(folder).resolve()
+            files = []
+            for member in filter(tarfile.TarInfo.isfile, archive):
+                file = (root / member.name).resolve()
+                if not file.is_relative_to(root):
+                    msg = f"{member.name!r} lies outside of the archive"
+                    raise tarfile.ExtractError(msg)
+                copy_member(archive, member, file)
+                files.append(file)
+            files.sort(key=lambda file: file.name)
             parts: dict[str, AnnData] = {}
             for file in files:
                 stem, reader = _kind(file.name)

@@ -244,7 +244,7 @@ def evaluation_card(data: AnnData | MuData, *, key_added: str | None = None, mod
 
     Returns
     -------
-    A dictionary: `verdict`, `scores`, `floors` (naive baselines), `leakage_gap`, `split`, `data` (with hash), `versions`,
+    A dictionary: `verdict`, `scores`, `naive_baselines`, `leakage_gap`, `split`, `data` (with hash), `versions`,
     `command`.
 
     Raises

@@ -11,7 +11,8 @@ from .._core.device import resolve_device
 from .._core.progress import progress_bar
 from .._core.rng import seed_of
 from .._data import CountSource, Tokens, read_counts, token_batches
-from ._driver import aligned, batch_budget, embed_batch, evaluating
+from .._data.counts import AlignedCounts
+from ._driver import batch_budget, embed_batch, evaluating
 from ._network import Batch as Batch
 from ._network import CellNetwork
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from .._core.rng import Rng
     from .._data import CountBlock
-    from .._data.counts import AlignedCounts
     from .._data.vocab import GeneMode
 
 
@@ -128,7 +128,7 @@ class CellEncoder(CellNetwork):
         -------
         One ragged sequence per cell, see :class:`~sc_drugresp.models.Tokens`.
         """
-        source = aligned(self, data, layer, genes)
+        source = self._aligned(data, layer, genes)
         return Tokens.concatenate([tokens for _, tokens in self.token_blocks(source, seed_of(rng), rows)])
 
     def read(self, data: AnnData, layer: str | None) -> CountSource:
@@ -162,7 +162,7 @@ class CellEncoder(CellNetwork):
         -------
         Array of shape `(n_cells, dim)`, float32; NaN rows for cells without anything to embed.
         """
-        source = aligned(self, data, layer, genes)
+        source = self._aligned(data, layer, genes)
         self.to(resolve_device())
         with progress_bar(total=source.n_obs, desc=self.name or type(self).__name__) as bar:
             return self.embed_blocks(
@@ -186,3 +186,21 @@ class CellEncoder(CellNetwork):
         Array of shape `(n_cells, dim)`, float32.
         """
         return self.embed_blocks([(0, tokens)], len(tokens), groups, batch_tokens, lambda _: None)
+
+    def _aligned(
+        self, data: AnnData | CountSource | AlignedCounts, layer: str | None, genes: GeneMode
+    ) -> AlignedCounts:
+        """Match the genes of the data to the vocabulary."""
+        if isinstance(data, AlignedCounts):
+            return data
+        source = data if isinstance(data, CountSource) else self.read(data, layer)
+        out = source.align(self.vocab, genes)
+        if not out.alignment.matched.any():
+            found = ", ".join(map(repr, source.names[:3]))
+            msg = (
+                f"None of the {source.n_vars} genes is known to {self.name or type(self).__name__}, which expects "
+                f"{self.vocab.kind} names such as {self.vocab.names[0]!r}; found {found}. "
+                "Run sc_drugresp.pp.harmonize_genes(adata) first."
+            )
+            raise ValueError(msg)
+        return out

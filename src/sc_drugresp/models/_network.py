@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from .._data import GeneVocab
 from .._nn import run_layers
-from ._driver import check_tokens, random_state
 from ._layouts import rename, split_rows
 from ._weights import load_strict
 
@@ -167,3 +166,38 @@ class CellNetwork(nn.Module, ABC):
     def device(self) -> torch.device:
         """Device of the parameters."""
         return next(self.parameters()).device
+
+
+def check_tokens(encoder: CellNetwork, tokens: Tokens) -> None:
+    """Refuse tokens that the network has no parameters for.
+
+    Raises
+    ------
+    ValueError
+        A value is missing, an id is out of range, or a sequence is too long.
+    """
+    if encoder.reads_values and tokens.values is None:
+        msg = f"{type(encoder).__name__} needs a value for each token in `Tokens.values`; these tokens have none."
+        raise ValueError(msg)
+    if encoder.n_ids is not None and len(tokens.ids) and not 0 <= tokens.ids.min() <= tokens.ids.max() < encoder.n_ids:
+        msg = (
+            f"Token ids must lie between 0 and {encoder.n_ids - 1}, found {tokens.ids.min()} to {tokens.ids.max()}. "
+            "Are these tokens of another model?"
+        )
+        raise ValueError(msg)
+    if encoder.longest is not None and (most := tokens.lengths.max(initial=0)) > encoder.longest:
+        msg = f"A sequence has {most} tokens; this checkpoint has {encoder.longest} positions."
+        raise ValueError(msg)
+
+
+def random_state(module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Random parameters: matrices from N(0, 0.02), norms and biases as at the start of training."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, like in module.state_dict().items():
+        if like.is_floating_point() and like.ndim > 1:
+            state[name] = torch.empty(like.shape, dtype=like.dtype).normal_(0.0, 0.02, generator=generator)
+        else:
+            fill = torch.ones if like.is_floating_point() and name.endswith("weight") else torch.zeros
+            state[name] = fill(like.shape, dtype=like.dtype)
+    return state

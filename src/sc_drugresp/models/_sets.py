@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .._data import Tokens
-    from .cellplm import CellPLM
 
 _IN_MEMORY = 2**31  # bytes of hidden states; more are kept in a temporary file
 
@@ -31,14 +30,14 @@ class SetRun:
     Parameters
     ----------
     encoder
-        The model.
+        The :class:`~sc_drugresp.models.cellplm.CellPLM`.
     n_cells
         Cells in all.
     most
         Most cells computed at once.
     """
 
-    def __init__(self, encoder: CellPLM, n_cells: int, most: int) -> None:
+    def __init__(self, encoder: Any, n_cells: int, most: int) -> None:
         config = encoder.config
         self.encoder, self.most = encoder, most
         self.states = _room(n_cells, config.width, encoder.genes.dtype)
@@ -77,7 +76,7 @@ class SetRun:
     def _stream(self, rows: Tensor, advance: Callable[[int], Any]) -> None:
         done = 0
         for i, layer in enumerate(self.encoder.layers, start=1):
-            layer.stream(self.states, rows, self.most, self.encoder.device)  # type: ignore[operator]
+            layer.stream(self.states, rows, self.most, self.encoder.device)
             advance(len(rows) * i // len(self.encoder.layers) - done)
             done = len(rows) * i // len(self.encoder.layers)
 

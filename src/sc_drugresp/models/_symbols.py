@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .._data.vocab import GeneMode
-    from .tgpt import TGPTConfig
 
 NOT_RANKED = re.compile(r"MT-|RP[LS]\d|RPLP\d|(RPSA|MALAT1|NEAT1|XIST)$")
 """Genes that the authors took out before ranking, judged from their published rankings and vocabulary."""
@@ -88,7 +87,7 @@ class SymbolVocab(GeneVocab):
         return indptr, np.array([piece for word in words for piece in word], dtype=np.int32)
 
     @classmethod
-    def of(cls, ids: Mapping[str, int], config: TGPTConfig) -> Self:
+    def of(cls, ids: Mapping[str, int], config: Any) -> Self:
         """Separate the special tokens of a table of token ids from its symbols."""
         reserved = {config.begin_id, config.end_id, config.pad_id, config.unknown_id}
         genes = {name: token for name, token in ids.items() if token not in reserved}

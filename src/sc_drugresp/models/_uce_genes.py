@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from .._core.files import copy_member
 from .._core.log import logger
 from .._data import GeneVocab
 from ._weights import read_pickled_dict, read_state
@@ -172,8 +173,7 @@ def _unpack(archive: Path, species: str) -> Path | None:
         with tarfile.open(archive, "r|*") as tar:
             for member in tar:
                 if member.isfile() and member.name.rsplit("/", 1)[-1] == name:
-                    member.name = name
-                    tar.extract(member, target.parent, filter="data")
+                    copy_member(tar, member, target)
                     return target
     except (tarfile.TarError, EOFError) as error:
         msg = f"{archive} cannot be read ({error}). Download it again."

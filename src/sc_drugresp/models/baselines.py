@@ -191,7 +191,7 @@ class FittedEmbedder:
 
     def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
         """Fit to the rows `train` and embed all rows, from sums that all fits share."""
-        raise NotImplementedError
+        return shared.profiles[:, shared.choose(train)].toarray()
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """What was learned, beyond the choice of genes."""
@@ -211,9 +211,6 @@ class HVG(FittedEmbedder):
     def dim(self) -> int:
         """Number of genes."""
         return len(self.genes) or self.n_top_genes
-
-    def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
-        return shared.profiles[:, shared.choose(train)].toarray()
 
 
 class PCA(FittedEmbedder):

@@ -13,7 +13,7 @@ from .._data import GeneVocab, Tokens
 from .._data.logbins import bin_tokens, check_range, first_tokens, log2_cp10k
 from .._nn.performer import streams
 from ._config import size
-from ._driver import check_tokens
+from ._network import check_tokens
 from ._performer import PerformerConfig, PerformerEncoder
 from ._weights import read_json
 

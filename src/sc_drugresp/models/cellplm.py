@@ -17,8 +17,9 @@ from .._data.counts import AlignedCounts
 from .._data.product_kernels import sorted_rows, weighted_rows
 from .._nn import FlowLayer, SetLayout, run_layers
 from ._config import Config, size
-from ._driver import check_tokens, evaluating
+from ._driver import evaluating
 from ._encoder import Batch, CellEncoder
+from ._network import check_tokens
 from ._sets import SetRun, set_codes
 from ._weights import read_json, read_tensors
 

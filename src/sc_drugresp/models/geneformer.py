@@ -14,9 +14,9 @@ from .._data import GeneVocab, Tokens
 from .._data.rank_kernels import rank_by_value
 from .._nn import PostNormLayer, mean_between
 from ._config import Config, setting, size
-from ._driver import check_tokens
 from ._encoder import Batch, CellEncoder
 from ._layouts import BERT, BERT_DROPPED
+from ._network import check_tokens
 from ._weights import check_token_ids, read_json, read_pickled_dict, read_tensors
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 
 from .._core.log import logger, warn
 from .._data.logbins import bin_tokens, check_range, log2_cp10k
-from ._driver import check_tokens
+from ._network import check_tokens
 from ._performer import PerformerConfig, PerformerEncoder
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from .._data import GeneVocab, Tokens
 from .._data.sentence_kernels import assemble_sentences, draw_genes, draw_like_numpy, shuffle_chromosomes
 from .._nn import PostNormLayer, ProjectedTokens, run_layers
 from ._config import Config, setting, size
-from ._driver import check_tokens
 from ._encoder import Batch, CellEncoder
 from ._layouts import TORCH_ENCODER
+from ._network import check_tokens
 from ._uce_files import read_sizes
 from ._uce_genes import GenomeTable, read_genome
 from ._weights import read_state, read_tensors

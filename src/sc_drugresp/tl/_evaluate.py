@@ -11,7 +11,7 @@ from .._core.keys import EvaluationKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
-from .._evaluate.options import EvaluationOptions
+from .._evaluate.options import EvaluationOptions, Protocol
 from .._evaluate.request import Request
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._evaluate.protocols import Protocol
     from .._response.heads import HeadKind
     from .._response.recipe import Recipe
 

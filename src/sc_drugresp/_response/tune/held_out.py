@@ -18,7 +18,7 @@ def check_enough_samples(y: np.ndarray, groups: np.ndarray, *, force: bool, wher
     if min(per_class) < 2 and not force:
         msg = (
             f"Tuning needs at least 2 samples of each class (one to learn from, one to stop by), found "
-            f"{per_class[0]} sensitive and {per_class[1]} resistant{where}. Use mode='frozen', or force=True to train "
+            f"{per_class[0]} sensitive and {per_class[1]} resistant{where}. Use mode='frozen', or tuning=FineTuning(force=True) to train "
             "without held-out samples."
         )
         raise ValueError(msg)

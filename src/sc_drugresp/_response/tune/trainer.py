@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 
 from ..._core.device import resolve_device
-from ..._core.settings import settings
+from ..._core.progress import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
             )
         )
         resume = folder / LAST if (folder / LAST).is_file() else None
-    if settings.progress:
+    if visible():
         callbacks.append(TQDMProgressBar(leave=False))
     cuda = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
     # Dropout draws from torch's global streams; afterwards they are as the user left them.
@@ -62,7 +62,7 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
             accumulate_grad_batches=options.accumulate,
             callbacks=callbacks,
             enable_checkpointing=options.checkpoint_dir is not None,
-            enable_progress_bar=settings.progress,
+            enable_progress_bar=visible(),
             enable_model_summary=False,
             logger=False,
             num_sanity_val_steps=0,
