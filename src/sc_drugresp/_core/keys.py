@@ -51,6 +51,20 @@ class GeneKeys:
 
 
 @dataclass(frozen=True)
+class MalignantKeys:
+    """Written by `pp.suggest_malignant`; `key_added` replaces `suggested_malignant`."""
+
+    malignant: str = "suggested_malignant"
+    compartment: str = "suggested_malignant_compartment"
+    uns: str = "suggested_malignant"
+
+    @classmethod
+    def of(cls, key_added: str | None = None) -> MalignantKeys:
+        base = key_added or cls.uns
+        return cls(base, f"{base}_compartment", base)
+
+
+@dataclass(frozen=True)
 class EmbeddingKeys:
     """Written by `tl.embed`."""
 

@@ -14,6 +14,7 @@ from .._data.counts import refusal
 from .._data.matrices import other_counts
 from .._data.modalities import as_adata, observations
 from .._data.obs import as_text, find_group, read_column
+from ._check_cells import check_compartments, check_treatment
 from ._check_design import check_aliasing, check_depth, check_groups, check_labels
 from ._check_genes import check_genes, check_models, check_names
 from ._findings import Findings
@@ -45,6 +46,7 @@ def check(
     The matrix is read once, in blocks. Codes are stable, so that scripts can act on them:
 
     - matrix: `empty`, `raw-counts`, `counts-recovered`, `not-finite`, `negative`, `binary`, `empty-cells`, `few-genes`
+    - cells: `cell-types`, `treated-cells`
     - genes: `gene-coverage`, `gene-aliases`, `gene-dates`, `species`, `mixed-species`, `duplicated-genes`, `duplicated-cells`
     - models: `model-counts`, `model-coverage`, `model-species`, `model-files`
     - labels: `labels`, `labels-absent`, `labels-wording`, `labels-missing`, `labels-one-class`, `labels-aliased`
@@ -98,10 +100,12 @@ def check(
     else:
         _check_values(findings, adata, scanned)
         _check_cells(findings, scanned)
+        check_compartments(findings, adata, layer)
         found = check_genes(findings, scanned, adata.uns)
         if models is not None:
             check_models(findings, scanned, found, [models] if isinstance(models, str) else list(models))
 
+    check_treatment(findings, obs)
     label_key = RESPONSE if label_key is None else label_key
     y = check_labels(findings, as_text(obs[label_key]) if label_key in obs else None, label_key)
     group_key = find_group(obs) if group_key is None else group_key
