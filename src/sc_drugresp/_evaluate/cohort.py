@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.keys import ROLE_CANDIDATES
 from .._core.log import logger
 from .._data.obs import read_column, read_groups
+from .._design.roles import role_columns
+from .._design.split import CELLS, choose_split
 from .._stats.folds import Fold, LeakError, find_leaks, given_folds, leave_group_out
-from .design import CELLS, choose_split, nested
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pandas as pd
 
-    from .design import Plan
+    from .._design.split import Plan
     from .request import Request
 
 
@@ -73,31 +73,6 @@ class Cohort:
             if role in self.columns and np.array_equal(self.columns[role], self.units):
                 return self.keys[role]
         return ""
-
-
-def role_columns(
-    obs: pd.DataFrame, group_key: str | None, dataset_key: str | None
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Columns of the design table by role, among labeled cells; what is missing for some of them is left out."""
-    keys: dict[str, str] = {}
-    for role, candidates in ROLE_CANDIDATES.items():
-        usable = [key for key in candidates if key in obs and not obs[key].isna().any()]
-        varying = [key for key in usable if obs[key].nunique() > 1]
-        if usable:
-            keys[role] = (varying or usable)[0]
-    if dataset_key is not None:
-        if read_column(obs, dataset_key, "dataset_key").isna().any():
-            msg = f"Column {dataset_key!r} (`dataset_key`) is missing for some labeled cells."
-            raise ValueError(msg)
-        keys["dataset"] = dataset_key
-    if group_key is not None:
-        role = next((r for r in ("patient", "sample", "batch") if group_key in ROLE_CANDIDATES[r]), "sample")
-        keys[role] = group_key
-    columns = {role: obs[key].astype(str).to_numpy(dtype=str) for role, key in keys.items()}
-    group = next((role for role, key in keys.items() if key == group_key), None)
-    if group not in (None, "patient") and "patient" in columns and not nested(columns[group], columns["patient"]):
-        del columns["patient"], keys["patient"]  # it cuts through the user's groups and does not hold them together
-    return columns, keys
 
 
 def read_cohort(obs: pd.DataFrame, y: np.ndarray, request: Request) -> Cohort:

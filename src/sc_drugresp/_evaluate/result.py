@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._design.aliasing import aliasing, design_table
 from .._stats.comparison import compare_models, further_samples
 from .._stats.intervals import MACRO
 from .._stats.metrics import sample_scores
-from .design import aliasing, design_table
 from .naive import PERMUTED
 from .options import POOLED, STRICT
 
@@ -75,7 +75,7 @@ def collect(
             "code": verdict.code,
             "reason": verdict.reason,
             "suggestions": np.array(verdict.suggestions, dtype=str),
-            "cautions": np.array([*cohort.plan.cautions, *cautions, *cohort.leaks], dtype=str),
+            "cautions": np.array([*verdict.cautions, *cautions, *cohort.leaks], dtype=str),
         },
         "power": power(metrics, cohort),
         "params": params,

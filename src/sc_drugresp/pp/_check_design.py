@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.keys import GROUP_CANDIDATES, RESISTANT, RESPONSE_CLASSES, SENSITIVE
-from .._evaluate.design import aliasing, nested
+from .._design.aliasing import aliasing, nested
 from ._label_words import word_of
 
 if TYPE_CHECKING:
