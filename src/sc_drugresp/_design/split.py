@@ -42,12 +42,15 @@ class Plan:
         Independent unit of every statistic, per cell: patients inside data sets, otherwise `groups`.
     verdict
         Whether its score means anything.
+    thing
+        What a unit is called.
     """
 
     level: str
     groups: np.ndarray
     units: np.ndarray
     verdict: Verdict
+    thing: str = "sample"
 
     @property
     def strict(self) -> bool:
@@ -92,12 +95,7 @@ def choose_split(
         if role in found and found[role].aliased:
             groups = columns[role]
             return Plan(role, groups, groups if units is None else units, aliased(found[role], called[role]))
-    cautions = tuple(
-        f"The {called[role]} determines the label ({found[role].n_sensitive} levels are all sensitive, "
-        f"{found[role].n_resistant} all resistant); a score can profit from recognizing it."
-        for role in CONFOUNDERS
-        if role in found and found[role].determines_label and role != "dataset"
-    )
+    cautions: tuple[str, ...] = ()
     # Combination of all held-out roles: replicates inside a patient count as samples of a training fold.
     parts = [encode_groups(columns[role])[0] for role in levels if role in columns]
     finest = np.unique(np.column_stack([np.zeros(len(y)), *parts]), axis=0, return_inverse=True)[1].ravel()
@@ -107,10 +105,10 @@ def choose_split(
             cautions = (*cautions, "Leaving out data sets would leave a training fold with too few samples of a class.")
             continue
         if kind.aliased or not _every_fold_trains(y, groups, finest, 1):
-            return Plan(role, groups, groups, aliased(kind, called[role]))
+            return Plan(role, groups, groups, aliased(kind, called[role]), called[role])
         unit = groups if role != "dataset" or units is None else units
-        verdict = power_of(y, unit, called[role] if unit is groups else "sample")
-        return Plan(role, groups, unit, verdict.with_cautions(*cautions))
+        thing = called[role] if unit is groups else "sample"
+        return Plan(role, groups, unit, power_of(y, unit, thing).with_cautions(*cautions), thing)
     everything = np.full(len(y), "all cells")
     verdict = one_unit([called[role] for role in levels if role in found])
     return Plan(CELLS, everything, everything, verdict.with_cautions(*cautions))

@@ -71,12 +71,12 @@ def aliased(kind: Aliasing, thing: str) -> Verdict:
     source = "each class comes" if len(few) != 1 else f"all {few[0]} cells come"
     reason = (
         f"{source} from one {thing} only "
-        f"({kind.n_sensitive} sensitive, {kind.n_resistant} resistant, {kind.n_mixed} mixed {thing}s). "
+        f"({kind.n_sensitive} sensitive, {kind.n_resistant} resistant, {kind.n_mixed} mixed {plural(thing)}). "
         f"Response cannot be told from {thing}, so that no performance estimate is possible within these data; "
         "a random split of cells would score recognition of it."
     )
     suggestions = (
-        f"Add data with at least two {thing}s of each class.",
+        f"Add data with at least two {plural(thing)} of each class.",
         "Score the model on other data sets with protocol='cross_dataset'.",
     )
     if kind.role == "timepoint":
@@ -87,12 +87,21 @@ def aliased(kind: Aliasing, thing: str) -> Verdict:
     return Verdict("ALIASED", reason, suggestions)
 
 
+def plural(thing: str) -> str:
+    """Several of them."""
+    return f"{thing}es" if thing.endswith("ch") else f"{thing}s"
+
+
 def power_of(y: np.ndarray, units: np.ndarray, thing: str) -> Verdict:
     kind = aliasing(y, units)
     n_s, n_r = kind.with_sensitive, kind.with_resistant
     smallest = 2.0**-kind.n_mixed if kind.n_mixed else 1 / comb(kind.n_levels, kind.n_sensitive)
     half = 1.96 * np.sqrt(hanley_mcneil(0.8, n_s, n_r))
-    size = f"{n_s} sensitive and {n_r} resistant {thing}s" if not kind.n_mixed else f"{kind.n_levels} {thing}s"
+    size = (
+        f"{n_s} sensitive and {n_r} resistant {plural(thing)}"
+        if not kind.n_mixed
+        else f"{kind.n_levels} {plural(thing)}"
+    )
     accuracy = f"an AUROC of 0.80 over samples would be known to +-{half:.2f}"
     if min(n_s, n_r) < 3 or smallest >= _SMALLEST_P:
         told = f"the smallest possible permutation p-value is {smallest:.2g}"

@@ -10,15 +10,17 @@ import numpy as np
 
 from .._core.log import logger
 from .._data.obs import read_column, read_groups
+from .._design.confounding import examine
 from .._design.roles import role_columns
 from .._design.split import CELLS, choose_split
 from .._stats.folds import Fold, LeakError, find_leaks, given_folds, leave_group_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
 
+    from .._design.confounding import Confounding
     from .._design.split import Plan
     from .request import Request
 
@@ -39,6 +41,8 @@ class Cohort:
         Role to name of the `.obs` column.
     plan
         Strictest valid split, with the verdict.
+    confounding
+        What else goes with the label.
     folds
         Its folds; empty where no strict score is possible.
     remake
@@ -52,6 +56,7 @@ class Cohort:
     columns: dict[str, np.ndarray]
     keys: dict[str, str]
     plan: Plan
+    confounding: Confounding
     folds: list[Fold]
     remake: Callable[[np.ndarray], list[Fold]]
     leaks: list[str] = field(default_factory=list)
@@ -75,8 +80,12 @@ class Cohort:
         return ""
 
 
-def read_cohort(obs: pd.DataFrame, y: np.ndarray, request: Request) -> Cohort:
+def read_cohort(
+    obs: pd.DataFrame, y: np.ndarray, request: Request, measured: Mapping[str, np.ndarray] | None = None
+) -> Cohort:
     """Choose or check the split of the cells with a label (`y >= 0`).
+
+    `measured` holds what `.obs` does not say about the labeled cells, such as their depth; it is judged like columns.
 
     Raises
     ------
@@ -101,6 +110,9 @@ def read_cohort(obs: pd.DataFrame, y: np.ndarray, request: Request) -> Cohort:
     else:
         plan = choose_split(labels, columns, names=keys)
         remake = partial(hold_out, groups=plan.groups)
+    skip = {request.label_key, request.split, *request.options.ignore_obs}
+    confounding = examine(labeled.assign(**measured or {}), labels, plan, columns.get("dataset"), skip=skip)
+    plan = replace(plan, verdict=confounding.weigh(plan.verdict, plan.thing))
     if request.split in ("auto", "group"):
         folds = remake(labels) if plan.strict else []
     else:
@@ -116,7 +128,7 @@ def read_cohort(obs: pd.DataFrame, y: np.ndarray, request: Request) -> Cohort:
         plan = replace(plan, units=finest)
     if plan.strict and request.split == "auto":
         logger.info("holding out every %s (.obs[%r])", plan.level, keys.get(plan.level, plan.level))
-    return Cohort(rows, labels, columns, keys, plan, folds, remake, leaks)
+    return Cohort(rows, labels, columns, keys, plan, confounding, folds, remake, leaks)
 
 
 def _leaks(folds: list[Fold], columns: dict[str, np.ndarray], keys: dict[str, str], *, allowed: bool) -> list[str]:
