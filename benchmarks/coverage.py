@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import kstest, norm
 
-from sc_drugresp._evaluate.design import choose_split
+from sc_drugresp._design.split import choose_split
 from sc_drugresp._evaluate.state import state_control
 from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FixedFeatures

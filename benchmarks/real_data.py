@@ -33,7 +33,9 @@ from sc_drugresp._data.counts import read_counts
 from sc_drugresp._data.obs import read_groups, read_labels
 from sc_drugresp._stats.folds import leave_group_out, pooled
 
-NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels")
+NAIVE = (
+    "constant", "prevalence", "qc", "design_only", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", "permuted_labels",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""Honest evaluation: design, folds, naive baselines, leaks, tables."""
+"""Honest evaluation: folds, naive baselines, leaks, tables."""

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.keys import ROLE_CANDIDATES
 from .._core.log import logger
 from .._data.obs import read_column, read_groups
+from .._design.confounding import examine
+from .._design.roles import role_columns
+from .._design.split import CELLS, choose_split
 from .._stats.folds import Fold, LeakError, find_leaks, given_folds, leave_group_out
-from .design import CELLS, choose_split, nested
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
 
-    from .design import Plan
+    from .._design.confounding import Confounding
+    from .._design.split import Plan
     from .request import Request
 
 
@@ -39,6 +41,8 @@ class Cohort:
         Role to name of the `.obs` column.
     plan
         Strictest valid split, with the verdict.
+    confounding
+        What else goes with the label.
     folds
         Its folds; empty where no strict score is possible.
     remake
@@ -52,6 +56,7 @@ class Cohort:
     columns: dict[str, np.ndarray]
     keys: dict[str, str]
     plan: Plan
+    confounding: Confounding
     folds: list[Fold]
     remake: Callable[[np.ndarray], list[Fold]]
     leaks: list[str] = field(default_factory=list)
@@ -75,33 +80,12 @@ class Cohort:
         return ""
 
 
-def role_columns(
-    obs: pd.DataFrame, group_key: str | None, dataset_key: str | None
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Columns of the design table by role, among labeled cells; what is missing for some of them is left out."""
-    keys: dict[str, str] = {}
-    for role, candidates in ROLE_CANDIDATES.items():
-        usable = [key for key in candidates if key in obs and not obs[key].isna().any()]
-        varying = [key for key in usable if obs[key].nunique() > 1]
-        if usable:
-            keys[role] = (varying or usable)[0]
-    if dataset_key is not None:
-        if read_column(obs, dataset_key, "dataset_key").isna().any():
-            msg = f"Column {dataset_key!r} (`dataset_key`) is missing for some labeled cells."
-            raise ValueError(msg)
-        keys["dataset"] = dataset_key
-    if group_key is not None:
-        role = next((r for r in ("patient", "sample", "batch") if group_key in ROLE_CANDIDATES[r]), "sample")
-        keys[role] = group_key
-    columns = {role: obs[key].astype(str).to_numpy(dtype=str) for role, key in keys.items()}
-    group = next((role for role, key in keys.items() if key == group_key), None)
-    if group not in (None, "patient") and "patient" in columns and not nested(columns[group], columns["patient"]):
-        del columns["patient"], keys["patient"]  # it cuts through the user's groups and does not hold them together
-    return columns, keys
-
-
-def read_cohort(obs: pd.DataFrame, y: np.ndarray, request: Request) -> Cohort:
+def read_cohort(
+    obs: pd.DataFrame, y: np.ndarray, request: Request, measured: Mapping[str, np.ndarray] | None = None
+) -> Cohort:
     """Choose or check the split of the cells with a label (`y >= 0`).
+
+    `measured` holds what `.obs` does not say about the labeled cells, such as their depth; it is judged like columns.
 
     Raises
     ------
@@ -126,6 +110,9 @@ def read_cohort(obs: pd.DataFrame, y: np.ndarray, request: Request) -> Cohort:
     else:
         plan = choose_split(labels, columns, names=keys)
         remake = partial(hold_out, groups=plan.groups)
+    skip = {request.label_key, request.split, *request.options.ignore_obs}
+    confounding = examine(labeled.assign(**measured or {}), labels, plan, columns.get("dataset"), skip=skip)
+    plan = replace(plan, verdict=confounding.weigh(plan.verdict, plan.thing))
     if request.split in ("auto", "group"):
         folds = remake(labels) if plan.strict else []
     else:
@@ -141,7 +128,7 @@ def read_cohort(obs: pd.DataFrame, y: np.ndarray, request: Request) -> Cohort:
         plan = replace(plan, units=finest)
     if plan.strict and request.split == "auto":
         logger.info("holding out every %s (.obs[%r])", plan.level, keys.get(plan.level, plan.level))
-    return Cohort(rows, labels, columns, keys, plan, folds, remake, leaks)
+    return Cohort(rows, labels, columns, keys, plan, confounding, folds, remake, leaks)
 
 
 def _leaks(folds: list[Fold], columns: dict[str, np.ndarray], keys: dict[str, str], *, allowed: bool) -> list[str]:

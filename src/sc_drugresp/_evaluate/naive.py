@@ -6,6 +6,9 @@
     The share of sensitive cells, for every cell.
 `qc`
     Library size, genes detected, mitochondrial share: above 0.5 means that something technical goes with the label.
+`design_only`
+    Columns of `.obs` and quality control, by patient, without any expression: above 0.5 means that a score can come from how
+    the samples were measured.
 `pseudobulk_ridge`
     Mean profile of each sample, ridge regression.
 `pca_logistic`
@@ -30,6 +33,7 @@ from .._response.features import FittedFeatures, FixedFeatures
 from .._stats.groups import balanced_weights
 from .._stats.intervals import MACRO
 from .._stats.metrics import METRICS, classification_metrics, macro_average, sample_scores
+from .design_only import DESIGN_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,12 +44,11 @@ if TYPE_CHECKING:
     from .._stats.folds import Fold
 
 PERMUTED = "permuted_labels"
-NAIVE = ("constant", "prevalence", "qc", "pseudobulk_ridge", "pca_logistic", "hvg_boosting", PERMUTED)
+NAIVE = ("constant", "prevalence", "qc", DESIGN_ONLY, "pseudobulk_ridge", "pca_logistic", "hvg_boosting", PERMUTED)
 BOOSTING = {"max_iter": 50, "max_features": 0.2, "max_leaf_nodes": 15, "early_stopping": False}
 """A baseline, not a contest: fifty small trees that see a fifth of the genes each."""
 BOOSTING_GENES, BOOSTING_CELLS, BOOSTING_BINS = 500, 5_000, 32
 _LOWER_IS_BETTER = ("brier", "ece", "log_loss")
-_MITO = ("MT-", "MT:")
 _RIDGE_ALPHAS = tuple(np.logspace(0, 6, 7).tolist())
 
 
@@ -59,9 +62,17 @@ class NaiveBaseline:
 
 
 def naive_baselines(
-    source: CountSource, groups: np.ndarray, *, known: Iterable[Features] = (), rng: int = 0
+    source: CountSource,
+    groups: np.ndarray,
+    qc: np.ndarray,
+    *,
+    design: NaiveBaseline | None = None,
+    known: Iterable[Features] = (),
+    rng: int = 0,
 ) -> dict[str, NaiveBaseline]:
-    """The baselines that learn, for the labeled cells that `source` reads.
+    """The baselines that learn, for the labeled cells that `source` reads and `qc` (see `qc_features`) describes.
+
+    `design` is the row of columns of `.obs`, where there are any.
 
     PCA and variable genes that are among the `known` features already are not fitted twice.
     """
@@ -74,33 +85,13 @@ def naive_baselines(
     hvg = fitted("hvg", HVG())
     fixed = FixedFeatures(PERMUTED, PCA().fit(source, rng=rng).transform(source))
     return {
-        "qc": NaiveBaseline(FixedFeatures("qc", qc_features(source)), options={"C": 1.0}),
+        "qc": NaiveBaseline(FixedFeatures("qc", qc), options={"C": 1.0}),
+        **({DESIGN_ONLY: design} if design else {}),
         "pseudobulk_ridge": NaiveBaseline(PseudobulkFeatures(hvg, groups), fit_ridge),
         "pca_logistic": NaiveBaseline(fitted("pca_logistic", PCA())),
         "hvg_boosting": NaiveBaseline(MostVariable(hvg, BOOSTING_GENES), fit_boosting),
         PERMUTED: NaiveBaseline(fixed, options={"tune": False}),
     }
-
-
-def qc_features(source: CountSource) -> np.ndarray:
-    """log1p library size, log1p genes detected, mitochondrial share (where genes are mitochondrial); `(n_obs, 2 or 3)`.
-
-    Of values that are not counts, the sum takes the place of the library size, as it is.
-    """
-    names = np.char.upper(source.names.astype(str))
-    mito = np.char.startswith(names, _MITO[0]) | np.char.startswith(names, _MITO[1])
-    out = np.zeros((source.n_obs, 3))
-    for start, block in source.blocks():
-        rows = slice(start, start + block.shape[0])
-        out[rows, 0] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        out[rows, 1] = np.diff(block.indptr)
-        out[rows, 2] = np.asarray(block[:, mito].sum(axis=1, dtype=np.float64)).ravel()
-    total = out[:, 0].copy()
-    if source.kind == "counts":
-        out[:, 0] = np.log1p(total)
-    out[:, 1] = np.log1p(out[:, 1])
-    out[:, 2] = out[:, 2] / np.where(total > 0, total, 1)
-    return out if mito.any() and source.kind != "scaled" else out[:, :2]
 
 
 class MostVariable:

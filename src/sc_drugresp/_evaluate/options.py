@@ -30,6 +30,9 @@ class EvaluationOptions:
         Add the naive baselines.
     obs_features
         Columns of `.obs` to evaluate as a row of their own, for example clinical covariates.
+    ignore_obs
+        Columns of `.obs` that are no confounders, for example other outcomes: the verdict does not look at them. All other
+        columns are compared with the label over patients.
     few_shot
         Numbers of labeled samples of the target, for `protocol='cross_dataset'`.
     n_boot
@@ -59,6 +62,7 @@ class EvaluationOptions:
     hold_out: HoldOut = "pairs"
     baselines: bool = True
     obs_features: Sequence[str] = ()
+    ignore_obs: Sequence[str] = ()
     few_shot: Sequence[int] = (1, 3, 5, 10)
     n_boot: int = 1000
     n_permutations: int = 1000

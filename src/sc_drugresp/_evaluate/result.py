@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._design.aliasing import aliasing, design_table
+from .._design.confounding import Within
 from .._stats.comparison import compare_models, further_samples
 from .._stats.intervals import MACRO
 from .._stats.metrics import sample_scores
-from .design import aliasing, design_table
 from .naive import PERMUTED
 from .options import POOLED, STRICT
 
@@ -58,12 +59,14 @@ def collect(
     params: dict[str, Any],
     cautions: Sequence[str],
     digest: str,
+    shown: np.ndarray | None,
 ) -> dict[str, Any]:
-    """The tables of an evaluation, as `.uns` holds them."""
+    """The tables of an evaluation, as `.uns` holds them; `shown` is the strict score of each cell by the first model."""
     import pandas as pd
 
     metrics = pd.DataFrame(rows, columns=COLUMNS)
     verdict = cohort.plan.verdict
+    within = Within() if shown is None else cohort.confounding.within(shown)
     result: dict[str, Any] = {
         "metrics": metrics,
         "leakage_gap": leakage_gap(metrics),
@@ -73,9 +76,10 @@ def collect(
         "aliasing": _aliasing_table(cohort),
         "verdict": {
             "code": verdict.code,
-            "reason": verdict.reason,
+            "reason": verdict.reason + _remains(cohort, within),
             "suggestions": np.array(verdict.suggestions, dtype=str),
-            "cautions": np.array([*cohort.plan.cautions, *cautions, *cohort.leaks], dtype=str),
+            "cautions": np.array([*verdict.cautions, *cautions, *cohort.leaks], dtype=str),
+            **cohort.confounding.record(within),
         },
         "power": power(metrics, cohort),
         "params": params,
@@ -90,6 +94,18 @@ def collect(
     }
     compared = comparison(metrics)
     return result | ({"comparison": compared} if compared else {})
+
+
+def _remains(cohort: Cohort, within: Within) -> str:
+    """What is left of the strict score where the confounder is held fixed, in words."""
+    if cohort.plan.verdict.code != "CONFOUNDED":
+        return ""
+    if not within.n_pairs:
+        return " Nothing of the score remains that could be checked inside its strata."
+    return (
+        f" Inside its strata the strict score has AUROC {within.auroc:.2f} over {within.n_pairs} pairs of {cohort.plan.thing}s "
+        f"(p = {within.p_value:.2g} with labels dealt out within strata)."
+    )
 
 
 def _auroc_by_cell(metrics: pd.DataFrame) -> pd.DataFrame:

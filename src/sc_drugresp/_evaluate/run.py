@@ -5,19 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._core.hashing import data_hash
 from .._core.log import warn
 from .._core.progress import progress_bar
 from .._core.threads import one_thread
 from .._core.versions import package_versions
 from .._data.obs import read_labels, require_both_classes
+from .._design.quality import measured, qc_features
 from .._response.choose import Matrices
 from .._stats.folds import profile_hashes
 from .candidates import check_folds, make_candidates
 from .cohort import read_cohort
+from .design_only import design_features
 from .leakage import genes_chosen_before
-from .naive import naive_baselines
-from .options import FEW_SHOT
+from .naive import NaiveBaseline, naive_baselines
+from .options import FEW_SHOT, STRICT
 from .protocols import make_runs
 from .result import collect, describe
 from .table import Table
@@ -25,13 +29,11 @@ from .table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     import pandas as pd
     from anndata import AnnData
 
     from .._response.crossfit import OutOfFold
     from .candidates import Candidate
-    from .naive import NaiveBaseline
     from .protocols import Run
     from .request import Request
 
@@ -62,17 +64,22 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
     options, rng = request.options, request.rng
     y = read_labels(obs, request.label_key)
     require_both_classes(y, request.label_key)
-    cohort = read_cohort(obs, y, request)
-    matrices = Matrices(adata, cohort.rows, request.layer)
-    candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
+    matrices = Matrices(adata, np.flatnonzero(y >= 0), request.layer)
     source = matrices.labeled()
+    qc = qc_features(source)
+    cohort = read_cohort(obs, y, request, measured(qc))
+    candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
     hashes = profile_hashes(source.blocks(), source.n_obs)
     runs = make_runs(cohort, hashes, request.protocol, options.few_shot, rng)
     if not cohort.plan.strict:
         warn(f"{cohort.plan.verdict} Only the score of a random split of cells is given.")
     check_folds(candidates, [fold for run in runs.values() for fold in run.folds])
     known = [candidate.features for candidate in candidates]
-    baselines = naive_baselines(source, cohort.units, known=known, rng=rng) if options.baselines else {}
+    baselines = {}
+    if options.baselines:
+        found = design_features(cohort.confounding, cohort.units)
+        design = NaiveBaseline(*found) if found else None
+        baselines = naive_baselines(source, cohort.units, qc, design=design, known=known, rng=rng)
     with progress_bar(total=_fits(runs, candidates, baselines), desc="evaluating", unit="fits") as bar:
         table = Table(cohort, options, rng, bar.update)
         for name, run in runs.items():
@@ -81,6 +88,7 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
             if baselines and name != FEW_SHOT:
                 table.add_naive(baselines, name, run)
     first, wanted = candidates[0].name, next(iter(runs))
+    strict = table.predictions.get((first, STRICT))
     params = describe(request, cohort, source.origin, [candidate.name for candidate in candidates])
     tables = collect(
         cohort,
@@ -90,6 +98,7 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
         params=params | {"prob_model": first, "prob_protocol": wanted},
         cautions=[*genes_chosen_before(adata), *left_out],
         digest=data_hash(hashes, cohort.y, cohort.units),
+        shown=None if strict is None else strict.prob,
     )
     tables |= {"versions": package_versions(), "command": request.command}
     return Evaluation(cohort.rows, tables, table.predictions[first, wanted], [fold.name for fold in runs[wanted].folds])

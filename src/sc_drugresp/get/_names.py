@@ -23,6 +23,7 @@ NAIVE = {
     "prevalence": "Prevalence",
     "permuted_labels": "Permuted labels",
     "qc": "QC only",
+    "design_only": "Design only",
     "pseudobulk_ridge": "Pseudobulk + ridge",
     "pca_logistic": "PCA + logistic regression",
     "hvg_boosting": "HVG + boosting",

@@ -15,7 +15,7 @@ from .._data.matrices import other_counts
 from .._data.modalities import as_adata, observations
 from .._data.obs import as_text, find_group, read_column
 from ._check_cells import check_compartments, check_treatment
-from ._check_design import check_aliasing, check_depth, check_groups, check_labels
+from ._check_design import check_depth, check_groups, check_labels, check_verdict
 from ._check_genes import check_genes, check_models, check_names
 from ._findings import Findings
 from ._scan import Scan, scan
@@ -49,8 +49,11 @@ def check(
     - cells: `cell-types`, `treated-cells`
     - genes: `gene-coverage`, `gene-aliases`, `gene-dates`, `species`, `mixed-species`, `duplicated-genes`, `duplicated-cells`
     - models: `model-counts`, `model-coverage`, `model-species`, `model-files`
-    - labels: `labels`, `labels-absent`, `labels-wording`, `labels-missing`, `labels-one-class`, `labels-aliased`
+    - labels: `labels`, `labels-absent`, `labels-wording`, `labels-missing`, `labels-one-class`, `labels-aliased`,
+      `labels-confounded`
     - samples: `groups`, `groups-absent`, `groups-missing`, `groups-one`, `few-samples`, `small-samples`, `depth-by-label`
+    - design: `verdict`, `verdict-caution`: what :func:`~sc_drugresp.tl.evaluate` will say; every column of `.obs` is compared with
+      the label over samples
 
     Parameters
     ----------
@@ -108,22 +111,19 @@ def check(
     check_treatment(findings, obs)
     label_key = RESPONSE if label_key is None else label_key
     y = check_labels(findings, as_text(obs[label_key]) if label_key in obs else None, label_key)
-    group_key = find_group(obs) if group_key is None else group_key
-    groups = check_groups(findings, None if group_key is None else as_text(obs[group_key]), group_key, y)
+    unit_key = find_group(obs) if group_key is None else group_key
+    groups = check_groups(findings, None if unit_key is None else as_text(obs[unit_key]), unit_key)
     if y is not None:
-        columns = _names_in(obs, modality)
-        check_aliasing(findings, {key: columns[key] for key in columns.keys() - {label_key, group_key}}, y, groups)
+        if groups is not None:
+            copies = [f"{modality}:{name}" for name in obs]  # a MuData's own copies of a modality's columns
+            columns = obs.drop(columns=copies, errors="ignore") if group_key not in copies else obs
+            measured = {} if scanned is None else scanned.measured()
+            check_verdict(findings, columns.assign(**measured), y, group_key, label_key)
         if scanned is not None:
             check_depth(findings, scanned, y, groups)
     frame = findings.frame()
     logger.info("%s", frame["severity"].value_counts().to_dict())
     return frame
-
-
-def _names_in(obs: pd.DataFrame, modality: str) -> dict[str, np.ndarray]:
-    """Columns that hold names rather than measurements; without a MuData's own copies of a modality's columns."""
-    copies = {f"{modality}:{name}" for name in obs}
-    return {str(name): as_text(obs[name]) for name in obs if obs[name].dtype.kind not in "fc" and name not in copies}
 
 
 def _check_values(findings: Findings, adata: AnnData, scanned: Scan) -> None:

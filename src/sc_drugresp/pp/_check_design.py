@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.keys import GROUP_CANDIDATES, RESISTANT, RESPONSE_CLASSES, SENSITIVE
-from .._evaluate.design import aliasing, nested
-from ._label_words import word_of
+from .._data.label_words import word_of
+from .._design.judge import assess
+from .._design.split import CELLS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import pandas as pd
 
     from ._findings import Findings
     from ._scan import Scan
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 _FEW_CELLS = 20
 _FEW_SAMPLES = 3
 _CELLS_LEAK, _SAMPLES_LEAK = 0.75, 0.9
-_MOST_LEVELS = 200
-"""A column with more values is not taken for a batch, platform or condition."""
 
 
 def check_labels(findings: Findings, labels: np.ndarray | None, label_key: str) -> np.ndarray | None:
@@ -55,9 +54,7 @@ def check_labels(findings: Findings, labels: np.ndarray | None, label_key: str) 
     return None
 
 
-def check_groups(
-    findings: Findings, groups: np.ndarray | None, group_key: str | None, y: np.ndarray | None
-) -> np.ndarray | None:
+def check_groups(findings: Findings, groups: np.ndarray | None, group_key: str | None) -> np.ndarray | None:
     """Samples as they are, if every cell has one; findings about few or small samples."""
     if groups is None:
         looked = ", ".join(GROUP_CANDIDATES)
@@ -79,55 +76,33 @@ def check_groups(
         message = f"{len(small)} of {len(names)} samples have fewer than {_FEW_CELLS} cells ({listed})."
         fix = "Their calls and scores are uncertain; consider leaving them out."
         findings.warning("small-samples", subject, message, fix)
-    told = f"{len(names)} samples of {sizes.min()} to {sizes.max()} cells"
-    if y is None:
-        findings.info("groups", subject, f"{told}.")
-    else:
-        _check_classes(findings, groups, subject, y, told)
+    told = f"{len(names)} samples of {sizes.min()} to {sizes.max()} cells."
+    findings.info("groups", subject, told)
     return groups
 
 
-def _check_classes(findings: Findings, groups: np.ndarray, subject: str, y: np.ndarray, told: str) -> None:
-    """Find out whether enough samples hold each class."""
-    kind = aliasing(y, groups, "sample")
-    sensitive, resistant = kind.n_sensitive + kind.n_mixed, kind.n_resistant + kind.n_mixed
-    classes = f"{sensitive} with sensitive cells, {resistant} with resistant ones, {kind.n_mixed} with both"
-    if kind.n_levels < 2:
-        message = "All labeled cells come from one sample."
-        findings.error("groups-one", subject, message, "A score needs other samples.")
-    elif kind.aliased:
-        message = f"A class comes from a single sample ({classes}): response cannot be told from the sample."
-        fix = "Add samples, or score on other data (protocol='cross_dataset')."
-        findings.error("labels-aliased", subject, message, fix)
-    elif min(sensitive, resistant) < _FEW_SAMPLES:
-        message = f"{told}: {classes}. Scores will have wide intervals."
-        findings.warning("few-samples", subject, message, "Add samples of the smaller class.")
+def check_verdict(findings: Findings, obs: pd.DataFrame, y: np.ndarray, group_key: str | None, label_key: str) -> None:
+    """The verdict that training and evaluation would reach, and what it rests on."""
+    rows = y >= 0
+    found = assess(obs[rows], y[rows], group_key=group_key, label_key=label_key)
+    verdict, level = found.verdict, found.keys.get(found.plan.level, found.plan.level)
+    fix, told = " ".join(verdict.suggestions), str(verdict)
+    if verdict.code == "OK":
+        findings.info("verdict", level, told)
+    elif verdict.code == "ALIASED":
+        aliased = [item.name for item in found.confounding.found if item.aliased]
+        subject = level if found.plan.verdict.code == "ALIASED" or not aliased else aliased[0]
+        findings.error("labels-aliased", subject, told, fix)
+    elif verdict.code == "CONFOUNDED":
+        named = found.confounding.confounders
+        for item in [item for item in named if item.family != "several"] or named[:1]:
+            findings.warning("labels-confounded", item.name, f"CONFOUNDED: {item} goes with the label.", fix)
+    elif found.plan.level == CELLS or (group_key is not None and obs.loc[rows, group_key].nunique() < 2):
+        findings.error("groups-one", level, told, fix)
     else:
-        findings.info("groups", subject, f"{told}: {classes}.")
-
-
-def check_aliasing(
-    findings: Findings, columns: Mapping[str, np.ndarray], y: np.ndarray, groups: np.ndarray | None
-) -> None:
-    """Find columns (batch, platform, condition, ...) of which every value has one class only."""
-    labeled = y >= 0
-    for name, values in columns.items():
-        levels = np.unique(values[labeled])
-        if not 2 <= len(levels) <= min(_MOST_LEVELS, labeled.sum() / 2):
-            continue
-        if all(word_of(level) in RESPONSE_CLASSES for level in levels):
-            continue  # another label
-        # A column that divides the samples further, or names them again, adds nothing new.
-        if groups is not None and nested(values[labeled], groups[labeled]):
-            continue
-        kind = aliasing(y, values, name)
-        if kind.determines_label:
-            message = (
-                f"Every value of {name!r} has one class only ({kind.n_sensitive} sensitive, {kind.n_resistant} resistant): "
-                "response and this column cannot be told apart."
-            )
-            fix = "Read scores as recognition of this column, or add data that break the tie."
-            findings.warning("labels-aliased", name, message, fix)
+        findings.warning("few-samples", level, told, fix)
+    for text in verdict.cautions:
+        findings.info("verdict-caution", level, text)
 
 
 def check_depth(findings: Findings, scanned: Scan, y: np.ndarray, groups: np.ndarray | None) -> None:

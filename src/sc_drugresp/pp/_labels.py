@@ -9,9 +9,9 @@ from .._core.checks import check_choice
 from .._core.docs import doc_params
 from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from .._core.log import logger
+from .._data.label_words import HINTS, normal, translate
 from .._data.modalities import Target, observations
 from .._data.obs import read_column
-from ._label_words import HINTS, normal, translate
 
 if TYPE_CHECKING:
     from anndata import AnnData

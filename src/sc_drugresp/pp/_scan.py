@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from .._core.progress import progress_bar
 from .._core.settings import settings
 from .._data.content import recover_counts
 from .._data.matrices import best_matrix, find_matrices
+from .._design.quality import measured, mitochondrial
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,6 +31,8 @@ class Scan:
         The matrix that was read, and all that were looked at.
     totals, detected
         Sum and number of non-zero genes of each cell.
+    mito
+        Share of mitochondrial genes in the sum of each cell; zero where no gene is mitochondrial.
     gene_totals
         Sum of each gene; of the counts where they can be recovered.
     n_nan, n_infinite, n_negative, n_fractions
@@ -43,6 +47,7 @@ class Scan:
     looked_at: list[Matrix]
     totals: np.ndarray
     detected: np.ndarray
+    mito: np.ndarray
     gene_totals: np.ndarray
     n_nan: int = 0
     n_infinite: int = 0
@@ -57,6 +62,10 @@ class Scan:
         clean = not (self.n_nan or self.n_infinite or self.n_negative or self.n_unrecovered)
         return clean and self.matrix.holds_counts and (self.matrix.transform is not None or not self.n_fractions)
 
+    @cached_property
+    def _is_mito(self) -> np.ndarray:
+        return mitochondrial(np.asarray(self.matrix.var.index))
+
     def weights(self, genes: np.ndarray | None = None) -> tuple[np.ndarray, str]:
         """Counts of each gene (of `genes`, if given), float64, and their name; 1 where values do not add up."""
         columns = None if genes is None else _columns(self.matrix, genes)
@@ -64,6 +73,11 @@ class Scan:
         if self.matrix.kind == "scaled" or self.n_negative or not totals.any():
             return np.ones(len(totals)), "genes"
         return totals, f"counts ({self.matrix.origin})"
+
+    def measured(self) -> dict[str, np.ndarray]:
+        """What an evaluation would measure of each cell beside its genes, by name."""
+        values = measured(np.column_stack([self.totals, self.detected, self.mito]))
+        return values if self._is_mito.any() else dict(list(values.items())[:2])
 
     def add(self, start: int, block: csr_matrix) -> None:
         """Take in some rows."""
@@ -83,6 +97,9 @@ class Scan:
         here = slice(start, start + n)
         self.totals[here] = np.bincount(np.repeat(np.arange(n), detected), weights=values, minlength=n)
         self.detected[here] = detected
+        mito = np.where(self._is_mito[block.indices], values, 0)
+        part = np.bincount(np.repeat(np.arange(n), detected), weights=mito, minlength=n)
+        self.mito[here] = part / np.where(self.totals[here] > 0, self.totals[here], 1)
         logged = matrix.kind == "log_normalized" and matrix.transform is None
         weights = np.expm1(np.clip(values, None, 80)) if logged else values
         self.gene_totals += np.bincount(block.indices, weights=weights, minlength=genes)
@@ -100,7 +117,7 @@ def scan(adata: AnnData, layer: str | None, desc: str, genes: np.ndarray | None 
         return None
     matrix = best_matrix(found)
     n, n_genes = matrix.rows.shape
-    out = Scan(matrix, found, np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(n_genes))
+    out = Scan(matrix, found, np.zeros(n), np.zeros(n, dtype=np.int64), np.zeros(n), np.zeros(n_genes))
     with progress_bar(total=n, desc=desc) as bar:
         for start, block in matrix.rows.blocks(settings.block_cells):
             out.add(start, block)

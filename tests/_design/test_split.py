@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from sc_drugresp._evaluate.design import aliasing, choose_split, design_table, nested
+from sc_drugresp._design.aliasing import aliasing, design_table, nested
+from sc_drugresp._design.split import choose_split
 
 CELLS = 5
 
@@ -85,7 +86,7 @@ def test_strictest_level_first():
     y, columns = cells([1, 1, 0, 0, 0, 0], dataset=["a"] * 4 + ["b"] * 2, patient=[f"P{i}" for i in range(6)])
     plan = choose_split(y, columns)
     assert plan.level == "patient"
-    assert any("data set" in text for text in plan.cautions)
+    assert any("data set" in text for text in plan.verdict.cautions)
 
 
 def test_constant_columns_are_passed_over():
