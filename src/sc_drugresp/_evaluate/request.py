@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.calls import dataclass_text
 from .._core.checks import check_choice
-from .._response.heads import HeadKind
+from .._response.heads import HeadChoice
 from .._response.recipe import Recipe
 from .options import EvaluationOptions, Protocol
 
@@ -34,7 +34,7 @@ class Request:
     dataset_key: str | None = None
     protocol: Protocol = "leave_group_out"
     split: str = "auto"
-    head: HeadKind = "logistic"
+    head: HeadChoice = "logistic"
     options: EvaluationOptions = field(default_factory=EvaluationOptions)
     layer: str | None = None
     modality: str = "rna"
@@ -43,7 +43,7 @@ class Request:
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, Protocol)
-        check_choice("head", self.head, HeadKind)
+        check_choice("head", self.head, HeadChoice)
         if not isinstance(self.options, EvaluationOptions):
             msg = f"`options` must be a sc_drugresp.tl.EvaluationOptions, found {type(self.options).__name__}."
             raise TypeError(msg)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._response.heads import HeadKind
+    from .._response.heads import HeadChoice
     from .._response.recipe import Recipe
 
 
@@ -35,7 +35,7 @@ def evaluate(
     dataset_key: str | None = None,
     protocol: Protocol = "leave_group_out",
     split: str = "auto",
-    head: HeadKind = "logistic",
+    head: HeadChoice = "logistic",
     options: EvaluationOptions | None = None,
     layer: str | None = None,
     modality: str = "rna",

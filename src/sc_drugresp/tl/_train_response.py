@@ -13,7 +13,7 @@ from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
 from .._data.obs import read_groups, read_labels, require_both_classes
-from .._response.heads import HeadKind
+from .._response.heads import HeadChoice
 from .._response.recipe import Mode, Recipe
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def train_response(
     label_key: str = "response",
     group_key: str | None = None,
     mode: Mode = "frozen",
-    head: HeadKind = "logistic",
+    head: HeadChoice = "logistic",
     error_level: float = 0.1,
     checkpoint: str | PathLike[str] | None = None,
     tuning: FineTuning | None = None,
@@ -114,7 +114,7 @@ def train_response(
     from .._response.train import train_frozen, training_record
 
     check_choice("mode", mode, Mode)
-    check_choice("head", head, HeadKind)
+    check_choice("head", head, HeadChoice)
     check_share("error_level", error_level, below=0.5)
     recipe = _recipe(use_rep, model, mode, checkpoint, tuning, options)
     if start is not None and mode == "frozen":
