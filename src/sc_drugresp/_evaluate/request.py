@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.calls import dataclass_text
 from .._core.checks import check_choice
-from .._response.heads import HeadChoice
+from .._response.heads import HeadChoice, check_tunable
 from .._response.recipe import Recipe
 from .options import EvaluationOptions, Protocol
 
@@ -47,7 +47,10 @@ class Request:
         if not isinstance(self.options, EvaluationOptions):
             msg = f"`options` must be a sc_drugresp.tl.EvaluationOptions, found {type(self.options).__name__}."
             raise TypeError(msg)
-        if self.options.n_refits and any(recipe.tuned for recipe in self.recipes):
+        tuned = any(recipe.tuned for recipe in self.recipes)
+        if tuned:
+            check_tunable(self.head)
+        if self.options.n_refits and tuned:
             msg = "`n_refits` refits heads to permuted labels, not encoders; use n_refits=0 with a tuned model."
             raise ValueError(msg)
 

@@ -59,9 +59,10 @@ class _Space:
         project = _projection(z, groups)
         return cls(mean, scale, project, z if project is None else z @ project)
 
-    def arrays(self, coef: np.ndarray, intercept: float) -> tuple[np.ndarray, ...]:
+    def arrays(self, coef: np.ndarray, intercept: float) -> dict[str, np.ndarray]:
         """Mean, scale, coefficients and intercept of a linear head on the embedding itself."""
-        return self.mean, self.scale, coef if self.project is None else self.project @ coef, np.asarray(intercept)
+        coef = coef if self.project is None else self.project @ coef
+        return {"mean": self.mean, "scale": self.scale, "coef": coef, "intercept": np.asarray(intercept)}
 
 
 def fit_setting(setting: HeadSetting, x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, rng: int = 0) -> Head:
@@ -102,10 +103,10 @@ def fit_setting(setting: HeadSetting, x: np.ndarray, y: np.ndarray, groups: np.n
         return fit_mlp(x, y, rng=rng)
     space = _Space.of(x, groups)
     if setting.kind == "pseudobulk_lda":
-        return PseudobulkHead(*space.arrays(*_discriminant(space.z, y, groups)))
+        return PseudobulkHead(**space.arrays(*_discriminant(space.z, y, groups)))
     if setting.kind == "mil":
-        return TopShareHead(*space.arrays(*_top_share(space.z, y, groups, setting)), np.asarray(setting.share))
-    return LinearHead(*space.arrays(*_logistic(space.z, y, groups, setting.C)))
+        return TopShareHead(**space.arrays(*_top_share(space.z, y, groups, setting)), share=np.asarray(setting.share))
+    return LinearHead(**space.arrays(*_logistic(space.z, y, groups, setting.C)))
 
 
 def _projection(z: np.ndarray, groups: np.ndarray) -> np.ndarray | None:

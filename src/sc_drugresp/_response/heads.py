@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
 HeadKind = Literal["logistic", "mlp", "pseudobulk_lda", "mil"]
 HeadChoice = Literal["logistic", "mlp", "pseudobulk_lda", "mil", "auto"]
-TUNABLE = ("logistic", "mlp")
-"""Heads that can be trained on with an encoder."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,19 @@ class MLPHead:
 
 Head = LinearHead | MLPHead
 _KINDS: tuple[type[Head], ...] = (LinearHead, PseudobulkHead, TopShareHead, MLPHead)
+
+
+def check_tunable(head: str) -> None:
+    """Refuse a head that cannot be trained together with an encoder.
+
+    Raises
+    ------
+    ValueError
+        It is fitted to whole samples, or was to be chosen.
+    """
+    if head not in ("logistic", "mlp"):
+        msg = f"An encoder can be tuned with head='logistic' or head='mlp', found head={head!r}; use one of these."
+        raise ValueError(msg)
 
 
 def loudest(logit: np.ndarray, index: np.ndarray, share: float) -> np.ndarray:
