@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .auroc import LEVEL, Interval, clustered_auroc, macro_auroc
+from .auroc import LEVEL, Interval, clustered_auroc, macro_interval
 from .groups import bootstrap_counts
 from .metrics import METRICS, GroupSums, macro_average
 
@@ -26,6 +26,7 @@ def metric_intervals(
     groups: np.ndarray,
     datasets: np.ndarray | None = None,
     *,
+    cross_validated: bool = False,
     n_boot: int = 1000,
     rng: np.random.Generator | int = 0,
 ) -> dict[str, dict[str, Interval]]:
@@ -39,6 +40,8 @@ def metric_intervals(
         Independent unit of each cell.
     datasets
         Data set of each cell. `None` means one.
+    cross_validated
+        Whether heads were learned from the other groups, see :meth:`~sc_drugresp._stats.auroc.Auroc.interval`.
     n_boot
         Bootstrap draws.
     rng
@@ -57,8 +60,8 @@ def metric_intervals(
         sums = GroupSums(y[rows], prob[rows], groups[rows])
         point = {metric: float(values[0]) for metric, values in sums.metrics(np.ones((1, sums.n_groups))).items()}
         drawn = _bootstrap(sums, n_boot, rng)
-        auroc = clustered_auroc(sums)
-        out[str(name)] = _intervals(point, drawn, sums.n_groups) | {"auroc": auroc.interval()}
+        auroc = clustered_auroc(sums).interval(cross_validated=cross_validated)
+        out[str(name)] = _intervals(point, drawn, sums.n_groups) | {"auroc": auroc}
         draws.append(drawn)
         points.append(point)
         aurocs.append(auroc)
@@ -66,10 +69,8 @@ def metric_intervals(
         return out | {MACRO: dict(next(iter(out.values())))}
     # A data set without draws has no interval; it must not enter as if it were known exactly.
     mean_drawn = {m: _nanmean([drawn[m] for drawn in draws]) for m in METRICS} if all(draws) else {}
-    whole = macro_auroc(aurocs)
-    means = _intervals(macro_average(points), mean_drawn, whole.n_groups)
-    out[MACRO] = means | {"auroc": whole.interval()}
-    return out
+    whole = macro_interval(aurocs)
+    return out | {MACRO: _intervals(macro_average(points), mean_drawn, whole.n_groups) | {"auroc": whole}}
 
 
 def _bootstrap(sums: GroupSums, n_boot: int, rng: np.random.Generator) -> dict[str, FloatArray]:

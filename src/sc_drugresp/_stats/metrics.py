@@ -10,11 +10,12 @@ one matrix product instead of a pass over the cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .groups import encode_groups
+from .groups import encode_groups, group_classes, majority_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,10 +119,10 @@ class GroupSums:
     def _total(self, values: np.ndarray) -> FloatArray:
         return np.asarray(np.bincount(self.index, values, self.n_groups), dtype=np.float64)
 
-    @property
+    @cached_property
     def strata(self) -> IntArray:
-        """What each group holds: 0 only sensitive, 1 only resistant, 2 both."""
-        return np.select([self.neg == 0, self.pos == 0], [0, 1], 2)
+        """Class of each group, a few mixed ones by their majority: 0 resistant, 1 sensitive, 2 both."""
+        return majority_classes(self.y, self.index, self.n_groups)
 
     def metrics(self, weights: FloatArray) -> dict[str, FloatArray]:
         """Every metric for every row of group weights.
@@ -174,20 +175,20 @@ class GroupSums:
 
 @dataclass(frozen=True)
 class SampleScores:
-    """One row per group whose cells all have one label.
+    """One row per group with a label.
 
     Parameters
     ----------
     groups
         Name of each group, sorted.
     y
-        Its label.
+        Its label, that of most of its cells.
     prob
         Mean P(sensitive) of its cells.
     n_cells
         Cells scored.
     n_mixed
-        Groups left out because they hold both classes.
+        Groups that hold both classes.
     """
 
     groups: np.ndarray
@@ -203,14 +204,17 @@ class SampleScores:
 
 
 def sample_scores(y: np.ndarray, prob: np.ndarray, groups: np.ndarray) -> SampleScores:
-    """Average the cells of each group; groups with both classes have no label and are counted, not scored."""
-    names, index = np.unique(groups, return_inverse=True)
-    n = np.bincount(index)
-    share = np.bincount(index, y) / n
-    pure = (share == 0) | (share == 1)
+    """Average the cells of each group.
+
+    A few groups with both classes count as the class of most of their cells; where there are more of them, they have no
+    label and are counted, not scored.
+    """
+    index, names = encode_groups(groups)
+    n, kind = np.bincount(index), majority_classes(y, index, len(names))
     # Sums of equal numbers differ in the last digit by their length; that must not rank groups.
-    mean = np.round(np.bincount(index, prob) / n, 12)
-    return SampleScores(names[pure], share[pure].astype(int), mean[pure], n[pure], int((~pure).sum()))
+    mean, labeled = np.round(np.bincount(index, prob) / n, 12), kind < 2
+    n_mixed = int((group_classes(y, index, len(names)) == 2).sum())
+    return SampleScores(names[labeled], kind[labeled], mean[labeled], n[labeled], n_mixed)
 
 
 def macro_average(rows: Sequence[dict[str, float]]) -> dict[str, float]:
