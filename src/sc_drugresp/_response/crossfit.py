@@ -49,6 +49,16 @@ class OutOfFold:
         return self.fold >= 0
 
 
+def mean_of(repeats: Sequence[OutOfFold]) -> OutOfFold:
+    """Mean predictions over repeats of a split that test the same cells; folds are those of the first."""
+    if len(repeats) == 1:
+        return repeats[0]
+    logit = np.mean([out.logit for out in repeats], axis=0)
+    prob = np.mean([out.prob for out in repeats], axis=0)
+    notes = dict.fromkeys(note for out in repeats for note in out.notes)
+    return OutOfFold(logit, prob, repeats[0].fold, tuple(notes))
+
+
 def cross_validate(
     features: Features,
     y: np.ndarray,

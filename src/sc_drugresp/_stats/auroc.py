@@ -121,7 +121,7 @@ def clustered_auroc(sums: GroupSums) -> Auroc:
     k_pos, k_neg = int((sums.pos > 0).sum()), int((sums.neg > 0).sum())
     floor = 1 / (2 * k_pos * k_neg + 2)
     # Few groups that happen to be separated completely show no spread at all; this keeps their interval honest.
-    between = _between_share(rankdata(sums.prob), sums.y, sums.index)
+    between = _between_share(rankdata(sums.score), sums.y, sums.index)
     variance = max(sum(parts), hanley_mcneil(float(np.clip(value, floor, 1 - floor)), k_pos, k_neg) * between)
     squares = sum(part**2 / df if df else float("nan") for part, df in zip(parts, dfs))
     df = sum(parts) ** 2 / squares if squares > 0 else float(sum(dfs))

@@ -10,7 +10,7 @@ import numpy as np
 from .groups import encode_groups, majority_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 N_FOLDS = 10
 _FEWEST_ENTRIES = 10  # cells with fewer expressed genes may be equal by chance
@@ -50,6 +50,7 @@ def leave_group_out(
     max_leave_out: int = 20,
     pairs: bool = True,
     rng: int = 0,
+    turn: int = 0,
 ) -> list[Fold]:
     """Hold out groups of both classes together: pairs of a sensitive and a resistant one, or a tenth of each class.
 
@@ -72,6 +73,9 @@ def leave_group_out(
         False leaves out one group at a time.
     rng
         Seed of the pairs and of the assignment to folds.
+    turn
+        Which of the pairings with this seed. Turns 0 to n - 1, where n is the size of the smaller class, pair every
+        sensitive group with every resistant one, once. Many groups are dealt out anew.
 
     Raises
     ------
@@ -82,7 +86,8 @@ def leave_group_out(
     if len(names) < 2:
         msg = f"Expected at least two groups to hold one out, found {len(names)}: {names.tolist()}."
         raise ValueError(msg)
-    kind, many, generator = majority_classes(y, codes, len(names)), len(names) > max_leave_out, np.random.default_rng(rng)
+    kind, many = majority_classes(y, codes, len(names)), len(names) > max_leave_out
+    generator = np.random.default_rng(rng + turn if many else rng)
     classes = [np.flatnonzero(kind == label) for label in (1, 0)]
     if (kind == 2).any() or min(map(len, classes)) < 2:
         # Nothing to pair: each group alone, or many of them in ten sets.
@@ -91,8 +96,10 @@ def leave_group_out(
         sets = np.arange(len(names))[:, None]
     else:
         n_folds = N_FOLDS if many else max(map(len, classes))
-        dealt = [_deal(generator.permutation(members), n_folds) for members in classes]
-        sets = [np.concatenate(parts) for parts in zip(*dealt)]
+        shuffled = [generator.permutation(members) for members in classes]
+        smaller = int(np.argmin([len(members) for members in shuffled]))
+        shuffled[smaller] = np.roll(shuffled[smaller], -turn)
+        sets = [np.concatenate(parts) for parts in zip(*(_deal(members, n_folds) for members in shuffled))]
     if many:
         return [_hold_out(codes, held, f"fold {i}") for i, held in enumerate(sets)]
     return [_hold_out(codes, held, " + ".join(str(names[code]) for code in held)) for held in sets]
@@ -103,6 +110,15 @@ def _deal(members: np.ndarray, n_folds: int) -> list[np.ndarray]:
     if len(members) < n_folds:
         return list(np.resize(members, n_folds)[:, None])
     return np.array_split(members, n_folds)
+
+
+def repeated(make: Callable[..., list[Fold]], n: int) -> list[list[Fold]]:
+    """Different folds that `make(turn=...)` makes, at most `n` sets of them; those that do not turn are made once."""
+    out: dict[frozenset[bytes], list[Fold]] = {}
+    for turn in range(n):
+        folds = make(turn=turn)
+        out.setdefault(frozenset(fold.test.tobytes() for fold in folds), folds)
+    return list(out.values())
 
 
 def _hold_out(codes: np.ndarray, held: np.ndarray, name: str) -> Fold:

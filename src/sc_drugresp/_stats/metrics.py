@@ -32,6 +32,8 @@ METRICS = (
 )  # fmt: skip
 """`precision`, `recall` and `f1` are those of the sensitive class; `ece` is the expected calibration error over ten bins
 of equal width (Naeini et al. 2015)."""
+CALIBRATION_METRICS = ("brier", "ece", "log_loss")
+"""Those that judge the probability itself; lower is better."""
 CLIP = 1e-7  # log loss of a probability of exactly 0 or 1
 _CHUNK = 2**22  # numbers held at once when draws need cells, not sums per group
 
@@ -97,10 +99,15 @@ class GroupSums:
         Label (1 sensitive, 0 resistant) and P(sensitive) of each cell.
     groups
         Group of each cell.
+    score
+        What AUROC and AUPRC rank the cells by; `prob` if `None`.
     """
 
-    def __init__(self, y: ArrayLike, prob: ArrayLike, groups: ArrayLike) -> None:
+    def __init__(
+        self, y: ArrayLike, prob: ArrayLike, groups: ArrayLike, score: ArrayLike | None = None
+    ) -> None:
         self.prob = np.asarray(prob, dtype=np.float64)
+        self.score = self.prob if score is None else np.asarray(score, dtype=np.float64)
         self.y = y = np.asarray(y, dtype=np.intp)
         self.index, names = encode_groups(groups)
         self.n_groups = len(names)
@@ -114,7 +121,7 @@ class GroupSums:
         bins = np.minimum((self.prob * ECE_BINS).astype(np.int64), ECE_BINS - 1)
         gap = np.bincount(self.index * ECE_BINS + bins, y - self.prob, self.n_groups * ECE_BINS)
         self.gap = gap.reshape(self.n_groups, ECE_BINS)
-        self.kernel = group_kernel(self.prob, y == 1, y == 0, self.index, self.n_groups)
+        self.kernel = group_kernel(self.score, y == 1, y == 0, self.index, self.n_groups)
 
     def _total(self, values: np.ndarray) -> FloatArray:
         return np.asarray(np.bincount(self.index, values, self.n_groups), dtype=np.float64)
@@ -159,11 +166,11 @@ class GroupSums:
 
     def _average_precision(self, weights: FloatArray) -> FloatArray:
         """Area under the precision-recall steps, ties taken together (as scikit-learn does)."""
-        order = np.argsort(-self.prob, kind="stable")
-        group, y, prob = self.index[order], self.y[order], self.prob[order]
-        last = np.flatnonzero(np.append(prob[1:] != prob[:-1], True))
+        order = np.argsort(-self.score, kind="stable")
+        group, y, score = self.index[order], self.y[order], self.score[order]
+        last = np.flatnonzero(np.append(score[1:] != score[:-1], True))
         out = np.full(len(weights), np.nan)
-        step = max(1, _CHUNK // len(prob))
+        step = max(1, _CHUNK // len(score))
         for start in range(0, len(weights), step):
             cells = weights[start : start + step, group]
             tp, called = np.cumsum(cells * y, axis=1)[:, last], np.cumsum(cells, axis=1)[:, last]
