@@ -19,7 +19,7 @@ from .candidates import check_folds, make_candidates
 from .cohort import read_cohort
 from .external import apply_saved
 from .leakage import genes_chosen_before
-from .naive import naive_baselines
+from .naive import PERMUTED, naive_baselines
 from .options import EXTERNAL, FEW_SHOT
 from .protocols import Run, make_runs
 from .result import collect, describe
@@ -140,9 +140,12 @@ def _fits(
     runs: Mapping[str, Run], candidates: Sequence[Candidate], baselines: Mapping[str, NaiveBaseline]
 ) -> int:
     """Folds that will be fitted, for the progress bar."""
-    each = {name: sum(len(folds) for folds in run.repeats) for name, run in runs.items()}
-    once = {name: len(run.folds) for name, run in runs.items()}
-    naive = sum(n for name, n in each.items() if name != FEW_SHOT)
-    fitted = max(len(baselines) - 1, 0)  # all but the one whose labels are dealt out again and again
-    tuned = sum(hasattr(candidate.features, "head") for candidate in candidates)
-    return sum(each.values()) * (len(candidates) - tuned) + sum(once.values()) * tuned + naive * fitted
+    rows = [(1 if hasattr(candidate.features, "head") else None, True) for candidate in candidates]
+    rows += [(row.most_repeats, False) for name, row in baselines.items() if name != PERMUTED]
+    return sum(
+        len(folds)
+        for most, few_shot in rows
+        for name, run in runs.items()
+        for folds in run.repeats[:most]
+        if few_shot or name != FEW_SHOT
+    )

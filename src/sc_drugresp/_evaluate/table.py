@@ -51,6 +51,7 @@ class Table:
     advance: Callable[[int], Any] | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     found: dict[tuple[str, str], Scored] = field(default_factory=dict)
+    _fitted: dict[tuple[Any, ...], tuple[Any, list[OutOfFold]]] = field(default_factory=dict)
 
     def add_model(self, candidate: Candidate, protocol: str, run: Run, *, head: str) -> None:
         """Score a model under a protocol, for each number of labeled samples of the target."""
@@ -74,13 +75,13 @@ class Table:
         self.add_constant(protocol, tested)
         prob = np.full(len(cohort.y), np.nan)
         prob[tested] = prevalence_prediction(cohort.y[tested], cohort.datasets[tested])
-        self._score("prevalence", protocol, prob, kind="naive")
+        self._score("prevalence", protocol, prob, kind="naive", cross_validated=False)
         for name, row in baselines.items():
             options = PLAIN if protocol == POOLED and row.head == "logistic" else dict(row.options)
             if name == PERMUTED:
                 self._permuted(row, protocol, run, options, truth.at(tested))
                 continue
-            outs = self._cross_validate(row.features, run.repeats, row.head, options)
+            outs = self._cross_validate(row.features, run.repeats[: row.most_repeats], row.head, options)
             self._add(name, protocol, outs, run.folds, kind="naive")
 
     def add_constant(self, protocol: str, tested: np.ndarray) -> None:
@@ -112,10 +113,18 @@ class Table:
         self, features: Any, repeats: Sequence[Sequence[Fold]], head: Any, options: dict[str, Any]
     ) -> list[OutOfFold]:
         y, units, advance = self.cohort.y, self.cohort.units, self.advance
-        return [
+        # `pca` and `pca_logistic` are one row by two names: what was fitted once is looked up by what it was made from.
+        key = (id(features), head, repr(options), *(id(fold) for folds in repeats for fold in folds))
+        if key in self._fitted:
+            if advance is not None:
+                advance(sum(map(len, repeats)))
+            return self._fitted[key][1]
+        outs = [
             cross_validate(features, y, units, folds, head=head, rng=self.rng, advance=advance, **options)
             for folds in repeats
         ]
+        self._fitted[key] = ((features, repeats), outs)  # what is kept keeps its identity
+        return outs
 
     def _add(
         self, model: str, protocol: str, outs: Sequence[OutOfFold], folds: Sequence[Fold], **shown: Any
