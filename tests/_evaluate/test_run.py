@@ -24,7 +24,7 @@ from sc_drugresp._evaluate.naive import (
     prevalence_prediction,
     refit_p_value,
 )
-from sc_drugresp._evaluate.scores import score_rows
+from sc_drugresp._evaluate.scores import Truth, score_rows
 from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FittedFeatures, FixedFeatures
 from sc_drugresp._stats.folds import Fold, leave_group_out, pooled
@@ -90,7 +90,7 @@ def test_noise_per_sample_is_chance_when_samples_are_held_out_and_looks_good_whe
     datasets = np.full(len(y), "a")
 
     def auroc(out):
-        rows = score_rows("x", "p", y, out.prob, groups, datasets, n_boot=0)
+        rows = score_rows("x", "p", Truth(y, groups, datasets), out.prob, n_boot=0)
         return next(r for r in rows if (r["metric"], r["level"], r["dataset"]) == ("auroc", "cell", "macro"))
 
     assert auroc(strict)["low"] <= 0.5 <= auroc(strict)["high"]
@@ -103,7 +103,7 @@ def test_noise_per_cell_is_chance_under_every_split():
     y = np.random.default_rng(1).integers(0, 2, len(x))
     for folds in (leave_group_out(y, groups), pooled(y)):
         out = cross_validate(FixedFeatures("x", x), y, groups, folds, tune=False)
-        rows = score_rows("x", "p", y, out.prob, groups, np.full(len(y), "a"), n_boot=0)
+        rows = score_rows("x", "p", Truth(y, groups, np.full(len(y), "a")), out.prob, n_boot=0)
         cell = next(r for r in rows if r["metric"] == "auroc" and r["level"] == "cell")
         assert cell["low"] <= 0.5 <= cell["high"]
 
@@ -111,7 +111,7 @@ def test_noise_per_cell_is_chance_under_every_split():
 def test_signal_is_found():
     x, y, groups = cohort(signal=3.0, sample_effect=0.3)
     out = cross_validate(FixedFeatures("x", x), y, groups, leave_group_out(y, groups))
-    rows = score_rows("x", "p", y, out.prob, groups, np.full(len(y), "a"), n_boot=50)
+    rows = score_rows("x", "p", Truth(y, groups, np.full(len(y), "a")), out.prob, n_boot=50)
     found = {(r["metric"], r["level"]): r for r in rows if r["dataset"] == "macro"}
     assert found["auroc", "cell"]["value"] > 0.9
     assert found["auroc", "sample"]["p_value"] < 0.01
@@ -143,7 +143,7 @@ def test_scores_are_averaged_over_data_sets():
     _, y, groups = cohort(k=4)
     datasets = np.where(np.arange(len(y)) < len(y) // 2, "a", "b")
     prob = np.where(datasets == "a", 0.2 + 0.6 * y, 0.8 - 0.6 * y)
-    rows = score_rows("x", "p", y, prob, groups, datasets, n_boot=0, n_permutations=200)
+    rows = score_rows("x", "p", Truth(y, groups, datasets), prob, n_boot=0, n_permutations=200)
     auroc = {r["dataset"]: r for r in rows if r["metric"] == "auroc" and r["level"] == "cell"}
     assert (auroc["a"]["value"], auroc["b"]["value"], auroc["macro"]["value"]) == (1, 0, 0.5)
     assert auroc["a"]["p_value"] == pytest.approx(1 / 6)  # 2 against 2 samples
@@ -169,18 +169,12 @@ def test_refitted_p_values_are_uniform_without_signal():
         x, y, groups = cohort(k=4, cells=3, dim=3, seed=seed)
         make, datasets = partial(leave_group_out, groups=groups), np.full(len(y), "a")
         folds = make(y)
-        value = score_rows(
-            "x",
-            "p",
-            y,
-            cross_validate(FixedFeatures("x", x), y, groups, folds, head=fit_means).prob,
-            groups,
-            datasets,
-            n_boot=0,
-            n_permutations=0,
-        )[0]["value"]
-        null = permuted_scores(FixedFeatures("x", x), y, groups, datasets, make, head=fit_means, n=9, rng=seed)
-        p_values.append(refit_p_value(value, null["auroc"]))
+        prob = cross_validate(FixedFeatures("x", x), y, groups, folds, head=fit_means).prob
+        value = score_rows("x", "p", Truth(y, groups, datasets), prob, n_boot=0, n_permutations=0)[0]["value"]
+        null = permuted_scores(
+            FixedFeatures("x", x), y, groups, datasets, lambda dealt, make=make: [make(dealt)], head=fit_means, n=9, rng=seed
+        )
+        p_values.append(refit_p_value(value, null["cell"]["auroc"]))
     assert kstest(np.array(p_values) - 0.05, "uniform").pvalue > 0.01
 
 
@@ -203,9 +197,11 @@ def test_labels_are_dealt_out_between_samples():
 
 def test_permuted_labels_look_predictable_when_cells_are_split_at_random():
     x, y, groups = cohort()
-    scores = permuted_scores(FixedFeatures("x", x), y, groups, np.full(len(y), "a"), pooled, n=3, tune=False)
-    assert scores["auroc"].shape == (3,)
-    assert scores["auroc"].min() > 0.7
+    datasets = np.full(len(y), "a")
+    scores = permuted_scores(FixedFeatures("x", x), y, groups, datasets, lambda dealt: [pooled(dealt)], n=3, tune=False)
+    assert scores["cell"]["auroc"].shape == (3,)
+    assert scores["cell"]["auroc"].min() > 0.7
+    assert scores["sample"]["auroc"].shape == (3,)
 
 
 def test_qc_features():

@@ -59,16 +59,24 @@ def evaluated():
 def test_slots(evaluated):
     before, adata = evaluated
     result = adata.uns["evaluation"]
-    assert set(adata.obs.columns) - set(before.obs.columns) == {"evaluation_prob", "evaluation_fold"}
+    assert set(adata.obs.columns) - set(before.obs.columns) == {
+        "evaluation_prob",
+        "evaluation_score",
+        "evaluation_call",
+        "evaluation_fold",
+    }
     assert set(adata.uns) - set(before.uns) == {"evaluation"}
     assert set(adata.obsm) == set(before.obsm)
     assert (adata.X != before.X).nnz == 0
     unlabeled = adata.obs["response"].isna().to_numpy()
     assert unlabeled.any()
     assert adata.obs["evaluation_prob"].isna().to_numpy().tolist() == unlabeled.tolist()
-    assert adata.obs["evaluation_fold"].isna().to_numpy().tolist() == unlabeled.tolist()
+    for name in ("score", "call", "fold"):
+        assert adata.obs[f"evaluation_{name}"].isna().to_numpy().tolist() == unlabeled.tolist()
     folds = result["folds"].query("protocol == 'leave_group_out'")
-    assert len(folds) == 4  # pairs: three sensitive against four resistant samples, or the reverse
+    # Pairs: three sensitive against four resistant samples, or the reverse, until each met each.
+    assert folds.groupby("repeat").size().tolist() == [4, 4, 4]
+    assert folds["fold"].nunique() == 12
     assert (folds["shared_units"] == 0).all()
     assert result["data"]["n_cells"] == 84
     assert result["verdict"]["code"] in ("OK", "UNDERPOWERED")
@@ -96,8 +104,19 @@ def test_out_of_fold_probabilities_give_the_score(evaluated):
 
     _, adata = evaluated
     obs = adata.obs.dropna(subset=["response"])
-    expected = roc_auc_score(obs["response"] == "sensitive", obs["evaluation_prob"])
+    y = (obs["response"] == "sensitive").to_numpy()
+    expected = roc_auc_score(y, obs["evaluation_score"])
     assert auroc(adata, "pca", "leave_group_out")["value"] == pytest.approx(expected)
+    curve = sdr.get.roc_df(adata)
+    area = np.trapezoid(curve["true_positive_rate"], curve["false_positive_rate"])
+    assert area == pytest.approx(expected)
+    m = adata.uns["evaluation"]["metrics"].query("model == 'pca' and protocol == 'leave_group_out' and level == 'cell'")
+    value = m[m["dataset"] == "macro"].set_index("metric")["value"]
+    assert value["brier"] == pytest.approx(float(np.mean((obs["evaluation_prob"] - y) ** 2)))
+    called = obs["evaluation_call"] != "uncertain"
+    assert value["called"] == pytest.approx(float(called.mean()))
+    wrong = (obs["evaluation_call"] != obs["response"].astype(str))[called]
+    assert value["called_wrong"] == pytest.approx(float(wrong.mean()), nan_ok=True)
 
 
 def test_round_trip_and_card(evaluated, tmp_path):

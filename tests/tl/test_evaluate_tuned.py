@@ -46,12 +46,12 @@ def recipe(mode: str = "lora", **tuning) -> sdr.tl.Recipe:
 
 def scores(adata: ad.AnnData, model: str, protocol: str = "leave_group_out") -> np.ndarray:
     samples = adata.uns["evaluation"]["samples"]
-    return samples[(samples["model"] == model) & (samples["protocol"] == protocol)].set_index("sample")["prob"]
+    return samples[(samples["model"] == model) & (samples["protocol"] == protocol)].set_index("sample")["score"]
 
 
 def test_tuned_row_stands_beside_the_frozen_one_and_never_saw_its_samples(lines):
     adata = lines.copy()
-    sdr.tl.evaluate(adata, model=recipe(), group_key="unit", split="group", options=quick())
+    sdr.tl.evaluate(adata, model=recipe(), group_key="unit", split="group", options=quick(n_pairings=1))
     result = adata.uns["evaluation"]
     assert list(result["params"]["models"]) == ["tgpt.lora", "tgpt"]
     assert "Recipe(model='tgpt', mode='lora'" in result["command"]
@@ -74,7 +74,7 @@ def test_tuned_row_stands_beside_the_frozen_one_and_never_saw_its_samples(lines)
         encoder, tokens.take(train), y[train], unit[train], mode="lora", head="logistic", options=options, seed=0
     )
     logits = tuned.head.logit(embed_by_sample(encoder, tokens.take(once), unit[once]))
-    np.testing.assert_allclose(adata.obs["evaluation_prob"].iloc[once], expit(logits), atol=1e-5)
+    np.testing.assert_allclose(adata.obs["evaluation_score"].iloc[once], expit(logits), atol=1e-5)
 
 
 def test_zero_and_few_shot_scores_of_a_tuned_model(lines):

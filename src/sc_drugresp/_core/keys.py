@@ -106,12 +106,14 @@ class EvaluationKeys:
 
     uns: str = "evaluation"
     prob: str = "evaluation_prob"
+    score: str = "evaluation_score"
+    call: str = "evaluation_call"
     fold: str = "evaluation_fold"
 
     @classmethod
     def of(cls, key_added: str | None = None) -> EvaluationKeys:
         base = key_added or cls.uns
-        return cls(base, f"{base}_prob", f"{base}_fold")
+        return cls(base, f"{base}_prob", f"{base}_score", f"{base}_call", f"{base}_fold")
 
 
 STATE_CONTROL = "state_control"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from .._stats.auroc import hanley_mcneil
-from .aliasing import aliasing
+from .._stats.groups import encode_groups, majority_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,15 +93,14 @@ def plural(thing: str) -> str:
 
 
 def power_of(y: np.ndarray, units: np.ndarray, thing: str) -> Verdict:
-    kind = aliasing(y, units)
-    n_s, n_r = kind.with_sensitive, kind.with_resistant
-    smallest = 2.0**-kind.n_mixed if kind.n_mixed else 1 / comb(kind.n_levels, kind.n_sensitive)
+    codes, names = encode_groups(units[y >= 0])
+    classes = majority_classes(y[y >= 0], codes, len(names))
+    n_mixed = int((classes == 2).sum())
+    n_s, n_r = (int((classes == label).sum()) + n_mixed for label in (1, 0))
+    smallest = 2.0**-n_mixed if n_mixed else 1 / comb(len(names), n_s)
     half = 1.96 * np.sqrt(hanley_mcneil(0.8, n_s, n_r))
-    size = (
-        f"{n_s} sensitive and {n_r} resistant {plural(thing)}"
-        if not kind.n_mixed
-        else f"{kind.n_levels} {plural(thing)}"
-    )
+    several = plural(thing)
+    size = f"{len(names)} {several}" if n_mixed else f"{n_s} sensitive and {n_r} resistant {several}"
     accuracy = f"an AUROC of 0.80 over samples would be known to +-{half:.2f}"
     if min(n_s, n_r) < 3 or smallest >= _SMALLEST_P:
         told = f"the smallest possible permutation p-value is {smallest:.2g}"

@@ -11,7 +11,7 @@ from .._core.log import logger, warn
 from .._data.obs import read_column
 from .._embed.coverage import check_coverage
 from .._embed.slots import embedding_info, embeddings
-from .._response.choose import model_features, slot_features
+from .._response.choose import model_features, random_features, slot_features
 from .._response.features import FixedFeatures
 from .._response.recipe import Recipe
 from .._stats.folds import LeakError
@@ -40,10 +40,13 @@ class Candidate:
         What its head learns from.
     caution
         What is to be said against its score, in words; empty if nothing is.
+    kind
+        `'model'`, or `'naive'` for a network with random weights.
     """
 
     features: Features
     caution: str = ""
+    kind: str = "model"
 
     @property
     def name(self) -> str:
@@ -54,7 +57,7 @@ class Candidate:
 def make_candidates(
     adata: AnnData, obs: pd.DataFrame, cohort: Cohort, matrices: Matrices, request: Request
 ) -> tuple[list[Candidate], list[str]]:
-    """Features of every row, and in words which rows were left out because they leak.
+    """Features of every row, and in words which rows were left out because they leak or cannot be made.
 
     Without anything named, these are the embeddings that `tl.embed` wrote, else PCA.
 
@@ -85,6 +88,12 @@ def make_candidates(
                 raise
             left_out.append(str(error))
             warn(f"{key!r} is left out of the comparison: {error}")
+    encoded = [c.name for c in out if getattr(c.features, "description", {}).get("kind") == "encoder"]
+    if encoded and request.options.random_weights:
+        left_out.append(
+            f"no row with random weights beside {', '.join(encoded)}: a slot cannot be embedded again; name the model with "
+            "`model=` to see what its architecture scores without pretraining"
+        )
     sets = np.zeros(adata.n_obs, dtype=np.int64)
     # Unlabeled cells form a set of their own: what they are is not known.
     sets[cohort.rows] = 1 + np.unique(cohort.units, return_inverse=True)[1]
@@ -95,6 +104,9 @@ def make_candidates(
             if recipe.name in names:
                 continue
         out.append(Candidate(model_features(recipe, matrices, sets=sets, rng=request.rng)))
+        if request.options.random_weights:
+            drawn = random_features(recipe, matrices, sets=sets, rng=request.rng)
+            out += [] if drawn is None else [Candidate(drawn, kind="naive")]
     if columns:
         out.append(_columns(obs, cohort, columns, request))
     return out, left_out

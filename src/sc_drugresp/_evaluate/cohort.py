@@ -46,7 +46,7 @@ class Cohort:
     folds
         Its folds; empty where no strict score is possible.
     remake
-        Makes the folds that other labels would have had.
+        Makes the folds that other labels would have had, and other pairings (`turn`).
     leaks
         What a split of the user's lets through, in words.
     """
@@ -58,7 +58,7 @@ class Cohort:
     plan: Plan
     confounding: Confounding
     folds: list[Fold]
-    remake: Callable[[np.ndarray], list[Fold]]
+    remake: Callable[..., list[Fold]]
     leaks: list[str] = field(default_factory=list)
 
     @property
@@ -100,7 +100,7 @@ def read_cohort(
     if group_key is not None:
         read_groups(labeled, group_key)
     columns, keys = role_columns(labeled, group_key, request.dataset_key)
-    remake: Callable[[np.ndarray], list[Fold]]
+    remake: Callable[..., list[Fold]]
     if request.split == "group":
         group_key, groups = read_groups(labeled, group_key)
         role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
@@ -119,7 +119,7 @@ def read_cohort(
         column = read_column(labeled, request.split, "split")
         folds = given_folds(np.where(column.isna(), "", column.astype(str)).astype(str))
 
-        def remake(labels: np.ndarray) -> list[Fold]:
+        def remake(labels: np.ndarray, turn: int = 0) -> list[Fold]:
             return folds
 
     leaks = [] if request.split == "auto" else _leaks(folds, columns, keys, allowed=request.options.allow_leaks)

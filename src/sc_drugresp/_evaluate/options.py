@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 HoldOut = Literal["pairs", "one"]
 Protocol = Literal["leave_group_out", "pooled", "cross_dataset"]
-STRICT, POOLED, CROSS, FEW_SHOT = "leave_group_out", "pooled", "cross_dataset", "few_shot"
+STRICT, POOLED, CROSS, FEW_SHOT, EXTERNAL = "leave_group_out", "pooled", "cross_dataset", "few_shot", "external"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,14 @@ class EvaluationOptions:
         `'pairs'` holds out a sensitive and a resistant sample at a time, so that every training set has the same balance;
         `'one'` holds out one at a time (the usual leave-one-out), which pulls scores without signal below 0.5. Beyond 20
         samples, both are ten class-stratified folds.
+    n_pairings
+        Pairings of a sensitive with a resistant sample over which held-out scores are averaged, because a single one is a
+        matter of luck; the spread between single ones is reported. Once there are as many as the smaller class has
+        samples, each sensitive sample has been held out with each resistant one, and more are not made. Time grows in
+        proportion. Encoders that are tuned in the folds get one.
+    random_weights
+        Evaluate each foundation model that `model` names a second time with weights drawn at random. What such a network
+        scores is owed to its architecture and to the counts, not to pretraining. Doubles the time of embedding.
     baselines
         Add the naive baselines.
     obs_features
@@ -50,7 +58,7 @@ class EvaluationOptions:
     Raises
     ------
     ValueError
-        A number is negative, or `hold_out` is unknown.
+        A number is negative, `n_pairings` is 0, or `hold_out` is unknown.
 
     Examples
     --------
@@ -60,6 +68,8 @@ class EvaluationOptions:
     """
 
     hold_out: HoldOut = "pairs"
+    n_pairings: int = 10
+    random_weights: bool = True
     baselines: bool = True
     obs_features: Sequence[str] = ()
     ignore_obs: Sequence[str] = ()
@@ -76,6 +86,9 @@ class EvaluationOptions:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 msg = f"`{name}` must be a number of draws, not negative, found {value!r}."
                 raise ValueError(msg)
+        if isinstance(self.n_pairings, bool) or not isinstance(self.n_pairings, int) or self.n_pairings < 1:
+            msg = f"`n_pairings` must be a number of pairings, at least 1, found {self.n_pairings!r}."
+            raise ValueError(msg)
         if any(isinstance(k, bool) or not isinstance(k, int) or k < 0 for k in self.few_shot):
             msg = f"`few_shot` must hold numbers of samples, not negative, found {self.few_shot!r}."
             raise ValueError(msg)

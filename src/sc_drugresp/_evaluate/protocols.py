@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .._core.log import logger
@@ -21,22 +22,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """The folds of one protocol; `removed` copies of test cells were taken out of training.
+    """The folds of one protocol.
 
-    `remake` makes them again for other labels, where they depend on labels.
+    Parameters
+    ----------
+    repeats
+        Its folds, once for every pairing of the samples that are held out together.
+    removed
+        Copies of test cells that were taken out of training, in the first repeat.
+    remake
+        Makes the repeats again for other labels, where they depend on labels.
     """
 
-    folds: list[Fold]
+    repeats: list[list[Fold]]
     removed: int = 0
-    remake: Callable[[np.ndarray], list[Fold]] | None = None
+    remake: Callable[[np.ndarray], list[list[Fold]]] | None = None
 
-    def for_labels(self, y: np.ndarray) -> list[Fold]:
-        """The folds that other labels would have had."""
-        return self.remake(y) if self.remake else self.folds
+    @property
+    def folds(self) -> list[Fold]:
+        """Folds of the first repeat."""
+        return self.repeats[0]
+
+    def for_labels(self, y: np.ndarray) -> list[list[Fold]]:
+        """The repeats that other labels would have had."""
+        return self.remake(y) if self.remake else self.repeats
 
 
 def make_runs(
-    cohort: Cohort, hashes: np.ndarray, protocol: Protocol, few_shot: Sequence[int], rng: int
+    cohort: Cohort, hashes: np.ndarray, protocol: Protocol, few_shot: Sequence[int], n_pairings: int, rng: int
 ) -> dict[str, Run]:
     """Folds by protocol, the wanted one first.
 
@@ -47,21 +60,24 @@ def make_runs(
     """
     y, datasets = cohort.y, cohort.datasets
     runs: dict[str, Run] = {}
+
+    def clean(repeats: list[list[Fold]]) -> tuple[list[list[Fold]], int]:
+        parts = [splits.without_duplicates(folds, hashes) for folds in repeats]
+        return [folds for folds, _ in parts], parts[0][1]
+
+    def strict(labels: np.ndarray) -> list[list[Fold]]:
+        return splits.repeated(partial(cohort.remake, labels), n_pairings)
+
     if protocol == CROSS:
-        runs[CROSS] = Run(*splits.without_duplicates(splits.cross_dataset(y, datasets), hashes))
+        runs[CROSS] = Run(*clean([splits.cross_dataset(y, datasets)]))
         shots = splits.few_shot(y, datasets, cohort.units, (0, *few_shot), rng=rng) if few_shot else []
         if shots:
-            runs[FEW_SHOT] = Run(*splits.without_duplicates(shots, hashes))
+            runs[FEW_SHOT] = Run(*clean([shots]))
         elif few_shot:
             logger.warning(
                 "no data set has enough samples of both classes to give some of them away: no few-shot scores"
             )
     if cohort.folds:
-        clean, removed = splits.without_duplicates(cohort.folds, hashes)
-
-        def again(labels: np.ndarray) -> list[Fold]:
-            return splits.without_duplicates(cohort.remake(labels), hashes)[0]
-
-        runs[STRICT] = Run(clean, removed, again)
-    random = Run(splits.pooled(y, rng=rng), remake=lambda labels: splits.pooled(labels, rng=rng))
+        runs[STRICT] = Run(*clean(strict(y)), lambda labels: clean(strict(labels))[0])
+    random = Run([splits.pooled(y, rng=rng)], remake=lambda labels: [splits.pooled(labels, rng=rng)])
     return {POOLED: random, **runs} if protocol == POOLED else {**runs, POOLED: random}

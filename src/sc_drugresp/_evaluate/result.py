@@ -8,7 +8,9 @@ import numpy as np
 
 from .._design.aliasing import aliasing, design_table
 from .._design.confounding import Within
+from .._response.choose import RANDOM
 from .._stats.comparison import compare_models, further_samples
+from .._stats.groups import encode_groups, group_classes, majority_classes
 from .._stats.intervals import MACRO
 from .._stats.metrics import sample_scores
 from .naive import PERMUTED
@@ -19,17 +21,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from .._response.crossfit import OutOfFold
     from .cohort import Cohort
     from .protocols import Run
     from .request import Request
+    from .table import Scored
 
 WANTED_HALF_WIDTH = 0.1
 _NOTED = ("protocol", "split", "head", "label_key", "rng")
-_NOTED_OPTIONS = ("hold_out", "n_boot", "n_permutations", "n_refits", "allow_leaks")
+_NOTED_OPTIONS = ("hold_out", "n_pairings", "n_boot", "n_permutations", "n_refits", "allow_leaks")
 COLUMNS = [
-    "model", "kind", "protocol", "n_labeled", "dataset", "level", "metric", "value", "low", "high", "n_groups", "p_value",
-    "caution",
+    "model", "kind", "protocol", "n_labeled", "dataset", "level", "metric", "value", "low", "high", "n_groups", "repeat_sd",
+    "repeat_low", "repeat_high", "p_value", "p_adjusted", "caution",
 ]  # fmt: skip
 
 
@@ -53,7 +55,7 @@ def describe(request: Request, cohort: Cohort, origin: str, models: list[str]) -
 def collect(
     cohort: Cohort,
     rows: list[dict[str, Any]],
-    predictions: Mapping[tuple[str, str], OutOfFold],
+    scored: Mapping[tuple[str, str], Scored],
     runs: Mapping[str, Run],
     *,
     params: dict[str, Any],
@@ -64,21 +66,21 @@ def collect(
     """The tables of an evaluation, as `.uns` holds them; `shown` is the strict score of each cell by the first model."""
     import pandas as pd
 
-    metrics = pd.DataFrame(rows, columns=COLUMNS)
+    metrics = adjust_p_values(pd.DataFrame(rows, columns=COLUMNS))
     verdict = cohort.plan.verdict
     within = Within() if shown is None else cohort.confounding.within(shown)
     result: dict[str, Any] = {
         "metrics": metrics,
         "leakage_gap": leakage_gap(metrics),
         "folds": _fold_table(cohort, runs),
-        "samples": _sample_table(cohort, predictions),
+        "samples": _sample_table(cohort, scored),
         "design": design_table(cohort.y, cohort.columns),
         "aliasing": _aliasing_table(cohort),
         "verdict": {
             "code": verdict.code,
             "reason": verdict.reason + _remains(cohort, within),
             "suggestions": np.array(verdict.suggestions, dtype=str),
-            "cautions": np.array([*verdict.cautions, *cautions, *cohort.leaks], dtype=str),
+            "cautions": np.array([*verdict.cautions, *cautions, *cohort.leaks, *_remarks(metrics, cohort)], dtype=str),
             **cohort.confounding.record(within),
         },
         "power": power(metrics, cohort),
@@ -106,6 +108,39 @@ def _remains(cohort: Cohort, within: Within) -> str:
         f" Inside its strata the strict score has AUROC {within.auroc:.2f} over {within.n_pairs} pairs of {cohort.plan.thing}s "
         f"(p = {within.p_value:.2g} with labels dealt out within strata)."
     )
+
+
+def adjust_p_values(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Fill in `p_adjusted`: Holm's p-values for as many models as are compared, by protocol, data set and level."""
+    from statsmodels.stats.multitest import multipletests
+
+    tested = metrics[(metrics["kind"] == "model") & metrics["p_value"].notna()]
+    for _, rows in tested.groupby(["protocol", "n_labeled", "dataset", "level"], sort=False, observed=True):
+        metrics.loc[rows.index, "p_adjusted"] = multipletests(rows["p_value"].to_numpy(float), method="holm")[1]
+    return metrics
+
+
+def _remarks(metrics: pd.DataFrame, cohort: Cohort) -> list[str]:
+    """What the scores, and samples with both labels, give cause to say."""
+    out = []
+    codes, names = encode_groups(cohort.units)
+    both = names[group_classes(cohort.y, codes, len(names)) == 2].astype(str).tolist()
+    if both and (majority_classes(cohort.y, codes, len(names)) < 2).all():
+        some = f"{', '.join(both[:3])}{' ...' if len(both) > 3 else ''}"
+        out.append(
+            f"{len(both)} of {len(names)} samples hold both labels ({some}): each counts as the label of most of its cells "
+            "where samples are paired, scored and permuted."
+        )
+    shown = _auroc_by_cell(metrics)
+    value = shown[(shown["protocol"] == STRICT) & (shown["dataset"] == MACRO)].set_index("model")["value"]
+    for name in [name for name in value.index if f"{name}{RANDOM}" in value.index]:
+        drawn = value[f"{name}{RANDOM}"]
+        if value[name] <= drawn:
+            out.append(
+                f"{name} scores no higher than the same network with random weights (AUROC by cell {value[name]:.2f} against "
+                f"{drawn:.2f}): its score is not owed to pretraining."
+            )
+    return out
 
 
 def _auroc_by_cell(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -161,6 +196,7 @@ def _fold_table(cohort: Cohort, runs: Mapping[str, Run]) -> pd.DataFrame:
     rows = [
         {
             "protocol": protocol,
+            "repeat": repeat,
             "fold": fold.name,
             "n_labeled": fold.n_labeled,
             "n_train": len(fold.train),
@@ -172,22 +208,24 @@ def _fold_table(cohort: Cohort, runs: Mapping[str, Run]) -> pd.DataFrame:
             "shared_units": len(np.intersect1d(units[fold.train], units[fold.test])),
         }
         for protocol, run in runs.items()
-        for fold in run.folds
+        for repeat, folds in enumerate(run.repeats)
+        for fold in folds
     ]
     return pd.DataFrame(rows)
 
 
-def _sample_table(cohort: Cohort, predictions: Mapping[tuple[str, str], OutOfFold]) -> pd.DataFrame:
-    """Mean out-of-fold score of each sample, by model and protocol."""
+def _sample_table(cohort: Cohort, scored: Mapping[tuple[str, str], Scored]) -> pd.DataFrame:
+    """Mean held-out P(sensitive) of each sample, the score that it is ranked by, and its call, by model and protocol."""
     import pandas as pd
 
     parts = []
-    for (model, protocol), out in predictions.items():
+    for (model, protocol), found in scored.items():
         for dataset in np.unique(cohort.datasets):
-            keep = out.scored & (cohort.datasets == dataset)
+            keep = (found.fold >= 0) & (cohort.datasets == dataset)
             if not keep.any():
                 continue
-            scores = sample_scores(cohort.y[keep], out.prob[keep], cohort.units[keep])
+            y, units = cohort.y[keep], cohort.units[keep]
+            scores = sample_scores(y, found.deployed.prob[keep], units)
             table = {
                 "model": model,
                 "protocol": protocol,
@@ -195,6 +233,7 @@ def _sample_table(cohort: Cohort, predictions: Mapping[tuple[str, str], OutOfFol
                 "sample": scores.groups.astype(str),
                 "label": np.where(scores.y == 1, "sensitive", "resistant"),
                 "prob": scores.prob,
+                "score": sample_scores(y, found.score[keep], units).prob,
                 "n_cells": scores.n_cells,
             }
             parts.append(pd.DataFrame(table))

@@ -15,27 +15,29 @@ from .._core.versions import package_versions
 from .._data.obs import read_labels, require_both_classes
 from .._design.quality import measured, qc_features
 from .._response.choose import Matrices
-from .._stats.folds import profile_hashes
+from .._stats.folds import Fold, profile_hashes
 from .candidates import check_folds, make_candidates
 from .cohort import read_cohort
 from .design_only import design_features
+from .external import apply_saved
 from .leakage import genes_chosen_before
-from .naive import NaiveBaseline, naive_baselines
-from .options import FEW_SHOT, STRICT
-from .protocols import make_runs
+from .naive import PERMUTED, NaiveBaseline, naive_baselines
+from .options import EXTERNAL, FEW_SHOT, STRICT
+from .protocols import Run, make_runs
 from .result import collect, describe
 from .table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from anndata import AnnData
 
-    from .._response.crossfit import OutOfFold
+    from .._data.counts import CountSource
     from .candidates import Candidate
-    from .protocols import Run
+    from .cohort import Cohort
     from .request import Request
+    from .table import Scored
 
 
 @dataclass(frozen=True)
@@ -49,28 +51,30 @@ class Evaluation:
     tables
         What goes to `.uns`.
     shown, folds
-        Out-of-fold predictions of the first model under the wanted protocol, and the names of its folds.
+        What was found for the cells by the first model under the wanted protocol, and the names of its folds.
     """
 
     rows: np.ndarray
     tables: dict[str, Any]
-    shown: OutOfFold
+    shown: Scored
     folds: list[str]
 
 
 @one_thread()
 def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evaluation:
     """Score what was asked for and naive baselines, under the wanted protocol and those that stand beside it."""
-    options, rng = request.options, request.rng
     y = read_labels(obs, request.label_key)
     require_both_classes(y, request.label_key)
     matrices = Matrices(adata, np.flatnonzero(y >= 0), request.layer)
     source = matrices.labeled()
     qc = qc_features(source)
     cohort = read_cohort(obs, y, request, measured(qc))
+    if request.saved:
+        return _score_saved(adata, obs, cohort, source, request)
+    options, rng = request.options, request.rng
     candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
     hashes = profile_hashes(source.blocks(), source.n_obs)
-    runs = make_runs(cohort, hashes, request.protocol, options.few_shot, rng)
+    runs = make_runs(cohort, hashes, request.protocol, options.few_shot, options.n_pairings, rng)
     if not cohort.plan.strict:
         warn(f"{cohort.plan.verdict} Only the score of a random split of cells is given.")
     check_folds(candidates, [fold for run in runs.values() for fold in run.folds])
@@ -87,26 +91,65 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
                 table.add_model(candidate, name, run, head=request.head)
             if baselines and name != FEW_SHOT:
                 table.add_naive(baselines, name, run)
-    first, wanted = candidates[0].name, next(iter(runs))
-    strict = table.predictions.get((first, STRICT))
-    params = describe(request, cohort, source.origin, [candidate.name for candidate in candidates])
+    models = [candidate.name for candidate in candidates if candidate.kind == "model"]
+    said = [*genes_chosen_before(adata), *left_out]
+    return _collected(cohort, table, runs, request, source.origin, models, said, hashes)
+
+
+def _score_saved(
+    adata: AnnData, obs: pd.DataFrame, cohort: Cohort, source: CountSource, request: Request
+) -> Evaluation:
+    """Score trained models on cells that they were not trained on."""
+    found = apply_saved(adata, obs, cohort, request)
+    if cohort.plan.verdict.code == "ALIASED":
+        warn(str(cohort.plan.verdict))
+    everything = np.arange(len(cohort.y))
+    runs = {EXTERNAL: Run([[Fold("external", everything[:0], everything)]])}
+    table = Table(cohort, request.options, request.rng)
+    for model in found:
+        table.add_external(model.name, EXTERNAL, model.deployed, caution=model.caution, prevalence=model.prevalence)
+    if request.options.baselines:
+        table.add_constant(EXTERNAL, everything)
+    said = [f"{model.name}: {model.caution}" for model in found if model.caution]
+    hashes = profile_hashes(source.blocks(), source.n_obs)
+    return _collected(cohort, table, runs, request, source.origin, [model.name for model in found], said, hashes)
+
+
+def _collected(
+    cohort: Cohort,
+    table: Table,
+    runs: Mapping[str, Run],
+    request: Request,
+    origin: str,
+    models: list[str],
+    cautions: Sequence[str],
+    hashes: np.ndarray,
+) -> Evaluation:
+    first, wanted = models[0], next(iter(runs))
+    strict = next((table.found[first, name] for name in (STRICT, EXTERNAL) if (first, name) in table.found), None)
+    params = describe(request, cohort, origin, models)
     tables = collect(
         cohort,
         table.rows,
-        table.predictions,
+        table.found,
         runs,
         params=params | {"prob_model": first, "prob_protocol": wanted},
-        cautions=[*genes_chosen_before(adata), *left_out],
+        cautions=cautions,
         digest=data_hash(hashes, cohort.y, cohort.units),
-        shown=None if strict is None else strict.prob,
+        shown=None if strict is None else strict.score,
     )
     tables |= {"versions": package_versions(), "command": request.command}
-    return Evaluation(cohort.rows, tables, table.predictions[first, wanted], [fold.name for fold in runs[wanted].folds])
+    return Evaluation(cohort.rows, tables, table.found[first, wanted], [fold.name for fold in runs[wanted].folds])
 
 
-def _fits(runs: dict[str, Run], candidates: Sequence[Candidate], baselines: dict[str, NaiveBaseline]) -> int:
+def _fits(runs: Mapping[str, Run], candidates: Sequence[Candidate], baselines: Mapping[str, NaiveBaseline]) -> int:
     """Folds that will be fitted, for the progress bar."""
-    each = {name: len(run.folds) for name, run in runs.items()}
-    naive = sum(n for name, n in each.items() if name != FEW_SHOT)
-    fitted = max(len(baselines) - 1, 0)  # all but the one whose labels are dealt out again and again
-    return sum(each.values()) * len(candidates) + naive * fitted
+    rows = [(1 if hasattr(candidate.features, "head") else None, True) for candidate in candidates]
+    rows += [(row.most_repeats, False) for name, row in baselines.items() if name != PERMUTED]
+    return sum(
+        len(folds)
+        for most, few_shot in rows
+        for name, run in runs.items()
+        for folds in run.repeats[:most]
+        if few_shot or name != FEW_SHOT
+    )

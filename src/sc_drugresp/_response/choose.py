@@ -11,6 +11,7 @@ from .._core.log import logger
 from .._data.counts import read_counts
 from .._embed.coverage import check_coverage
 from .._embed.slots import embedding_info, latest_embedding, read_rep
+from ..models._load import model_class
 from ..models._registry import find
 from .features import FittedFeatures, FixedFeatures
 from .recipe import Recipe
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 IN_MEMORY_CELLS = 50_000
 """Labeled cells that are kept in memory because every fold reads them again; more are read from the object each time."""
+RANDOM = ".random"
+"""What the name of a row ends in whose network has random weights."""
 NOT_OPTIONS = frozenset({"model", "genes", "rng", "layer", "group_key"})
 """What `.uns` notes about an embedding beside the options of its model."""
 
@@ -127,6 +130,17 @@ def model_features(
     params = {"model": recipe.model, "genes": "auto", "rng": rng, **recipe.options}
     description = describe("encoder", key, {"params": params, "checkpoint": embedder.checkpoint})
     return FixedFeatures(name or recipe.name, values, matrices.rows, description)
+
+
+def random_features(recipe: Recipe, matrices: Matrices, *, rng: int, sets: np.ndarray | None) -> FixedFeatures | None:
+    """Features by the same network with weights drawn at random; `None` for a model that is no pretrained network."""
+    spec, _ = find(recipe.model)
+    if model_class(spec).needs_fit:
+        return None
+    encoder = recipe.load().redraw(rng)
+    source = encoder.read(matrices.adata, matrices.layer)
+    values = encoder.embed(source, rng=rng, groups=sets if spec.set_based else None)
+    return FixedFeatures(f"{recipe.name}{RANDOM}", values, matrices.rows)
 
 
 def choose_features(

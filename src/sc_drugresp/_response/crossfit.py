@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -106,6 +106,17 @@ class _Sums:
     def samples(self) -> np.ndarray:
         """Mean logit of each sample; NaN where there is none."""
         return np.where(self.tested > 0, self.sample / np.maximum(self.tested, 1), np.nan)
+
+
+def mean_of(repeats: Sequence[OutOfFold]) -> OutOfFold:
+    """Mean predictions over repeats of a split that test the same cells; folds are those of the first."""
+    if len(repeats) == 1:
+        return repeats[0]
+    logit = np.mean([out.logit for out in repeats], axis=0)
+    prob = np.mean([out.prob for out in repeats], axis=0)
+    whole = np.mean([out.sample_logit for out in repeats], axis=0)
+    notes = tuple(dict.fromkeys(note for out in repeats for note in out.notes))
+    return replace(repeats[0], logit=logit, prob=prob, notes=notes, sample_logit=whole)
 
 
 def cross_validate(

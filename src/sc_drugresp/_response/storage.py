@@ -35,7 +35,7 @@ def write_model(fields: Mapping[str, Any], path: str | PathLike[str], *, overwri
         The path exists and `overwrite` is false, or it is not a saved model.
     """
     path = Path(path)
-    if path.exists() and not (overwrite and (path / MODEL).is_file()):
+    if path.exists() and not (overwrite and holds_model(path)):
         msg = f"{path} exists. Choose another path" + ("." if overwrite else ", or pass overwrite=True.")
         raise FileExistsError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +85,11 @@ def _fill(folder: Path, fields: Mapping[str, Any]) -> None:
     (folder / MODEL).write_text(json.dumps(jsonable(meta), indent=2, allow_nan=False), encoding="utf-8")
 
 
+def holds_model(path: str | PathLike[str]) -> bool:
+    """Whether a folder is a saved model."""
+    return (Path(path) / MODEL).is_file()
+
+
 def read_model(path: str | PathLike[str]) -> dict[str, Any]:
     """Read the fields of a model from its folder; nothing in it is executed.
 
@@ -99,7 +104,7 @@ def read_model(path: str | PathLike[str]) -> dict[str, Any]:
     from safetensors.numpy import load_file
 
     path = Path(path)
-    if not (path / MODEL).is_file():
+    if not holds_model(path):
         msg = f"{path} holds no saved response model ({MODEL} is missing)."
         raise FileNotFoundError(msg)
     try:

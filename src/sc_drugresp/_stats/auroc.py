@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 """Nominal coverage of every interval."""
+LEARNING_VARIANCE = 1.5
+"""Variance of a cross-validated AUROC in units of what groups alone explain; the rest is that other groups would have
+taught other heads. It is larger than one (Bates, Hastie and Tibshirani 2023, arXiv:2104.00673); its size is set such that
+the final head is covered in simulations (benchmarks/coverage.py)."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +58,28 @@ class Auroc:
         """The AUROC of a single class."""
         return cls(np.nan, np.nan, np.nan, np.nan, n_groups)
 
-    def interval(self) -> Interval:
-        """Confidence interval of 95 %."""
+    def interval(self, *, cross_validated: bool = False) -> Interval:
+        """Confidence interval of 95 %.
+
+        Parameters
+        ----------
+        cross_validated
+            Whether the scores come from heads that were learned from the other groups. Learned from other groups they
+            would have been other heads; the interval then allows for that and covers the AUROC, among new groups, of a
+            head learned from as many.
+        """
         from scipy.stats import norm, t
 
         if not np.isfinite(self.variance):
             return Interval(self.value, np.nan, np.nan, self.n_groups)
+        wider = np.sqrt(LEARNING_VARIANCE) if cross_validated else 1.0
         if self.scores_per_class:
-            low, high = newcombe(self.value, *self.scores_per_class, float(norm.ppf((1 + LEVEL) / 2)))
+            low, high = newcombe(self.value, *self.scores_per_class, wider * float(norm.ppf((1 + LEVEL) / 2)))
             return Interval(self.value, low, high, self.n_groups)
         # An observed 0 or 1 has no logit: move it by half of one pair of groups.
         center = float(np.clip(self.value, self.floor, 1 - self.floor))
-        half = float(t.ppf((1 + LEVEL) / 2, max(self.df, 1.0))) * np.sqrt(self.variance) / (center * (1 - center))
+        half = wider * float(t.ppf((1 + LEVEL) / 2, max(self.df, 1.0))) * np.sqrt(self.variance)
+        half /= center * (1 - center)
         low, high = (float(expit(logit(center) + sign * half)) for sign in (-1, 1))
         return Interval(self.value, min(low, self.value), max(high, self.value), self.n_groups)
 
@@ -107,7 +121,7 @@ def clustered_auroc(sums: GroupSums) -> Auroc:
     k_pos, k_neg = int((sums.pos > 0).sum()), int((sums.neg > 0).sum())
     floor = 1 / (2 * k_pos * k_neg + 2)
     # Few groups that happen to be separated completely show no spread at all; this keeps their interval honest.
-    between = _between_share(rankdata(sums.prob), sums.y, sums.index)
+    between = _between_share(rankdata(sums.score), sums.y, sums.index)
     variance = max(sum(parts), hanley_mcneil(float(np.clip(value, floor, 1 - floor)), k_pos, k_neg) * between)
     squares = sum(part**2 / df if df else float("nan") for part, df in zip(parts, dfs))
     df = sum(parts) ** 2 / squares if squares > 0 else float(sum(dfs))
@@ -146,14 +160,18 @@ def hanley_mcneil(auroc: float, n_sensitive: int, n_resistant: int) -> float:
     return max(top, 0.0) / (n_sensitive * n_resistant)
 
 
-def macro_auroc(parts: list[Auroc]) -> Auroc:
-    """Mean AUROC over data sets; their variances add up, their groups are independent."""
-    defined = [part for part in parts if np.isfinite(part.value)]
+def macro_interval(parts: list[Interval]) -> Interval:
+    """Mean AUROC over data sets, which are independent, with limits that follow from theirs (MOVER: Zou and Donner 2008).
+
+    It is never wider than its parts are on average. A part with a value but without limits may be anything from 0 to 1.
+    """
     n_groups = sum(part.n_groups for part in parts)
-    if not defined:
-        return Auroc.undefined(n_groups)
-    k = len(defined)
-    variance = sum(part.variance for part in defined) / k**2
-    squares = sum((part.variance / k**2) ** 2 / max(part.df, 1.0) for part in defined)
-    df = variance**2 / squares if squares > 0 else float(sum(part.df for part in defined))
-    return Auroc(sum(part.value for part in defined) / k, variance, df, min(p.floor for p in defined) / k, n_groups)
+    defined = [part for part in parts if np.isfinite(part.value)]
+    if not any(np.isfinite(part.low) for part in defined):
+        value = float(np.mean([part.value for part in defined])) if defined else float("nan")
+        return Interval(value, np.nan, np.nan, n_groups)
+    value = np.array([part.value for part in defined])
+    below = value - np.nan_to_num([part.low for part in defined], nan=0.0)
+    above = np.nan_to_num([part.high for part in defined], nan=1.0) - value
+    low, high = value.mean() - np.linalg.norm(below) / len(value), value.mean() + np.linalg.norm(above) / len(value)
+    return Interval(float(value.mean()), float(low), float(high), n_groups)

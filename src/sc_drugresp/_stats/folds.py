@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from .groups import encode_groups, majority_classes
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+N_FOLDS = 10
 _FEWEST_ENTRIES = 10  # cells with fewer expressed genes may be equal by chance
 
 
@@ -47,55 +50,80 @@ def leave_group_out(
     max_leave_out: int = 20,
     pairs: bool = True,
     rng: int = 0,
+    turn: int = 0,
 ) -> list[Fold]:
-    """Hold out groups: pairs of a sensitive and a resistant one, or class-stratified sets where there are many groups.
+    """Hold out groups of both classes together: pairs of a sensitive and a resistant one, or a tenth of each class.
 
     Leaving out one group at a time makes its class the rarer one in training. The mean of that class is then known less
     well, which pushes held-out scores to the wrong side: labels without any signal get a mean AUROC of 0.31 to 0.46
     instead of 0.50 (simulated: 8 and 50 dimensions, 8 to 20 groups). With pairs, all training sets hold equally many
-    groups of each class, and the mean is 0.48 to 0.51. Groups of the smaller class are held out more than once, so that
-    every group of the larger one is; their predictions are averaged.
+    groups of each class, and the mean is 0.48 to 0.51. Groups of the smaller class are held out more than once where
+    there are fewer of them than folds, so that every fold tests both classes; their predictions are averaged.
 
     Parameters
     ----------
     y
         1 sensitive, 0 resistant, for labeled cells only.
     groups
-        What is held out together. Where some hold both classes, they are left out one by one.
+        What is held out together. Where at most a fifth of the groups hold both classes, these count as the class of
+        most of their cells; with more, groups are left out one by one.
     max_leave_out
-        Most groups to leave out in this way; more are dealt out to ten folds (StratifiedGroupKFold).
+        Most groups to hold out in pairs; more are dealt out to ten folds, class by class.
     pairs
         False leaves out one group at a time.
     rng
         Seed of the pairs and of the assignment to folds.
+    turn
+        Which of the pairings with this seed. Turns 0 to n - 1, where n is the size of the smaller class, pair every
+        sensitive group with every resistant one, once. Many groups are dealt out anew.
 
     Raises
     ------
     ValueError
         There is only one group.
     """
-    names, index = np.unique(groups, return_inverse=True)
+    codes, names = encode_groups(groups)
     if len(names) < 2:
         msg = f"Expected at least two groups to hold one out, found {len(names)}: {names.tolist()}."
         raise ValueError(msg)
-    if len(names) > max_leave_out:
-        from sklearn.model_selection import StratifiedGroupKFold
+    kind, many = majority_classes(y, codes, len(names)), len(names) > max_leave_out
+    generator = np.random.default_rng(rng + turn if many else rng)
+    classes = [np.flatnonzero(kind == label) for label in (1, 0)]
+    if (kind == 2).any() or min(map(len, classes)) < 2:
+        # Nothing to pair: each group alone, or many of them in ten sets.
+        sets = np.array_split(generator.permutation(len(names)), N_FOLDS) if many else np.arange(len(names))[:, None]
+    elif not pairs and not many:
+        sets = np.arange(len(names))[:, None]
+    else:
+        n_folds = N_FOLDS if many else max(map(len, classes))
+        shuffled = [generator.permutation(members) for members in classes]
+        smaller = int(np.argmin([len(members) for members in shuffled]))
+        shuffled[smaller] = np.roll(shuffled[smaller], -turn)
+        sets = [np.concatenate(parts) for parts in zip(*(_deal(members, n_folds) for members in shuffled))]
+    if many:
+        return [_hold_out(codes, held, f"fold {i}") for i, held in enumerate(sets)]
+    return [_hold_out(codes, held, " + ".join(str(names[code]) for code in held)) for held in sets]
 
-        splitter = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=rng)
-        return [Fold(f"fold {i}", *pair) for i, pair in enumerate(splitter.split(np.zeros(len(y)), y, groups))]
-    share = np.bincount(index, y) / np.bincount(index)
-    sensitive, resistant = names[share == 1], names[share == 0]
-    if not pairs or len(sensitive) + len(resistant) < len(names) or min(len(sensitive), len(resistant)) < 2:
-        return [_hold_out(groups, [name]) for name in names]
-    generator = np.random.default_rng(rng)
-    sensitive, resistant = generator.permutation(sensitive), generator.permutation(resistant)
-    n = max(len(sensitive), len(resistant))
-    return [_hold_out(groups, [sensitive[i % len(sensitive)], resistant[i % len(resistant)]]) for i in range(n)]
+
+def _deal(members: np.ndarray, n_folds: int) -> list[np.ndarray]:
+    """The members in as many parts of nearly equal size; one each, some of them repeatedly, where there are too few."""
+    if len(members) < n_folds:
+        return list(np.resize(members, n_folds)[:, None])
+    return np.array_split(members, n_folds)
 
 
-def _hold_out(groups: np.ndarray, names: Sequence[Any]) -> Fold:
-    held = np.isin(groups, names)
-    return Fold(" + ".join(str(name) for name in names), np.flatnonzero(~held), np.flatnonzero(held))
+def repeated(make: Callable[..., list[Fold]], n: int) -> list[list[Fold]]:
+    """Different folds that `make(turn=...)` makes, at most `n` sets of them; those that do not turn are made once."""
+    out: dict[frozenset[bytes], list[Fold]] = {}
+    for turn in range(n):
+        folds = make(turn=turn)
+        out.setdefault(frozenset(fold.test.tobytes() for fold in folds), folds)
+    return list(out.values())
+
+
+def _hold_out(codes: np.ndarray, held: np.ndarray, name: str) -> Fold:
+    test = np.isin(codes, held)
+    return Fold(name, np.flatnonzero(~test), np.flatnonzero(test))
 
 
 def pooled(y: np.ndarray, *, rng: int = 0) -> list[Fold]:

@@ -44,6 +44,24 @@ def group_classes(y: IntArray, codes: IntArray, n_groups: int) -> IntArray:
     return np.where(sensitive == 0, 0, np.where(sensitive == size, 1, 2)).astype(np.intp)
 
 
+MIXED_SHARE = 0.2
+"""Largest share of groups with both classes that is a blemish of the labels; more of them are a mixed design."""
+
+
+def majority_classes(y: IntArray, codes: IntArray, n_groups: int) -> IntArray:
+    """Class of each group, where a few groups with both classes count as the class of most of their cells.
+
+    0 resistant, 1 sensitive; ties count as resistant. Beyond a fifth of the groups, those with both classes stay what
+    they are: 2.
+    """
+    kind = group_classes(y, codes, n_groups)
+    mixed = kind == 2
+    if not mixed.any() or mixed.mean() > MIXED_SHARE:
+        return kind
+    share = np.bincount(codes, weights=y, minlength=n_groups) / np.maximum(np.bincount(codes, minlength=n_groups), 1)
+    return np.where(mixed, share > 0.5, kind).astype(np.intp)
+
+
 def groups_per_class(y: IntArray, codes: IntArray) -> tuple[int, int]:
     """Numbers of groups with at least one resistant and at least one sensitive cell."""
     return len(np.unique(codes[y == 0])), len(np.unique(codes[y == 1]))

@@ -10,11 +10,12 @@ one matrix product instead of a pass over the cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .groups import encode_groups
+from .groups import encode_groups, group_classes, majority_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ METRICS = (
 )  # fmt: skip
 """`precision`, `recall` and `f1` are those of the sensitive class; `ece` is the expected calibration error over ten bins
 of equal width (Naeini et al. 2015)."""
+CALIBRATION_METRICS = ("brier", "ece", "log_loss")
+"""Those that judge the probability itself; lower is better."""
 CLIP = 1e-7  # log loss of a probability of exactly 0 or 1
 _CHUNK = 2**22  # numbers held at once when draws need cells, not sums per group
 
@@ -96,10 +99,13 @@ class GroupSums:
         Label (1 sensitive, 0 resistant) and P(sensitive) of each cell.
     groups
         Group of each cell.
+    score
+        What AUROC and AUPRC rank the cells by; `prob` if `None`.
     """
 
-    def __init__(self, y: ArrayLike, prob: ArrayLike, groups: ArrayLike) -> None:
+    def __init__(self, y: ArrayLike, prob: ArrayLike, groups: ArrayLike, score: ArrayLike | None = None) -> None:
         self.prob = np.asarray(prob, dtype=np.float64)
+        self.score = self.prob if score is None else np.asarray(score, dtype=np.float64)
         self.y = y = np.asarray(y, dtype=np.intp)
         self.index, names = encode_groups(groups)
         self.n_groups = len(names)
@@ -113,15 +119,15 @@ class GroupSums:
         bins = np.minimum((self.prob * ECE_BINS).astype(np.int64), ECE_BINS - 1)
         gap = np.bincount(self.index * ECE_BINS + bins, y - self.prob, self.n_groups * ECE_BINS)
         self.gap = gap.reshape(self.n_groups, ECE_BINS)
-        self.kernel = group_kernel(self.prob, y == 1, y == 0, self.index, self.n_groups)
+        self.kernel = group_kernel(self.score, y == 1, y == 0, self.index, self.n_groups)
 
     def _total(self, values: np.ndarray) -> FloatArray:
         return np.asarray(np.bincount(self.index, values, self.n_groups), dtype=np.float64)
 
-    @property
+    @cached_property
     def strata(self) -> IntArray:
-        """What each group holds: 0 only sensitive, 1 only resistant, 2 both."""
-        return np.select([self.neg == 0, self.pos == 0], [0, 1], 2)
+        """Class of each group, a few mixed ones by their majority: 0 resistant, 1 sensitive, 2 both."""
+        return majority_classes(self.y, self.index, self.n_groups)
 
     def metrics(self, weights: FloatArray) -> dict[str, FloatArray]:
         """Every metric for every row of group weights.
@@ -158,11 +164,11 @@ class GroupSums:
 
     def _average_precision(self, weights: FloatArray) -> FloatArray:
         """Area under the precision-recall steps, ties taken together (as scikit-learn does)."""
-        order = np.argsort(-self.prob, kind="stable")
-        group, y, prob = self.index[order], self.y[order], self.prob[order]
-        last = np.flatnonzero(np.append(prob[1:] != prob[:-1], True))
+        order = np.argsort(-self.score, kind="stable")
+        group, y, score = self.index[order], self.y[order], self.score[order]
+        last = np.flatnonzero(np.append(score[1:] != score[:-1], True))
         out = np.full(len(weights), np.nan)
-        step = max(1, _CHUNK // len(prob))
+        step = max(1, _CHUNK // len(score))
         for start in range(0, len(weights), step):
             cells = weights[start : start + step, group]
             tp, called = np.cumsum(cells * y, axis=1)[:, last], np.cumsum(cells, axis=1)[:, last]
@@ -174,20 +180,20 @@ class GroupSums:
 
 @dataclass(frozen=True)
 class SampleScores:
-    """One row per group whose cells all have one label.
+    """One row per group with a label.
 
     Parameters
     ----------
     groups
         Name of each group, sorted.
     y
-        Its label.
+        Its label, that of most of its cells.
     prob
         Mean P(sensitive) of its cells.
     n_cells
         Cells scored.
     n_mixed
-        Groups left out because they hold both classes.
+        Groups that hold both classes.
     """
 
     groups: np.ndarray
@@ -203,14 +209,17 @@ class SampleScores:
 
 
 def sample_scores(y: np.ndarray, prob: np.ndarray, groups: np.ndarray) -> SampleScores:
-    """Average the cells of each group; groups with both classes have no label and are counted, not scored."""
-    names, index = np.unique(groups, return_inverse=True)
-    n = np.bincount(index)
-    share = np.bincount(index, y) / n
-    pure = (share == 0) | (share == 1)
+    """Average the cells of each group.
+
+    A few groups with both classes count as the class of most of their cells; where there are more of them, they have no
+    label and are counted, not scored.
+    """
+    index, names = encode_groups(groups)
+    n, kind = np.bincount(index), majority_classes(y, index, len(names))
     # Sums of equal numbers differ in the last digit by their length; that must not rank groups.
-    mean = np.round(np.bincount(index, prob) / n, 12)
-    return SampleScores(names[pure], share[pure].astype(int), mean[pure], n[pure], int((~pure).sum()))
+    mean, labeled = np.round(np.bincount(index, prob) / n, 12), kind < 2
+    n_mixed = int((group_classes(y, index, len(names)) == 2).sum())
+    return SampleScores(names[labeled], kind[labeled], mean[labeled], n[labeled], n_mixed)
 
 
 def macro_average(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -48,7 +48,8 @@ def metrics_df(
     Returns
     -------
     Columns `model`, `kind` (model or naive), `protocol`, `n_labeled`, `dataset`, `level`, `metric`, `value`, `low`,
-    `high` (95 %, over samples), `n_groups`, `p_value` and `caution`.
+    `high` (95 %, over samples), `n_groups`, `repeat_sd`, `repeat_low`, `repeat_high` (AUROC of single pairings of held-out
+    samples: standard deviation and range), `p_value`, `p_adjusted` (Holm, over the models compared) and `caution`.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def roc_df(
     ----------
     {data}
     level
-        By cell, or by sample (mean score; samples with both labels are left out).
+        By cell, or by sample (mean score; a few samples with both labels count as the label of most of their cells).
     {read_key}
     {modality}
 
@@ -131,12 +132,12 @@ def roc_df(
     columns = ["dataset", "false_positive_rate", "true_positive_rate", "threshold"]
     curves = []
     for dataset, cells in held_out(data, key_added, modality).groupby("dataset", sort=True):
-        y, prob = cells["y"].to_numpy(), cells["prob"].to_numpy()
+        y, score = cells["y"].to_numpy(), cells["score"].to_numpy()
         if level == "sample":
-            samples = sample_scores(y, prob, cells["group"].to_numpy())
-            y, prob = samples.y, samples.prob
+            samples = sample_scores(y, score, cells["group"].to_numpy())
+            y, score = samples.y, samples.prob
         if len(np.unique(y)) == 2:
-            curves.append(pd.DataFrame({"dataset": dataset, **dict(zip(columns[1:], roc_curve(y, prob)))}))
+            curves.append(pd.DataFrame({"dataset": dataset, **dict(zip(columns[1:], roc_curve(y, score)))}))
     return pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=columns)
 
 
@@ -144,7 +145,7 @@ def roc_df(
 def calibration_df(
     data: AnnData | MuData, *, n_bins: int = 10, key_added: str | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
-    """Get the reliability of held-out probabilities: predicted against observed, every sample weighing the same.
+    """Get the reliability of held-out, calibrated probabilities: predicted against observed, samples weighing the same.
 
     Parameters
     ----------

@@ -61,13 +61,15 @@ CONTROL = Record("control", STATE_CONTROL, "tl.state_control(adata, treatment_ke
 
 
 def held_out(data: AnnData | MuData, key_added: str | None, modality: str) -> pd.DataFrame:
-    """Held-out cells of an evaluation: `y` (1 sensitive), `prob`, `dataset` and `group`, the sample."""
+    """Held-out cells of an evaluation: `y` (1 sensitive), `prob`, `score`, `dataset` and `group`, the sample."""
     params = EVALUATION.read(data, key_added, modality)["params"]
     obs = observations(data, modality=modality)
-    prob = read_column(obs, EvaluationKeys.of(key_added).prob, "key_added").astype(float)
+    keys = EvaluationKeys.of(key_added)
+    prob, score = (read_column(obs, key, "key_added").astype(float) for key in (keys.prob, keys.score))
     label = read_column(obs, params["label_key"], "label_key")
     dataset = obs[params["dataset_key"]].astype(str) if params["dataset_key"] in obs else "all"
     sample = obs[params["group_key"]].astype(str) if params["group_key"] in obs else obs.index.astype(str)
-    frame = pd.DataFrame({"y": (label == SENSITIVE).astype(int), "prob": prob, "dataset": dataset}, index=obs.index)
+    frame = pd.DataFrame({"y": (label == SENSITIVE).astype(int), "prob": prob, "score": score}, index=obs.index)
+    frame["dataset"] = dataset
     frame["group"] = frame["dataset"] + "\t" + sample  # two data sets may both have a "P1"
     return frame[np.isfinite(prob) & label.notna()]

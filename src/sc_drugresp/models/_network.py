@@ -162,6 +162,23 @@ class CellNetwork(nn.Module, ABC):
         load_strict(model, random_state(model, seed), source="random parameters")
         return model.eval()
 
+    def redraw(self, seed: int = 0) -> Self:
+        """Replace what was pretrained by random parameters, as at the start of training, in place; buffers stay.
+
+        Parameters
+        ----------
+        seed
+            Seed of the parameters.
+
+        Returns
+        -------
+        The network itself.
+        """
+        drawn, trained = random_state(self, seed), {name for name, _ in self.named_parameters()}
+        state = {name: drawn[name] if name in trained else value for name, value in self.state_dict().items()}
+        load_strict(self, state, source="random parameters")
+        return self.eval()
+
     @property
     def device(self) -> torch.device:
         """Device of the parameters."""

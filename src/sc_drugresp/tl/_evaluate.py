@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.docs import doc_params
-from .._core.keys import EvaluationKeys
+from .._core.keys import CALL_CLASSES, EvaluationKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._evaluate.request import ModelArgument
     from .._response.heads import HeadChoice
-    from .._response.recipe import Recipe
 
 
 @doc_params()
@@ -29,7 +29,7 @@ def evaluate(
     data: AnnData | MuData,
     *,
     use_rep: str | Sequence[str] | None = None,
-    model: str | Recipe | Sequence[str | Recipe] | None = None,
+    model: ModelArgument | Sequence[ModelArgument] | None = None,
     label_key: str = "response",
     group_key: str | None = None,
     dataset_key: str | None = None,
@@ -45,9 +45,15 @@ def evaluate(
 ) -> AnnData | MuData | None:
     """Score how well embeddings predict drug response in samples that were not learned from.
 
-    Everything that is fitted (genes, components, scaling, penalty, head) is fitted inside the folds. The strict score
-    stands beside that of a random split of cells, whose excess is the leakage gap, and beside naive baselines. Intervals
-    and p-values count samples, not cells. The score is P(sensitive).
+    Everything that is fitted (genes, components, scaling, penalty, head) is fitted inside the folds. Samples are held out
+    in pairs of both classes, in many pairings over which scores are averaged. The strict score stands beside that of a
+    random split of cells, whose excess is the leakage gap, and beside naive baselines. Intervals and p-values count
+    samples, not cells; those of AUROC cover what a model learned from as many samples scores on new ones.
+
+    AUROC and AUPRC rank cells by the mean of their held-out scores. All other metrics judge what users get: the
+    calibrated P(sensitive), and the calls at an error level of 10 % (`called`, the share of cells and samples that are
+    called, and `called_wrong`, the share of these calls that are wrong), with calibrator and thresholds fitted to the
+    held-out scores of the other samples. Under a random split of cells, probabilities are not calibrated.
 
     Where the response is the same thing as a sample, batch, time point or drug, the verdict is `ALIASED` and there is
     no strict score: nothing can be concluded from such data about other samples.
@@ -62,6 +68,10 @@ def evaluate(
         Models to embed with, by name or as a :class:`~sc_drugresp.tl.Recipe` (another checkpoint, options, LoRA). A tuned
         model is tuned anew in every fold, on its training samples alone, beside the same model as published. Without
         `use_rep` and `model`, all embeddings that :func:`~sc_drugresp.tl.embed` wrote are evaluated, else `'pca'`.
+
+        Trained models (:class:`~sc_drugresp.models.ResponseModel`, or the folder of a saved one) are scored as they are
+        on all labeled cells, with their own probabilities and calls: the protocol is `'external'`, nothing is fitted, and
+        the cells have to be of samples that the models were not trained on.
     {label_key}
     {group_key}
     dataset_key
@@ -91,19 +101,25 @@ def evaluate(
     `None`, or the changed copy if `copy=True`. Sets the following fields:
 
     `.uns['evaluation' | key_added]` : :class:`dict`
-        `metrics` (tidy: model, kind, protocol, n_labeled, dataset, level, metric, value, low, high, n_groups, p_value,
-        caution), `leakage_gap`, `folds`, `samples` (mean score per sample), `design`, `verdict` (`code`, `reason`,
-        `suggestions`, `cautions`), `power`, `comparison` (with several models and data sets), `params`, `data`,
-        `versions`, and `command`, the call that repeats the evaluation.
+        `metrics` (tidy: model, kind, protocol, n_labeled, dataset, level, metric, value, low, high, n_groups, repeat_sd,
+        repeat_low, repeat_high, p_value, p_adjusted, caution), `leakage_gap`, `folds`, `samples` (mean score per sample),
+        `design`, `verdict` (`code`, `reason`, `suggestions`, `cautions`), `power`, `comparison` (with several models and
+        data sets), `params`, `data`, `versions`, and `command`, the call that repeats the evaluation (a model that is
+        given as an object has to be saved for that).
     `.obs['evaluation_prob' | key_added + '_prob']` : :class:`float`
-        P(sensitive) of each labeled cell by a head that did not see it, for the first model.
+        Calibrated P(sensitive) of each labeled cell by heads and a calibrator that did not see it, for the first model.
+    `.obs['evaluation_score' | key_added + '_score']` : :class:`float`
+        The score that AUROC ranks the cells by: the mean of P(sensitive) over pairings, before calibration.
+    `.obs['evaluation_call' | key_added + '_call']` : :class:`pandas.Categorical`
+        `sensitive`, `resistant` or `uncertain`; missing where nothing is called (a random split of cells).
     `.obs['evaluation_fold' | key_added + '_fold']` : :class:`pandas.Categorical`
-        Fold that tested the cell.
+        Fold that tested the cell, in the first pairing.
 
     Raises
     ------
     ValueError
-        One class only, a split that is not possible or leaks, or a fold with too few samples to tune on.
+        One class only, a split that is not possible or leaks, a fold with too few samples to tune on, or a trained model
+        that is to be split, stands beside other rows, or was trained on these cells.
     TypeError
         A model has no such option.
     KeyError
@@ -140,14 +156,25 @@ def evaluate(
 
     adata = as_adata(data, modality=modality)
     found = run_evaluation(adata, observations(data, modality=modality), request)
-    prob, fold = np.full(adata.n_obs, np.nan), np.full(adata.n_obs, -1)
-    prob[found.rows], fold[found.rows] = found.shown.prob, found.shown.fold
-    keys = EvaluationKeys.of(key_added)
-    obs = {keys.prob: prob, keys.fold: pd.Categorical.from_codes(fold, categories=pd.Index(found.folds))}
+    shown, rows = found.shown, found.rows
+
+    def column(values: np.ndarray, absent: float) -> np.ndarray:
+        """A value for every cell of the object."""
+        out = np.full(adata.n_obs, absent, dtype=values.dtype)
+        out[rows] = values
+        return out
+
+    keys, calls = EvaluationKeys.of(key_added), shown.deployed.call_codes()
+    obs = {
+        keys.prob: column(shown.deployed.prob, np.nan),
+        keys.score: column(shown.score, np.nan),
+        keys.call: pd.Categorical.from_codes(column(calls, -1), categories=list(CALL_CLASSES)),
+        keys.fold: pd.Categorical.from_codes(column(shown.fold, -1), categories=pd.Index(found.folds)),
+    }
     out = target.write(obs=obs, uns={keys.uns: found.tables})
     logger.info(
-        "added\n    %r, P(sensitive) out of fold (adata.obs)\n    %r, the fold (adata.obs)\n    %r, scores and verdict "
-        "(adata.uns)",
-        *(keys.prob, keys.fold, keys.uns),
+        "added\n    %r, P(sensitive) of held-out cells (adata.obs)\n    %r, %r, %r, their score, call and fold "
+        "(adata.obs)\n    %r, scores and verdict (adata.uns)",
+        *(keys.prob, keys.score, keys.call, keys.fold, keys.uns),
     )
     return out
