@@ -172,7 +172,14 @@ def test_refitted_p_values_are_uniform_without_signal():
         prob = cross_validate(FixedFeatures("x", x), y, groups, folds, head=fit_means).prob
         value = score_rows("x", "p", Truth(y, groups, datasets), prob, n_boot=0, n_permutations=0)[0]["value"]
         null = permuted_scores(
-            FixedFeatures("x", x), y, groups, datasets, lambda dealt: [make(dealt)], head=fit_means, n=9, rng=seed
+            FixedFeatures("x", x),
+            y,
+            groups,
+            datasets,
+            lambda dealt, make=make: [make(dealt)],
+            head=fit_means,
+            n=9,
+            rng=seed,
         )
         p_values.append(refit_p_value(value, null["cell"]["auroc"]))
     assert kstest(np.array(p_values) - 0.05, "uniform").pvalue > 0.01
@@ -198,9 +205,7 @@ def test_labels_are_dealt_out_between_samples():
 def test_permuted_labels_look_predictable_when_cells_are_split_at_random():
     x, y, groups = cohort()
     datasets = np.full(len(y), "a")
-    scores = permuted_scores(
-        FixedFeatures("x", x), y, groups, datasets, lambda dealt: [pooled(dealt)], n=3, tune=False
-    )
+    scores = permuted_scores(FixedFeatures("x", x), y, groups, datasets, lambda dealt: [pooled(dealt)], n=3, tune=False)
     assert scores["cell"]["auroc"].shape == (3,)
     assert scores["cell"]["auroc"].min() > 0.7
     assert scores["sample"]["auroc"].shape == (3,)

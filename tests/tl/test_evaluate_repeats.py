@@ -25,7 +25,9 @@ def toy(n_samples=8, **options):
 
 def strict(adata, model="pca", metric="auroc", level="cell", key="evaluation"):
     m = adata.uns[key]["metrics"]
-    keep = (m["model"] == model) & (m["metric"] == metric) & (m["level"] == level) & (m["protocol"] == "leave_group_out")
+    keep = (
+        (m["model"] == model) & (m["metric"] == metric) & (m["level"] == level) & (m["protocol"] == "leave_group_out")
+    )
     return m[keep & (m["dataset"] == "macro")].iloc[0]
 
 
@@ -86,7 +88,9 @@ def test_brier_is_that_of_the_deployed_probability():
     assert strict(adata, "hvg", "brier")["value"] < 0.27
     assert {"called", "called_wrong"} <= set(adata.uns["evaluation"]["metrics"]["metric"])
     table = sdr.get.calibration_df(adata)
-    assert float((table["weight"] * table["predicted"]).sum()) == pytest.approx(adata.obs["evaluation_prob"].mean(), abs=0.02)
+    assert float((table["weight"] * table["predicted"]).sum()) == pytest.approx(
+        adata.obs["evaluation_prob"].mean(), abs=0.02
+    )
 
 
 def test_one_sample_with_both_labels_changes_little():
@@ -141,7 +145,9 @@ def test_a_network_with_random_weights_stands_beside_each_encoder():
     # A slot cannot be embedded again.
     sdr.tl.embed(adata, "tgpt", checkpoint=WEIGHTS)
     sdr.tl.evaluate(adata, options=sdr.tl.EvaluationOptions(**BARE), **how)
-    assert any("no row with random weights beside X_tgpt" in text for text in adata.uns["evaluation"]["verdict"]["cautions"])
+    assert any(
+        "no row with random weights beside X_tgpt" in text for text in adata.uns["evaluation"]["verdict"]["cautions"]
+    )
 
 
 @pytest.mark.parametrize("name", ["celllm", "cellplm", "geneformer", "scbert", "scfoundation", "scgpt", "tgpt", "uce"])
@@ -160,7 +166,7 @@ def test_weights_are_drawn_again_and_nothing_else(name):
         assert torch.equal(drawn[key], trained[key])
     again = sdr.models.load(name, checkpoint=recorded.weights).redraw(3)
     assert all(torch.equal(value, drawn[key]) for key, value in again.state_dict().items())
-    values = encoder.embed(recorded.adata)
+    values = encoder.embed(recorded.adata, groups=np.zeros(recorded.adata.n_obs, dtype=np.int64))
     assert np.isfinite(values).any()
     assert len(np.unique(values[np.isfinite(values).all(axis=1)], axis=0)) > 1
 
@@ -174,7 +180,9 @@ def test_p_values_of_many_models_are_adjusted():
         rows += score_rows(f"m{i}", "leave_group_out", truth, rng.random(8), n_boot=0)
     rows += score_rows("qc", "leave_group_out", truth, rng.random(8), kind="naive", n_boot=0)
     frame = pd.DataFrame(rows, columns=[*rows[0], "p_adjusted"] if "p_adjusted" not in rows[0] else None)
-    found = adjust_p_values(frame).query("metric == 'auroc' and level == 'cell' and dataset == 'macro'").set_index("model")
+    found = (
+        adjust_p_values(frame).query("metric == 'auroc' and level == 'cell' and dataset == 'macro'").set_index("model")
+    )
     p = found["p_value"].drop("qc").sort_values()
     expected = np.minimum(np.maximum.accumulate(p.to_numpy() * [3, 2, 1]), 1)
     np.testing.assert_allclose(found["p_adjusted"][p.index], expected)
@@ -188,8 +196,8 @@ def test_wrong_numbers_of_pairings():
 
 
 def test_repeats_survive_a_file_and_reach_report_and_card(tmp_path):
-    adata = toy(8, signal=1.0)
-    sdr.tl.evaluate(adata, model="pca", options=sdr.tl.EvaluationOptions(n_boot=20, n_permutations=50))
+    adata = toy(12, signal=2.0)
+    sdr.tl.evaluate(adata, model="pca", options=sdr.tl.EvaluationOptions(n_boot=20, n_permutations=50, baselines=False))
     adata.write_h5ad(tmp_path / "a.h5ad")
     again = ad.read_h5ad(tmp_path / "a.h5ad")
     card = sdr.get.evaluation_card(again)

@@ -49,7 +49,9 @@ def test_a_trained_model_is_scored_with_its_own_probabilities_and_calls(trained,
     called = (call != "uncertain").to_numpy()
     assert value(elsewhere, "called")["value"] == pytest.approx(called.mean())
     wrong = ((call == "sensitive").to_numpy() != y)[called]
-    assert value(elsewhere, "called_wrong")["value"] == pytest.approx(wrong.mean() if len(wrong) else np.nan, nan_ok=True)
+    assert value(elsewhere, "called_wrong")["value"] == pytest.approx(
+        wrong.mean() if len(wrong) else np.nan, nan_ok=True
+    )
     assert set(result["metrics"]["protocol"]) == {"external"}
     assert set(result["metrics"]["model"]) == {"pca (trained)", "pca (trained), prevalence", "constant"}
     assert result["verdict"]["code"] in ("OK", "UNDERPOWERED")
@@ -65,7 +67,9 @@ def test_folders_and_several_models(trained, elsewhere, tmp_path):
     assert list(elsewhere.uns["evaluation"]["params"]["models"]) == ["mine", "hvg (trained)"]
     again = elsewhere.copy()
     sdr.tl.evaluate(again, model=tmp_path / "mine", options=QUICK, key_added="second")
-    assert value(again, "auroc", model="mine", key="second")["value"] == value(elsewhere, "auroc", model="mine")["value"]
+    assert (
+        value(again, "auroc", model="mine", key="second")["value"] == value(elsewhere, "auroc", model="mine")["value"]
+    )
     third = elsewhere.copy()
     eval(again.uns["second"]["command"], {"sdr": sdr, "adata": third})
     assert value(third, "auroc", key="second")["value"] == value(elsewhere, "auroc", model="mine")["value"]

@@ -91,9 +91,7 @@ def _names(saved: Sequence[ResponseModel | str]) -> list[str]:
     return names
 
 
-def _seen_before(
-    model: ResponseModel, adata: AnnData, obs: pd.DataFrame, cohort: Cohort, request: Request
-) -> str:
+def _seen_before(model: ResponseModel, adata: AnnData, obs: pd.DataFrame, cohort: Cohort, request: Request) -> str:
     """Say in words which of the samples have the name of a training sample; refuse the very cells of the training."""
     info, how = model.info, model.representation
     key = str(info["group_key"]) if str(info["group_key"]) in obs else cohort.unit_key

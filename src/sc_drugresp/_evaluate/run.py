@@ -101,9 +101,7 @@ def _score_saved(
     runs = {EXTERNAL: Run([[Fold("external", everything[:0], everything)]])}
     table = Table(cohort, request.options, request.rng)
     for model in found:
-        table.add_external(
-            model.name, EXTERNAL, model.deployed, caution=model.caution, prevalence=model.prevalence
-        )
+        table.add_external(model.name, EXTERNAL, model.deployed, caution=model.caution, prevalence=model.prevalence)
     if request.options.baselines:
         table.add_constant(EXTERNAL, everything)
     said = [f"{model.name}: {model.caution}" for model in found if model.caution]
@@ -136,9 +134,7 @@ def _collected(
     return Evaluation(cohort.rows, tables, table.found[first, wanted], [fold.name for fold in runs[wanted].folds])
 
 
-def _fits(
-    runs: Mapping[str, Run], candidates: Sequence[Candidate], baselines: Mapping[str, NaiveBaseline]
-) -> int:
+def _fits(runs: Mapping[str, Run], candidates: Sequence[Candidate], baselines: Mapping[str, NaiveBaseline]) -> int:
     """Folds that will be fitted, for the progress bar."""
     rows = [(1 if hasattr(candidate.features, "head") else None, True) for candidate in candidates]
     rows += [(row.most_repeats, False) for name, row in baselines.items() if name != PERMUTED]

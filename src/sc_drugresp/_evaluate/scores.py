@@ -75,7 +75,10 @@ def score_rows(
     fixed = {"model": model, "kind": kind, "protocol": protocol, "n_labeled": n_labeled}
     rows: list[dict[str, Any]] = []
     samples, (mean_prob, mean_score, *means) = cells.samples(prob, score, *single)
-    for by, part, p, s, one in (("cell", cells, prob, score, single), ("sample", samples, mean_prob, mean_score, means)):
+    for by, part, p, s, one in (
+        ("cell", cells, prob, score, single),
+        ("sample", samples, mean_prob, mean_score, means),
+    ):
         if not len(part.y):
             continue
         scores = metric_intervals(

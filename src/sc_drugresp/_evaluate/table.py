@@ -56,7 +56,9 @@ class Table:
     def add_model(self, candidate: Candidate, protocol: str, run: Run, *, head: str) -> None:
         """Score a model under a protocol, for each number of labeled samples of the target."""
         features = candidate.features
-        tuned = getattr(features, "head", None)  # an encoder tuned in the folds brings its own, and is too slow to repeat
+        tuned = getattr(
+            features, "head", None
+        )  # an encoder tuned in the folds brings its own, and is too slow to repeat
         options: dict[str, Any] = PLAIN if protocol == POOLED and (tuned or head) == "logistic" else {}
         for shots in sorted({fold.n_labeled for fold in run.folds}):
             repeats = [[fold for fold in folds if fold.n_labeled == shots] for folds in run.repeats]
@@ -134,9 +136,7 @@ class Table:
         deployed = Deployed(out.prob)
         if protocol != POOLED:
             deployed = deploy(out.prob, out.logit, cohort.y, cohort.units, folds)
-        added = self._score(
-            model, protocol, deployed.prob, score=out.prob, repeats=[one.prob for one in outs], **shown
-        )
+        added = self._score(model, protocol, deployed.prob, score=out.prob, repeats=[one.prob for one in outs], **shown)
         self._call(model, protocol, deployed, **shown)
         if shown["kind"] == "model":
             self.found[model, protocol] = Scored(out.prob, out.fold, deployed)
@@ -172,14 +172,28 @@ class Table:
     ) -> list[dict[str, Any]]:
         n_permutations = 0 if protocol == POOLED else self.options.n_permutations
         rows = score_rows(
-            model, protocol, self.truth, prob, n_boot=self.options.n_boot, n_permutations=n_permutations, rng=self.rng, **how
+            model,
+            protocol,
+            self.truth,
+            prob,
+            n_boot=self.options.n_boot,
+            n_permutations=n_permutations,
+            rng=self.rng,
+            **how,
         )
         added = [{**row, "caution": caution} for row in rows]
         self.rows += added
         return added
 
     def _call(
-        self, model: str, protocol: str, deployed: Deployed, *, kind: str = "model", n_labeled: int = 0, caution: str = ""
+        self,
+        model: str,
+        protocol: str,
+        deployed: Deployed,
+        *,
+        kind: str = "model",
+        n_labeled: int = 0,
+        caution: str = "",
     ) -> None:
         how: dict[str, Any] = {"kind": kind, "n_labeled": n_labeled, "n_boot": self.options.n_boot, "rng": self.rng}
         self.rows += [{**row, "caution": caution} for row in call_rows(model, protocol, self.truth, deployed, **how)]

@@ -103,9 +103,7 @@ class GroupSums:
         What AUROC and AUPRC rank the cells by; `prob` if `None`.
     """
 
-    def __init__(
-        self, y: ArrayLike, prob: ArrayLike, groups: ArrayLike, score: ArrayLike | None = None
-    ) -> None:
+    def __init__(self, y: ArrayLike, prob: ArrayLike, groups: ArrayLike, score: ArrayLike | None = None) -> None:
         self.prob = np.asarray(prob, dtype=np.float64)
         self.score = self.prob if score is None else np.asarray(score, dtype=np.float64)
         self.y = y = np.asarray(y, dtype=np.intp)
