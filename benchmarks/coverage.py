@@ -362,9 +362,8 @@ SECTIONS = (
         (
             "Heads are learned and cross-validated over samples in five pairings. The interval of `tl.evaluate` allows for the "
             "heads that other samples would have taught (`as it is`): it covers the AUROC, among cells of new samples, of the "
-            "model learned from all samples, and the mean of such models over cohorts of this size. Samples alone, as if "
-            "the scores were given, are not enough from 24 samples on; with fewer, Student's quantiles make up for it, and "
-            "the interval is wider than it had to be."
+            "model learned from all samples, and the mean of such models over cohorts of this size. `samples alone` takes the "
+            "scores as given."
         ),
         lambda f: cross_validated_intervals(int(300 * f)),
     ),

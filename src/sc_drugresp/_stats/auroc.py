@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 """Nominal coverage of every interval."""
-LEARNING_VARIANCE = 1.5
+LEARNING_VARIANCE = 1.75
 """Variance of a cross-validated AUROC in units of what groups alone explain; the rest is that other groups would have
 taught other heads. It is larger than one (Bates, Hastie and Tibshirani 2023, arXiv:2104.00673); its size is set such that
 the final head is covered in simulations (benchmarks/coverage.py)."""
