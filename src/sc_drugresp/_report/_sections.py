@@ -160,8 +160,8 @@ def _score_table(rows: pd.DataFrame, *, by_sample: bool) -> dict[str, Any]:
             line[metric_name(metric)] = f"{row.value:.2f}" if row and np.isfinite(row.value) else ""
         for metric, title in {"called": "called", "called_wrong": "wrong among called"}.items():
             shares = [found.get((level, metric)) for level in ("sample", "cell")]
-            known = [f"{row.value:.0%}" for row in shares if row and np.isfinite(row.value)]
-            line[title] = " / ".join(known)
+            texts = [f"{row.value:.0%}" if row and np.isfinite(row.value) else "–" for row in shares]
+            line[title] = " / ".join(texts) if set(texts) != {"–"} else ""
         lines.append(line)
         gray.append(kind == "naive")
     shown = pd.DataFrame(lines).fillna("")
