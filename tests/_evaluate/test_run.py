@@ -9,7 +9,6 @@ from scipy.stats import kstest
 from sklearn.linear_model import LogisticRegression
 
 from sc_drugresp._data import CountSource
-from sc_drugresp._design.quality import qc_features
 from sc_drugresp._evaluate.naive import (
     MostVariable,
     PseudobulkFeatures,
@@ -22,6 +21,7 @@ from sc_drugresp._evaluate.naive import (
     permute_labels,
     permuted_scores,
     prevalence_prediction,
+    qc_features,
     refit_p_value,
 )
 from sc_drugresp._evaluate.scores import Truth, score_rows
@@ -172,7 +172,14 @@ def test_refitted_p_values_are_uniform_without_signal():
         prob = cross_validate(FixedFeatures("x", x), y, groups, folds, head=fit_means).prob
         value = score_rows("x", "p", Truth(y, groups, datasets), prob, n_boot=0, n_permutations=0)[0]["value"]
         null = permuted_scores(
-            FixedFeatures("x", x), y, groups, datasets, lambda dealt, make=make: [make(dealt)], head=fit_means, n=9, rng=seed
+            FixedFeatures("x", x),
+            y,
+            groups,
+            datasets,
+            lambda dealt, make=make: [make(dealt)],
+            head=fit_means,
+            n=9,
+            rng=seed,
         )
         p_values.append(refit_p_value(value, null["cell"]["auroc"]))
     assert kstest(np.array(p_values) - 0.05, "uniform").pvalue > 0.01
@@ -255,11 +262,10 @@ def test_features_that_are_fitted_alike_are_fitted_once():
 
     reader = source(60)
     known = FittedFeatures("mine", PCA(), reader)
-    groups, qc = np.repeat(["a", "b"], 30), qc_features(reader)
-    rows = naive_baselines(reader, groups, qc, known=[known])
+    rows = naive_baselines(reader, np.repeat(["a", "b"], 30), known=[known])
     assert rows["pca_logistic"].features is known
     for other in (FittedFeatures("x", PCA(n_comps=5), reader), FittedFeatures("x", PCA(), source(60))):
-        assert naive_baselines(reader, groups, qc, known=[other])["pca_logistic"].features is not other
+        assert naive_baselines(reader, np.repeat(["a", "b"], 30), known=[other])["pca_logistic"].features is not other
 
 
 def test_default_head_is_a_balanced_logistic_regression():

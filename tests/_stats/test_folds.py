@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -13,6 +15,7 @@ from sc_drugresp._stats.folds import (
     leave_group_out,
     pooled,
     profile_hashes,
+    repeated,
     without_duplicates,
 )
 
@@ -69,6 +72,45 @@ def test_pairs_take_the_bias_out_of_leaving_out():
             scores.append((score[y == 1][:, None] > score[y == 0]).mean())
     assert np.mean(means[False]) < 0.43
     assert abs(np.mean(means[True]) - 0.5) < 0.04
+
+
+@pytest.mark.parametrize(("n_sensitive", "n_resistant"), [(6, 7), (3, 14), (15, 15), (12, 30), (3, 27)])
+def test_every_fold_tests_both_classes_whatever_the_cells(n_sensitive, n_resistant):
+    """Samples are dealt out, not cells: a few large samples must not leave folds without a class."""
+    labels = np.repeat([1, 0], [n_sensitive, n_resistant])
+    size = np.random.default_rng(0).integers(1, 200, len(labels)) ** 2 // 100 + 1
+    groups = np.repeat(np.arange(len(labels)), size)
+    y = labels[groups]
+    for rng in range(5):
+        folds = leave_group_out(y, groups, rng=rng)
+        assert len(folds) == (10 if len(labels) > 20 else n_resistant)
+        assert {len(np.unique(y[fold.test])) for fold in folds} == {2}
+        assert len(np.unique(np.concatenate([fold.test for fold in folds]))) == len(y)
+        left = [len(np.unique(groups[fold.train][y[fold.train] == 1])) for fold in folds]
+        assert max(left) - min(left) <= 1
+
+
+def test_turns_pair_every_sensitive_group_with_every_resistant_one():
+    groups = np.repeat(np.arange(7), 2)
+    y = (groups < 3).astype(int)
+    repeats = repeated(partial(leave_group_out, y, groups, rng=1), 10)
+    assert [len(folds) for folds in repeats] == [4, 4, 4]
+    pairs = {tuple(np.unique(groups[fold.test])) for folds in repeats for fold in folds}
+    assert len(pairs) == 12
+    assert len(repeated(partial(leave_group_out, y, groups, pairs=False), 10)) == 1
+    many = np.repeat(np.arange(40), 2)
+    assert len(repeated(partial(leave_group_out, many % 2, many), 4)) == 4
+
+
+def test_a_group_with_both_classes_is_paired_by_its_majority():
+    groups = np.repeat(np.arange(8), 5)
+    y = groups % 2
+    y[0] = 1  # one cell of group 0
+    folds = leave_group_out(y, groups)
+    assert len(folds) == 4
+    assert {len(np.unique(groups[fold.test])) for fold in folds} == {2}
+    y[groups < 3] = np.tile([0, 1, 0, 1, 0], 3)  # three of eight: a mixed design
+    assert len(leave_group_out(y, groups)) == 8
 
 
 def test_one_group_cannot_be_held_out():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from sc_drugresp._stats.auroc import clustered_auroc, hanley_mcneil, newcombe
-from sc_drugresp._stats.intervals import metric_intervals
+from sc_drugresp._stats.auroc import Interval, clustered_auroc, hanley_mcneil, macro_interval, newcombe
+from sc_drugresp._stats.intervals import metric_intervals, share_intervals
 from sc_drugresp._stats.metrics import METRICS, GroupSums, classification_metrics, group_kernel
 
 
@@ -97,6 +97,73 @@ def test_macro_is_the_mean_over_data_sets():
     assert out["a"]["auroc"].low < out["macro"]["auroc"].low
     widths = [out[name]["auroc"].high - out[name]["auroc"].low for name in ("a", "b", "macro")]
     assert widths[2] < max(widths[:2])
+
+
+def test_macro_interval_is_no_wider_than_its_parts():
+    """Two data sets with two samples a class, separated completely: the logit of 1 has no place in the mean."""
+    y = np.tile(np.repeat([1, 0], 2), 3)
+    datasets = np.repeat(["a", "b", "c"], 4)
+    prob = np.tile([0.9, 0.8, 0.2, 0.1], 3)
+    prob[-4:] = [0.9, 0.3, 0.4, 0.1]
+    out = metric_intervals(y, prob, np.arange(12), datasets, n_boot=0)
+    width = {name: found["auroc"].high - found["auroc"].low for name, found in out.items()}
+    whole = out["macro"]["auroc"]
+    assert 0 <= whole.low <= whole.value <= whole.high <= 1
+    assert width["macro"] < np.mean([width[name] for name in "abc"])
+    # MOVER by hand.
+    below = [out[name]["auroc"].value - out[name]["auroc"].low for name in "abc"]
+    assert whole.low == pytest.approx(whole.value - np.sqrt(np.sum(np.square(below))) / 3)
+
+
+def test_a_part_without_limits_may_be_anything():
+    part, unknown = Interval(0.8, 0.7, 0.9, 10), Interval(0.6, np.nan, np.nan, 3)
+    whole = macro_interval([part, unknown])
+    assert whole.value == pytest.approx(0.7)
+    assert whole.low == pytest.approx(0.7 - np.hypot(0.1, 0.6) / 2)
+    assert np.isnan(macro_interval([unknown, unknown]).low)
+    assert macro_interval([unknown, unknown]).value == pytest.approx(0.6)
+    assert np.isnan(macro_interval([Interval(np.nan, np.nan, np.nan, 3)]).value)
+
+
+def test_cross_validated_scores_have_wider_intervals():
+    y, prob, groups = cohort(np.random.default_rng(8))
+    for level in ("cell", "sample"):
+        if level == "sample":
+            y, prob, groups = (np.arange(12) < 6).astype(int), np.random.default_rng(0).random(12), np.arange(12)
+        auroc = clustered_auroc(GroupSums(y, prob, groups))
+        given, learned = auroc.interval(), auroc.interval(cross_validated=True)
+        assert learned.low < given.low < given.value < given.high < learned.high
+
+
+def test_one_group_with_both_classes_keeps_the_interval():
+    y, prob, groups = cohort(np.random.default_rng(9))
+    y[np.flatnonzero(groups == "s0")[:3]] = 0
+    found = metric_intervals(y, prob, groups, n_boot=50)["macro"]
+    assert np.isfinite(found["auroc"].low)
+    assert np.isfinite(found["brier"].low)
+
+
+def test_shares_and_their_intervals():
+    groups = np.repeat(np.arange(8), 5)
+    y, datasets = groups % 2, np.where(groups < 4, "a", "b")
+    of = np.random.default_rng(0).random(40) < 0.6
+    hits = of & (groups % 3 == 0)
+    found = share_intervals(hits, of, y, groups, datasets, n_boot=200)
+    for name in "ab":
+        rows = datasets == name
+        assert found[name].value == pytest.approx(hits[rows].sum() / of[rows].sum())
+        assert found[name].low <= found[name].value <= found[name].high
+    assert found["macro"].value == pytest.approx((found["a"].value + found["b"].value) / 2)
+    assert np.isnan(share_intervals(hits, np.zeros(40), y, groups, datasets)["macro"].value)
+
+
+def test_ranks_and_probabilities_may_differ():
+    y, prob, groups = cohort(np.random.default_rng(10))
+    score = np.random.default_rng(11).random(len(y))
+    both = GroupSums(y, prob, groups, score).metrics(np.ones((1, 12)))
+    for metric in METRICS:
+        values = score if metric in ("auroc", "auprc") else prob
+        assert both[metric][0] == pytest.approx(classification_metrics(y, values)[metric])
 
 
 def test_a_thousand_draws_take_less_than_a_second():

@@ -73,6 +73,14 @@ def test_sample_scores_leave_out_mixed_samples():
     assert scores.n_right == 3
 
 
+def test_a_few_samples_with_both_labels_count_as_their_majority():
+    groups = np.repeat(np.arange(5), 3)
+    y = np.array([1, 1, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1])
+    scores = sample_scores(y, np.linspace(0, 1, 15), groups)
+    assert scores.y.tolist() == [1, 1, 0, 0, 1]
+    assert scores.n_mixed == 1
+
+
 def test_macro_average_skips_undefined():
     assert macro_average([{"a": 1.0}, {"a": float("nan")}, {"a": 0.0}]) == {"a": 0.5}
     assert np.isnan(macro_average([{"a": float("nan")}])["a"])

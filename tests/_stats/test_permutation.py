@@ -59,6 +59,17 @@ def test_mixed_samples_flip_signs():
     assert permutation_test(y, rng.normal(size=240), groups).p_value > 0.02
 
 
+def test_one_group_with_both_classes_goes_by_its_majority():
+    groups = np.repeat(np.arange(10), 6)
+    y = (groups < 5).astype(int)
+    score = y + 0.1 * np.random.default_rng(0).random(60)
+    pure = permutation_test(y, score, groups)
+    y[0] = 0
+    test = permutation_test(y, score, groups)
+    assert test.exact
+    assert test.p_value == pure.p_value == pytest.approx(1 / comb(10, 5))
+
+
 def test_nothing_to_permute():
     test = permutation_test(np.array([1, 1, 0, 0]), np.arange(4.0), np.array(list("aaaa")))
     assert not len(test.null)

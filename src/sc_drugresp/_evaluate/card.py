@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-CARD_VERSION = 1
+CARD_VERSION = 2
+_FIELDS = ("value", "low", "high", "n_groups", "repeat_low", "repeat_high", "p_value", "p_adjusted")
 
 
 def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,9 +26,9 @@ def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns
     -------
-    A dictionary of JSON values: `verdict`, `scores` (models: strict and random-cell AUROC with interval, p-value, F1 and
-    samples called correctly), `naive_baselines` (the same for naive rows), `leakage_gap`, `split`, `data`, `versions`, `command`,
-    `params`.
+    A dictionary of JSON values: `verdict`, `scores` (models: strict and random-cell AUROC with interval, range of single
+    pairings and p-values, F1, Brier score, calls, and samples called correctly), `naive_baselines` (the same for naive
+    rows), `leakage_gap`, `split`, `data`, `versions`, `command`, `params`.
     """
     metrics: pd.DataFrame = result["metrics"]
     macro = metrics[(metrics["dataset"] == MACRO) & (metrics["n_labeled"] == 0)]
@@ -53,9 +54,9 @@ def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
 def _summary(rows: pd.DataFrame) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for row in rows.to_dict(orient="records"):
-        if row["metric"] in ("auroc", "f1", "mcc", "brier"):
+        if row["metric"] in ("auroc", "f1", "mcc", "brier", "called", "called_wrong"):
             name = f"{row['metric']}_{row['level']}"
-            out[name] = {field: row[field] for field in ("value", "low", "high", "n_groups", "p_value")}
+            out[name] = {field: row[field] for field in _FIELDS}
         elif row["metric"] == "samples_right":
             out["samples_right"] = f"{int(row['value'])} of {int(row['n_groups'])}"
     return out

@@ -10,7 +10,17 @@ from .. import get, pl
 from .._core.keys import CALL_CLASSES, PredictionKeys
 from .._data.modalities import as_adata, observations
 from .._embed.slots import embeddings
-from ..get._names import RANDOM_CELLS, metric_name, model_name, model_names, p_text, protocol_name, score_text
+from ..get._names import (
+    EXTERNAL,
+    RANDOM_CELLS,
+    metric_name,
+    model_name,
+    model_names,
+    p_text,
+    protocol_name,
+    range_text,
+    score_text,
+)
 from ._page import figure, table
 
 if TYPE_CHECKING:
@@ -95,8 +105,10 @@ def describe_evaluation(data: AnnData | MuData, stored: dict[str, Any], **option
     """Scores of models beside naive baselines, leakage gap, calibration, design."""
     metrics = get.metrics_df(data, **options)
     strict = bool((metrics["protocol"] != RANDOM_CELLS).any())
+    external = str(stored["params"]["prob_protocol"]) == EXTERNAL
+    gap: list[Plot] = [] if external else [(pl.leakage_gap, "What a random split of cells adds to the score.")]
     plots: list[Plot] = [
-        (pl.leakage_gap, "What a random split of cells adds to the score."),
+        *gap,
         (pl.split_design, "Who could be held out, and which factors say the same as the label."),
     ]
     if strict:
@@ -112,6 +124,7 @@ def describe_evaluation(data: AnnData | MuData, stored: dict[str, Any], **option
     params = stored["params"]
     return stored | {
         "strict": strict,
+        "external": external,
         "scores": {
             protocol_name(str(name), params): _score_table(rows, by_sample=name != RANDOM_CELLS)
             for name, rows in metrics.groupby("protocol", sort=False)
@@ -136,13 +149,19 @@ def _score_table(rows: pd.DataFrame, *, by_sample: bool) -> dict[str, Any]:
         for level in ("sample", "cell") if by_sample else ("cell",):
             row = found.get((level, "auroc"))
             line[f"AUROC by {level}"] = score_text(row.value, row.low, row.high) if row else ""
-            line[f"p by {level}"] = p_text(row.p_value) if row else ""
+            line[f"single pairings by {level}"] = range_text(row.repeat_low, row.repeat_high) if row else ""
+            p_value = (row.p_adjusted if kind == "model" else row.p_value) if row else np.nan
+            line[f"p by {level}"] = p_text(p_value)
             right = found.get((level, "samples_right"))
             if by_sample and right:
                 line["samples right"] = f"{right.value:.0f} of {right.n_groups:.0f}"
         for metric in _BY_CELL:
             row = found.get(("cell", metric))
             line[metric_name(metric)] = f"{row.value:.2f}" if row and np.isfinite(row.value) else ""
+        for metric, title in {"called": "called", "called_wrong": "wrong among called"}.items():
+            shares = [found.get((level, metric)) for level in ("sample", "cell")]
+            texts = [f"{row.value:.0%}" if row and np.isfinite(row.value) else "–" for row in shares]
+            line[title] = " / ".join(texts) if set(texts) != {"–"} else ""
         lines.append(line)
         gray.append(kind == "naive")
     shown = pd.DataFrame(lines).fillna("")

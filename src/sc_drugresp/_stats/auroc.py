@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 """Nominal coverage of every interval."""
-LEARNING_VARIANCE = 1.5
+LEARNING_VARIANCE = 1.75
 """Variance of a cross-validated AUROC in units of what groups alone explain; the rest is that other groups would have
 taught other heads. It is larger than one (Bates, Hastie and Tibshirani 2023, arXiv:2104.00673); its size is set such that
 the final head is covered in simulations (benchmarks/coverage.py)."""
@@ -170,8 +170,8 @@ def macro_interval(parts: list[Interval]) -> Interval:
     if not any(np.isfinite(part.low) for part in defined):
         value = float(np.mean([part.value for part in defined])) if defined else float("nan")
         return Interval(value, np.nan, np.nan, n_groups)
-    value = np.array([part.value for part in defined])
-    below = value - np.nan_to_num([part.low for part in defined], nan=0.0)
-    above = np.nan_to_num([part.high for part in defined], nan=1.0) - value
-    low, high = value.mean() - np.linalg.norm(below) / len(value), value.mean() + np.linalg.norm(above) / len(value)
-    return Interval(float(value.mean()), float(low), float(high), n_groups)
+    values = np.array([part.value for part in defined])
+    below = values - np.nan_to_num([part.low for part in defined], nan=0.0)
+    above = np.nan_to_num([part.high for part in defined], nan=1.0) - values
+    mean, k = float(values.mean()), len(values)
+    return Interval(mean, float(mean - np.linalg.norm(below) / k), float(mean + np.linalg.norm(above) / k), n_groups)

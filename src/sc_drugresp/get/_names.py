@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-STRICT, RANDOM_CELLS = "leave_group_out", "pooled"
+STRICT, RANDOM_CELLS, EXTERNAL = "leave_group_out", "pooled", "external"
 NAIVE = {
     "constant": "Constant",
     "prevalence": "Prevalence",
@@ -30,11 +30,12 @@ NAIVE = {
 }
 METRICS = {
     "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "f1_resistant": "F1 of resistant", "mcc": "MCC", "ece": "ECE",
-    "brier": "Brier score",
+    "brier": "Brier score", "called": "share called", "called_wrong": "share of calls that are wrong",
 }  # fmt: skip
-MODES = {"lora": "LoRA", "full": "fully fine-tuned"}
+MODES = {"lora": "LoRA", "full": "fully fine-tuned", "random": "random weights"}
 PROTOCOLS = {
     RANDOM_CELLS: "random split of cells", "cross_dataset": "other data sets", "few_shot": "few labeled samples",
+    EXTERNAL: "samples from elsewhere",
 }  # fmt: skip
 PLURAL = {"dataset": "data sets", "cell_line": "cell lines", "patient": "patients", "batch": "batches"}
 
@@ -98,6 +99,13 @@ def score_text(value: float, low: float, high: float) -> str:
 def score_texts(frame: pd.DataFrame, absent: str = "") -> list[str]:
     """Texts of the rows of a frame with `value`, `low` and `high`; `absent` where there is no value."""
     return [score_text(*row) or absent for row in frame[["value", "low", "high"]].to_numpy(dtype=float)]
+
+
+def range_text(low: float, high: float) -> str:
+    """`0.61 to 0.67`, or the value alone where both are the same; empty where there is none."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return ""
+    return f"{low:.2f} to {high:.2f}" if f"{low:.2f}" != f"{high:.2f}" else f"{low:.2f}"
 
 
 def p_text(p: float) -> str:

@@ -163,7 +163,9 @@ class CellNetwork(nn.Module, ABC):
         return model.eval()
 
     def redraw(self, seed: int = 0) -> Self:
-        """Replace what was pretrained by random parameters, as at the start of training, in place; buffers stay.
+        """Replace what was pretrained by random parameters, as at the start of training, in place.
+
+        Buffers stay, and so does what the network reads beside its parameters, such as the protein embeddings of UCE.
 
         Parameters
         ----------

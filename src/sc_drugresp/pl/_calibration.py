@@ -25,7 +25,9 @@ def calibration(
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the observed share of sensitive cells against the predicted probability in held-out samples.
+    """Draw the observed share of sensitive cells against the calibrated probability in held-out samples.
+
+    Calibrators were fitted to other samples, so that the plot shows what users of the model get.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .. import get
 from .._core.docs import doc_params
-from ..get._names import RANDOM_CELLS, STRICT, metric_name, model_names, protocol_name, score_texts
+from ..get._names import RANDOM_CELLS, STRICT, metric_name, model_names, p_text, protocol_name, score_texts
 from ..get._read import EVALUATION
 from ._style import MODEL_COLOR, NAIVE_COLOR, forest, legend_below, model_colors, new_axes, row_texts
 
@@ -32,6 +32,9 @@ def metrics(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw one metric of every model and naive baseline (gray), with its 95 % interval over samples.
+
+    The bar behind an AUROC is the range of single pairings of held-out samples, over which it is averaged. p-values are
+    adjusted for the number of models (Holm).
 
     Parameters
     ----------
@@ -81,12 +84,20 @@ def metrics(
     names = model_names(rows["model"])
     ax = new_axes(ax, 6.4, 1.3 + 0.3 * len(rows))
     colors = model_colors(rows["kind"])
-    forest(ax, rows, [names[name] for name in rows["model"]], colors, _CHANCE.get(metric))
-    row_texts(ax, score_texts(rows))
+    at = forest(ax, rows, [names[name] for name in rows["model"]], colors, _CHANCE.get(metric))
+    row_texts(ax, [text + _p(p) for text, p in zip(score_texts(rows), rows["p_adjusted"])])
+    if rows["repeat_low"].notna().any():
+        ax.hlines(at, rows["repeat_low"], rows["repeat_high"], colors=colors, lw=7, alpha=0.25, zorder=0)
+        ax.plot([], [], color=MODEL_COLOR, lw=7, alpha=0.25, label="range of single pairings")
     for color, label in {MODEL_COLOR: "model", NAIVE_COLOR: "naive baseline"}.items():
         if color in colors:
             ax.plot([], [], "o-", color=color, ms=5, label=label)
-    legend_below(ax, ncols=2)
+    legend_below(ax, ncols=3)
     ax.set(xlabel=f"{metric_name(metric)} by {level}")
     ax.set_title(protocol_name(protocol, params), fontsize="medium")
     return ax
+
+
+def _p(p: float) -> str:
+    text = p_text(p)
+    return f", p {text if text[0] == '<' else '= ' + text}" if text else ""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.docs import doc_params
-from ..get._names import model_names, p_text
+from .._stats.intervals import MACRO
+from ..get._names import STRICT, model_names, p_text
 from ..get._read import EVALUATION
-from ._style import MODEL_COLOR, name_rows, new_axes
+from ._style import MODEL_COLOR, name_rows, new_axes, row_texts
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -23,7 +24,8 @@ def model_comparison(
 ) -> Axes:
     """Draw the mean rank of each model over data sets; models joined by a bar do not differ significantly.
 
-    The bar spans the critical difference of Nemenyi's test (Demšar, J Mach Learn Res 2006).
+    The bar spans the critical difference of Nemenyi's test (Demšar, J Mach Learn Res 2006). On the right, the p-value of
+    each model's mean AUROC against chance, adjusted for the number of models (Holm).
 
     Parameters
     ----------
@@ -52,10 +54,14 @@ def model_comparison(
     >>> sdr.pl.model_comparison(adata).get_xlabel()
     'mean rank of AUROC by cell (1 is best)'
     """
-    result = EVALUATION.read(data, key_added, modality).get("comparison")
+    evaluation = EVALUATION.read(data, key_added, modality)
+    result = evaluation.get("comparison")
     if not result:
         msg = "A comparison needs at least two models and two data sets in one evaluation (see `dataset_key`)."
         raise ValueError(msg)
+    metrics = evaluation["metrics"]
+    strict = metrics["protocol"].eq(STRICT) & metrics["metric"].eq("auroc") & metrics["level"].eq("cell")
+    p_values = metrics[strict & metrics["dataset"].eq(MACRO)].set_index("model")["p_adjusted"]
     table = result["ranks"].set_index("model")["rank"].sort_values()
     names, ranks = model_names(table.index), table.to_numpy()
     width = float(result["critical_difference"])
@@ -65,6 +71,8 @@ def model_comparison(
     ax.hlines(at, 1, ranks, color="#DDDDDD", lw=1)
     ax.plot(ranks, at, "o", color=MODEL_COLOR, ms=7)
     name_rows(ax, [names[name] for name in table.index])
+    texts = [p_text(float(p_values.get(name, np.nan))) for name in table.index]
+    row_texts(ax, [f"p {text if text[0] == '<' else '= ' + text}" if text else "" for text in texts])
     for i, (first, last) in enumerate(bars):
         ax.plot(ranks[[first, last]], [-0.7 - 0.35 * i] * 2, color=MODEL_COLOR, lw=3, solid_capstyle="round")
     ax.set(xlim=(0.8, len(ranks) + 0.2), xlabel="mean rank of AUROC by cell (1 is best)")
