@@ -50,6 +50,18 @@ class Verdict:
         """The verdict with more remarks."""
         return replace(self, cautions=(*self.cautions, *cautions))
 
+    def lowered(self, reason: str, suggestion: str) -> Self:
+        """`CONFOUNDED` for this reason where it was `OK`; otherwise one more caution."""
+        if self.code != "OK":
+            return self.with_cautions(reason)
+        return replace(
+            self,
+            code="CONFOUNDED",
+            reason=reason,
+            suggestions=(suggestion, *self.suggestions),
+            cautions=(self.reason, *self.cautions),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values that :meth:`from_dict` reads."""
         return {

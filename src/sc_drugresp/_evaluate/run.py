@@ -15,14 +15,14 @@ from .._core.versions import package_versions
 from .._data.obs import read_labels, require_both_classes
 from .._design.quality import measured, qc_features
 from .._response.choose import Matrices
-from .._stats.folds import profile_hashes
-from .candidates import check_folds, make_candidates
+from .candidates import check_folds, make_candidates, weigh_candidates
 from .cohort import read_cohort
 from .design_only import design_features
+from .doubles import Doubles
 from .leakage import genes_chosen_before
 from .naive import NaiveBaseline, naive_baselines
 from .options import FEW_SHOT, STRICT
-from .protocols import make_runs
+from .protocols import make_runs, shared_names
 from .result import collect, describe
 from .table import Table
 
@@ -67,10 +67,13 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
     matrices = Matrices(adata, np.flatnonzero(y >= 0), request.layer)
     source = matrices.labeled()
     qc = qc_features(source)
-    cohort = read_cohort(obs, y, request, measured(qc))
+    doubles = Doubles(source)
+    cohort = read_cohort(obs, y, request, measured(qc), doubles.join)
     candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
-    hashes = profile_hashes(source.blocks(), source.n_obs)
-    runs = make_runs(cohort, hashes, request.protocol, options.few_shot, rng)
+    cohort = weigh_candidates(cohort, candidates)
+    runs = make_runs(
+        cohort, doubles.same_hashes(), request.protocol, options.few_shot, rng, allow_leaks=options.allow_leaks
+    )
     if not cohort.plan.strict:
         warn(f"{cohort.plan.verdict} Only the score of a random split of cells is given.")
     check_folds(candidates, [fold for run in runs.values() for fold in run.folds])
@@ -96,8 +99,8 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
         table.predictions,
         runs,
         params=params | {"prob_model": first, "prob_protocol": wanted},
-        cautions=[*genes_chosen_before(adata), *left_out],
-        digest=data_hash(hashes, cohort.y, cohort.units),
+        cautions=[*genes_chosen_before(adata), *left_out, *doubles.cautions(cohort.units), *shared_names(runs)],
+        digest=data_hash(doubles.hashes, cohort.y, cohort.units),
         shown=None if strict is None else strict.prob,
     )
     tables |= {"versions": package_versions(), "command": request.command}
