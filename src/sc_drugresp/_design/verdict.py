@@ -107,7 +107,7 @@ def plural(thing: str) -> str:
 def power_of(y: np.ndarray, units: np.ndarray, thing: str) -> Verdict:
     kind = aliasing(y, units)
     n_s, n_r = kind.with_sensitive, kind.with_resistant
-    smallest = 2.0**-kind.n_mixed if kind.n_mixed else 1 / comb(kind.n_levels, kind.n_sensitive)
+    smallest = min(2.0**-kind.n_mixed, 1 / comb(kind.n_sensitive + kind.n_resistant, kind.n_sensitive))
     half = 1.96 * np.sqrt(hanley_mcneil(0.8, n_s, n_r))
     size = (
         f"{n_s} sensitive and {n_r} resistant {plural(thing)}"

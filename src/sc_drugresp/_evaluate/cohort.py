@@ -89,7 +89,7 @@ def read_cohort(
     y: np.ndarray,
     request: Request,
     measured: Mapping[str, np.ndarray] | None = None,
-    join: Callable[[np.ndarray], np.ndarray] | None = None,
+    join: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Cohort:
     """Choose or check the split of the cells with a label (`y >= 0`).
 
@@ -111,7 +111,7 @@ def read_cohort(
     own = read_groups(labeled, group_key) if request.split == "group" else None
     plan = _plan(labels, columns, keys, own)
     if join is not None:
-        joined = join(plan.units)
+        joined = join(plan.units, labels)
         if joined is not plan.units:
             columns = {role: joined if np.array_equal(v, plan.units) else v for role, v in columns.items()}
             own = None if own is None else (own[0], joined)

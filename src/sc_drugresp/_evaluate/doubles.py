@@ -42,8 +42,11 @@ class Doubles:
     def __post_init__(self) -> None:
         self.hashes = profile_hashes(self.source.blocks(), self.source.n_obs)
 
-    def join(self, units: np.ndarray) -> np.ndarray:
-        """Names of units of which those that are one patient share theirs, such as `'P01 = P07'`; `units` if there are none."""
+    def join(self, units: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Names of units of which those that are one patient share theirs, such as `'P01 = P07'`; `units` if there are none.
+
+        Units that merely look alike are joined only if they have the same label: recognizing one could raise no score else.
+        """
         codes, names = encode_groups(units)
         self._near = find_near_copies(
             sketch(self.source.blocks(), self.source.n_obs), codes, self._rows, counts=self.source.kind == "counts"
@@ -53,7 +56,10 @@ class Doubles:
             for pair, share in self._near.share(codes).items()
             if share >= COPIED
         }
+        label = np.bincount(codes, y) / np.bincount(codes) > 0.5
         for a, b, auroc in find_same(codes, self._rows):
+            if label[a] != label[b]:
+                continue
             told.setdefault((min(a, b), max(a, b)), f"their cells cannot be told apart (AUROC {auroc:.2f})")
         if not told:
             return units
