@@ -240,19 +240,45 @@ def test_embeddings_from_elsewhere_carry_a_caution():
     assert any("chosen on all cells" in text for text in adata.uns["evaluation"]["verdict"]["cautions"])
 
 
-def test_copies_of_test_cells_are_not_learned_from():
-    adata = toy(n_samples=8, noise_labels="sample")
-    half = adata[adata.obs["sample"].isin(["S01", "S02"])].copy()
-    half.obs["sample"] = half.obs["patient"] = (
-        half.obs["sample"].astype(str).map({"S01": "S11", "S02": "S12"}).to_numpy()
-    )
-    both = ad.concat([adata, half], index_unique="-")
+def with_copies(adata, cells, extra=0, renamed=("S11", "S12")):
+    """Add the first cells of two samples under other names, with a few counts more."""
+    parts = [adata]
+    for name, new in zip(("S01", "S02"), renamed):
+        part = adata[adata.obs["sample"] == name][:cells].copy()
+        part.obs["sample"] = part.obs["patient"] = new
+        if (known := adata.obs["patient"] == new).any():
+            part.obs["response"] = adata.obs.loc[known, "response"].iloc[0]
+        counts = part.X.toarray()
+        rng = np.random.default_rng(0)
+        for row in counts:
+            row[rng.choice(len(row), extra, replace=False)] += 1
+        part.X = type(part.X)(counts)
+        parts.append(part)
+    return ad.concat(parts, index_unique="-")
+
+
+@pytest.mark.parametrize("extra", [0, 3])
+def test_copies_of_test_cells_are_not_learned_from(extra):
+    adata = toy(n_samples=8, cells=20, n_genes=200, noise_labels="sample")
+    both = with_copies(adata, 8, extra, renamed=("P03", "P04"))  # 8 of 28 cells of other samples
     sdr.tl.evaluate(both, model="pca", options=quick(hold_out="one"))
-    removed = both.uns["evaluation"]["data"]["duplicates_removed"]
-    assert removed == 4 * 12  # in each of the four folds of P01, P02, S11, S12, the 12 copies
-    folds = both.uns["evaluation"]["folds"].query("protocol == 'leave_group_out'").set_index("fold")
-    assert folds.loc["P01", "n_train"] == both.n_obs - 24
-    assert folds.loc["P03", "n_train"] == both.n_obs - 12
+    result = both.uns["evaluation"]
+    assert result["data"]["duplicates_removed"] == 4 * 8  # in each of the four folds, the 8 copies
+    folds = result["folds"].query("protocol == 'leave_group_out'").set_index("fold")
+    assert folds.loc["P01", "n_train"] == both.n_obs - 20 - 8
+    assert folds.loc["P05", "n_train"] == both.n_obs - 20
+    assert any("32 cells are copies, or all but copies" in text for text in result["verdict"]["cautions"])
+
+
+@pytest.mark.parametrize("extra", [0, 3])
+def test_a_patient_whose_cells_are_copied_is_one_patient(extra):
+    adata = toy(n_samples=8, cells=20, n_genes=200, noise_labels="sample")
+    both = with_copies(adata, 20, extra)
+    sdr.tl.evaluate(both, model="pca", options=quick(hold_out="one"))
+    result = both.uns["evaluation"]
+    assert {"P01 = S11", "P02 = S12"} <= set(result["folds"].query("protocol == 'leave_group_out'")["fold"])
+    assert result["data"]["n_units"] == 8
+    assert any("held out together" in text and "S11" in text for text in result["verdict"]["cautions"])
 
 
 def test_set_based_embeddings_must_not_mix_training_and_test():

@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 from scipy.stats import rankdata
 
 from .aliasing import aliasing
@@ -148,6 +149,30 @@ def associations(columns: Sequence[Column], table: UnitTable, y: np.ndarray) -> 
     )
 
 
+def best_dimension(values: np.ndarray, table: UnitTable) -> tuple[float, float]:
+    """AUROC over patients of the dimension that tells their label best, and its p-value among all dimensions.
+
+    Parameters
+    ----------
+    values
+        Numbers of each labeled cell, shape `(n, dim)`; rows with missing values are left out.
+    table
+        The patients.
+    """
+    cells, rows = table.cells()
+    known = np.isfinite(values[cells]).all(axis=1)
+    cells, rows = cells[known], rows[known]
+    members = sparse.csr_matrix((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(len(table), len(rows)))
+    means = (members @ values[cells]) / np.maximum(np.bincount(rows, minlength=len(table)), 1)[:, None]
+    ranks = _scaled(np.column_stack([_ranks(part, table.strata) for part in means.T]))
+    if not ranks.size or len(np.unique(table.labels)) < 2:
+        return 0.5, 1.0
+    labels = _centered(table.arrangements(n=2_000).T, table.strata).T
+    statistic = np.abs(labels @ ranks).round(9).max(axis=1)
+    auroc = max(_either_way(part, table) for part in ranks.T)
+    return auroc, float(np.mean(statistic >= statistic[0]))
+
+
 def _single(column: Column, table: UnitTable, rows: np.ndarray, y: np.ndarray) -> _Test:
     n = len(table)
     values = column.of_rows(rows, n)
@@ -158,7 +183,7 @@ def _single(column: Column, table: UnitTable, rows: np.ndarray, y: np.ndarray) -
         return _Test(column.name, column.family, _scaled(matrix), strata, _leave_one_out(values, table), names=True)
     means = values[:, 0]
     ranks = np.column_stack([_ranks(part, table.strata) for part in values.T])
-    auroc = _within_strata(means, table)
+    auroc = _either_way(means, table)
     allowed = _constant(column.numbers, rows) or _cells_tell(column.numbers, rows, y, table)
     return _Test(column.name, column.family, _scaled(ranks), quarters(means), auroc, allowed, names=False)
 
@@ -248,7 +273,7 @@ def _leave_one_out(share: np.ndarray, table: UnitTable) -> float:
     return max(0.5, _pairs_right((share * rate).sum(axis=1), table))
 
 
-def _within_strata(values: np.ndarray, table: UnitTable) -> float:
+def _either_way(values: np.ndarray, table: UnitTable) -> float:
     auroc = _pairs_right(values, table)
     return max(auroc, 1 - auroc)
 

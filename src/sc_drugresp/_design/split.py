@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._stats.groups import encode_groups
-from .aliasing import aliasing
+from .aliasing import aliasing, nested
 from .verdict import aliased, one_unit, power_of
 
 if TYPE_CHECKING:
@@ -101,6 +101,12 @@ def choose_split(
     finest = np.unique(np.column_stack([np.zeros(len(y)), *parts]), axis=0, return_inverse=True)[1].ravel()
     for role in varying:
         groups, kind = columns[role], found[role]
+        if role == "dataset" and "patient" in varying and not nested(columns["patient"], groups):
+            cautions = (
+                *cautions,
+                f"Data sets share names of a {called['patient']}, so that it is held out instead of the data set.",
+            )
+            continue
         if role == "dataset" and not _every_fold_trains(y, groups, finest, 2):
             cautions = (*cautions, "Leaving out data sets would leave a training fold with too few samples of a class.")
             continue

@@ -50,6 +50,18 @@ class Verdict:
         """The verdict with more remarks."""
         return replace(self, cautions=(*self.cautions, *cautions))
 
+    def lowered(self, reason: str, suggestion: str) -> Self:
+        """`CONFOUNDED` for this reason where it was `OK`; otherwise one more caution."""
+        if self.code != "OK":
+            return self.with_cautions(reason)
+        return replace(
+            self,
+            code="CONFOUNDED",
+            reason=reason,
+            suggestions=(suggestion, *self.suggestions),
+            cautions=(self.reason, *self.cautions),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values that :meth:`from_dict` reads."""
         return {
@@ -96,8 +108,9 @@ def power_of(y: np.ndarray, units: np.ndarray, thing: str) -> Verdict:
     codes, names = encode_groups(units[y >= 0])
     classes = majority_classes(y[y >= 0], codes, len(names))
     n_mixed = int((classes == 2).sum())
-    n_s, n_r = (int((classes == label).sum()) + n_mixed for label in (1, 0))
-    smallest = 2.0**-n_mixed if n_mixed else 1 / comb(len(names), n_s)
+    pure = int((classes == 1).sum())
+    n_s, n_r = pure + n_mixed, int((classes == 0).sum()) + n_mixed
+    smallest = min(2.0**-n_mixed, 1 / comb(len(names) - n_mixed, pure))
     half = 1.96 * np.sqrt(hanley_mcneil(0.8, n_s, n_r))
     several = plural(thing)
     size = f"{len(names)} {several}" if n_mixed else f"{n_s} sensitive and {n_r} resistant {several}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from .._response.choose import model_features, random_features, slot_features
 from .._response.features import FixedFeatures
 from .._response.recipe import Recipe
 from .._stats.folds import LeakError
-from .leakage import fitted_elsewhere, label_derived, sets_cross_folds
+from .leakage import fitted_elsewhere, knows_labels, label_derived, sets_cross_folds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -42,11 +42,14 @@ class Candidate:
         What is to be said against its score, in words; empty if nothing is.
     kind
         `'model'`, or `'naive'` for a network with random weights.
+    knows
+        Why it may know the labels of the test cells, in words; lowers the verdict.
     """
 
     features: Features
     caution: str = ""
     kind: str = "model"
+    knows: str = ""
 
     @property
     def name(self) -> str:
@@ -118,7 +121,8 @@ def _slot(
     """What `tl.embed` fitted to all cells has seen the test cells; its recipe is fitted again inside every fold."""
     features, info = slot_features(adata, key, matrices, rng=request.rng), embedding_info(adata, key)
     if not info:
-        return Candidate(features, fitted_elsewhere(key))
+        values = np.asarray(adata.obsm[key])[cohort.rows]
+        return Candidate(features, fitted_elsewhere(key), knows_labels(values, cohort.confounding.table))
     if not info.get("set_based"):
         return Candidate(features)
     column = str(info["params"].get("group_key", ""))
@@ -149,8 +153,10 @@ def _columns(obs: pd.DataFrame, cohort: Cohort, names: Sequence[str], request: R
     """Columns of `.obs` as a row of their own, unless they give the label away."""
     parts, found = [], []
     for name in names:
-        column = _plain(read_column(obs, name, "obs_features").iloc[cohort.rows])
+        series = read_column(obs, name, "obs_features").iloc[cohort.rows]
+        column = _plain(series)
         reason = "it is the label" if name == request.label_key else label_derived(column, cohort.y)
+        reason = reason or (knows_labels(_as_numbers(column), cohort.confounding.table) if _few(column) else "")
         if reason:
             found.append(f"{name!r}: {reason}")
         parts.append(_as_numbers(column))
@@ -162,6 +168,11 @@ def _columns(obs: pd.DataFrame, cohort: Cohort, names: Sequence[str], request: R
         raise LeakError(msg)
     caution = f"gives the label away ({'; '.join(found)})" if found else ""
     return Candidate(FixedFeatures("obs_features", np.concatenate(parts, axis=1)), caution)
+
+
+def _few(values: np.ndarray) -> bool:
+    """Numbers, or names that are not those of single cells."""
+    return values.dtype.kind == "f" or len(np.unique(values)) <= len(values) / 2
 
 
 def _plain(column: pd.Series) -> np.ndarray:
@@ -190,3 +201,15 @@ def check_folds(candidates: Iterable[Candidate], folds: Sequence[Fold]) -> None:
     for row in candidates:
         if hasattr(row.features, "check"):
             row.features.check(folds)
+
+
+def weigh_candidates(cohort: Cohort, candidates: Iterable[Candidate]) -> Cohort:
+    """The cohort with what is to be said against the rows in its verdict, lowered where a row may know the labels."""
+    verdict = cohort.plan.verdict
+    verdict = verdict.with_cautions(*(f"{row.name}: {row.caution}." for row in candidates if row.caution))
+    for row in candidates:
+        if row.knows:
+            told = f"{row.name}: {row.knows}, so that it may have been made with the labels of the test cells"
+            fix = "Evaluate the model that made the embedding (model=...), which is fitted anew in every fold."
+            verdict = verdict.lowered(f"{told}.", fix)
+    return replace(cohort, plan=replace(cohort.plan, verdict=verdict))

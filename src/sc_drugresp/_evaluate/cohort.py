@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.keys import ROLE_CANDIDATES
 from .._core.log import logger
 from .._data.obs import read_column, read_groups
 from .._design.confounding import examine
@@ -49,6 +50,8 @@ class Cohort:
         Makes the folds that other labels would have had, and other pairings (`turn`).
     leaks
         What a split of the user's lets through, in words.
+    identities
+        Names of patients and cell lines, by column.
     """
 
     rows: np.ndarray
@@ -60,6 +63,7 @@ class Cohort:
     folds: list[Fold]
     remake: Callable[..., list[Fold]]
     leaks: list[str] = field(default_factory=list)
+    identities: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def datasets(self) -> np.ndarray:
@@ -81,11 +85,16 @@ class Cohort:
 
 
 def read_cohort(
-    obs: pd.DataFrame, y: np.ndarray, request: Request, measured: Mapping[str, np.ndarray] | None = None
+    obs: pd.DataFrame,
+    y: np.ndarray,
+    request: Request,
+    measured: Mapping[str, np.ndarray] | None = None,
+    join: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Cohort:
     """Choose or check the split of the cells with a label (`y >= 0`).
 
-    `measured` holds what `.obs` does not say about the labeled cells, such as their depth; it is judged like columns.
+    `measured` holds what `.obs` does not say about the labeled cells, such as their depth; it is judged like columns. `join`
+    gives the same name to units that are one patient.
 
     Raises
     ------
@@ -96,27 +105,29 @@ def read_cohort(
     """
     rows = np.flatnonzero(y >= 0)
     labels, labeled, group_key = y[rows].astype(np.int64), obs.iloc[rows], request.group_key
-    hold_out = partial(leave_group_out, pairs=request.options.hold_out == "pairs", rng=request.rng)
     if group_key is not None:
         read_groups(labeled, group_key)
     columns, keys = role_columns(labeled, group_key, request.dataset_key)
-    remake: Callable[..., list[Fold]]
-    if request.split == "group":
-        group_key, groups = read_groups(labeled, group_key)
-        role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
-        given = {r: v for r, v in columns.items() if r in ("timepoint", "drug")} | {role: groups}
-        plan = choose_split(labels, given, levels=(role,), names=keys | {role: group_key})
-        remake = partial(hold_out, groups=groups)
-    else:
-        plan = choose_split(labels, columns, names=keys)
-        remake = partial(hold_out, groups=plan.groups)
+    own = read_groups(labeled, group_key) if request.split == "group" else None
+    plan = _plan(labels, columns, keys, own)
+    if join is not None:
+        joined = join(plan.units, labels)
+        if joined is not plan.units:
+            columns = {role: joined if np.array_equal(v, plan.units) else v for role, v in columns.items()}
+            own = None if own is None else (own[0], joined)
+            plan = _plan(labels, columns, keys, own)
+    if request.split not in ("auto", "group"):
+        read_column(labeled, request.split, "split")
     skip = {request.label_key, request.split, *request.options.ignore_obs}
     confounding = examine(labeled.assign(**measured or {}), labels, plan, columns.get("dataset"), skip=skip)
     plan = replace(plan, verdict=confounding.weigh(plan.verdict, plan.thing))
+    remake: Callable[..., list[Fold]] = partial(
+        leave_group_out, groups=plan.groups, pairs=request.options.hold_out == "pairs", rng=request.rng
+    )
     if request.split in ("auto", "group"):
         folds = remake(labels) if plan.strict else []
     else:
-        column = read_column(labeled, request.split, "split")
+        column = labeled[request.split]
         folds = given_folds(np.where(column.isna(), "", column.astype(str)).astype(str))
 
         def remake(labels: np.ndarray, turn: int = 0) -> list[Fold]:
@@ -128,7 +139,29 @@ def read_cohort(
         plan = replace(plan, units=finest)
     if plan.strict and request.split == "auto":
         logger.info("holding out every %s (.obs[%r])", plan.level, keys.get(plan.level, plan.level))
-    return Cohort(rows, labels, columns, keys, plan, confounding, folds, remake, leaks)
+    return Cohort(rows, labels, columns, keys, plan, confounding, folds, remake, leaks, identities(labeled, columns))
+
+
+def _plan(
+    labels: np.ndarray, columns: dict[str, np.ndarray], keys: dict[str, str], own: tuple[str, np.ndarray] | None
+) -> Plan:
+    """The strictest split, or that of the user's own groups."""
+    if own is None:
+        return choose_split(labels, columns, names=keys)
+    group_key, groups = own
+    role = next((r for r in ("patient", "sample", "batch") if keys.get(r) == group_key), "sample")
+    given = {r: v for r, v in columns.items() if r in ("timepoint", "drug")} | {role: groups}
+    return choose_split(labels, given, levels=(role,), names=keys | {role: group_key})
+
+
+def identities(obs: pd.DataFrame, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns that name patients and cell lines, which must not be shared between data sets."""
+    found = {
+        key: obs[key].astype(str).to_numpy(dtype=str)
+        for key in ROLE_CANDIDATES["patient"]
+        if key in obs and not obs[key].isna().any() and obs[key].nunique() > 1
+    }
+    return found | ({"patient": columns["patient"]} if "patient" in columns else {})
 
 
 def _leaks(folds: list[Fold], columns: dict[str, np.ndarray], keys: dict[str, str], *, allowed: bool) -> list[str]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._design.association import best_dimension
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
 
+    from .._design.units import UnitTable
     from .._stats.folds import Fold
 
 _FITTED_SLOTS = ("x_pca", "x_umap", "x_tsne", "x_scvi", "x_scanvi", "x_harmony", "x_diffmap", "x_draw_graph", "x_lsi")
 _TUNED = ("_lora", "_full")
 _NEARLY = 0.999
+_NEARLY_PATIENTS, _CLEARLY = 0.95, 0.01
+_FEW_GENES, _MOST_CHOSEN = 1_000, 10_000
+_CHOSEN = re.compile(r"score|p_?val|log_?fold|log2?fc|rank|selected|marker|select")
 
 
 def label_derived(values: Any, y: np.ndarray) -> str:
@@ -49,6 +57,22 @@ def label_derived(values: Any, y: np.ndarray) -> str:
     return ""
 
 
+def knows_labels(values: np.ndarray, table: UnitTable) -> str:
+    """Say in words that a dimension of an embedding tells the label of patients; empty if none does.
+
+    Parameters
+    ----------
+    values
+        Embedding of the labeled cells, shape `(n, dim)`.
+    table
+        The patients.
+    """
+    auroc, p_value = best_dimension(values, table)
+    if auroc < _NEARLY_PATIENTS or p_value > _CLEARLY:
+        return ""
+    return f"a dimension of it tells the label over patients (AUROC {auroc:.2f}, p = {p_value:.2g} counting all dimensions)"
+
+
 def sets_cross_folds(sets: np.ndarray, folds: Sequence[Fold]) -> list[str]:
     """Folds in which cells embedded as one set stand in training and test."""
     return [fold.name for fold in folds if np.intersect1d(sets[fold.train], sets[fold.test]).size]
@@ -65,11 +89,35 @@ def fitted_elsewhere(use_rep: str) -> str:
     return "made elsewhere: whether it was fitted to the test cells is not known"
 
 
+def without_shared(
+    folds: Sequence[Fold], columns: Mapping[str, np.ndarray], datasets: np.ndarray
+) -> tuple[list[Fold], list[str]]:
+    """Take cells of other data sets out of training whose patient or cell line is tested; also the names that are shared."""
+    out: list[Fold] = []
+    names: set[str] = set()
+    for fold in folds:
+        other = ~np.isin(datasets[fold.train], datasets[fold.test])
+        keep = np.ones(len(fold.train), dtype=bool)
+        for values in columns.values():
+            shared = np.intersect1d(values[fold.train][other], values[fold.test])
+            names |= set(shared.tolist())
+            keep &= ~(np.isin(values[fold.train], shared) & other)
+        out.append(fold if keep.all() else replace(fold, train=fold.train[keep]))
+    return out, sorted(names)
+
+
 def genes_chosen_before(adata: AnnData) -> list[str]:
-    """A caution, in words, when the object holds only genes that were chosen on all of its cells."""
-    chosen = "highly_variable" in adata.var and bool(np.asarray(adata.var["highly_variable"]).all())
-    told = (
-        "the object holds highly variable genes only, chosen on all cells; start from all genes, they are chosen again in "
-        "every fold"
-    )
-    return [told] if chosen and adata.n_vars > 1 else []
+    """Cautions, in words, when the object seems to hold only genes that were chosen on all of its cells."""
+    if adata.n_vars < 2:
+        return []
+    again = "start from all genes, they are chosen again in every fold"
+    if "highly_variable" in adata.var and bool(np.asarray(adata.var["highly_variable"]).all()):
+        return [f"the object holds highly variable genes only, chosen on all cells; {again}"]
+    if "hvg" in adata.uns and adata.n_vars <= _MOST_CHOSEN and "highly_variable" not in adata.var:
+        return [f".uns['hvg'] and {adata.n_vars} genes: variable genes seem to have been chosen on all cells; {again}"]
+    scored = [str(name) for name in adata.var.columns if _CHOSEN.search(str(name).lower())]
+    if adata.n_vars < _FEW_GENES:
+        named = f" (.var holds {', '.join(map(repr, scored))})" if scored else ""
+        told = f"if they were chosen with these cells, and above all with their labels, scores are too high; {again}"
+        return [f"the object holds {adata.n_vars} genes only{named}: {told}"]
+    return []

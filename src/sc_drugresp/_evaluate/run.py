@@ -15,15 +15,16 @@ from .._core.versions import package_versions
 from .._data.obs import read_labels, require_both_classes
 from .._design.quality import measured, qc_features
 from .._response.choose import Matrices
-from .._stats.folds import Fold, profile_hashes
-from .candidates import check_folds, make_candidates
+from .._stats.folds import Fold
+from .candidates import check_folds, make_candidates, weigh_candidates
 from .cohort import read_cohort
 from .design_only import design_features
+from .doubles import Doubles
 from .external import apply_saved
 from .leakage import genes_chosen_before
 from .naive import PERMUTED, NaiveBaseline, naive_baselines
 from .options import EXTERNAL, FEW_SHOT, STRICT
-from .protocols import Run, make_runs
+from .protocols import Run, make_runs, shared_names
 from .result import collect, describe
 from .table import Table
 
@@ -68,13 +69,16 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
     matrices = Matrices(adata, np.flatnonzero(y >= 0), request.layer)
     source = matrices.labeled()
     qc = qc_features(source)
-    cohort = read_cohort(obs, y, request, measured(qc))
+    doubles = Doubles(source)
+    cohort = read_cohort(obs, y, request, measured(qc), doubles.join)
     if request.saved:
-        return _score_saved(adata, obs, cohort, source, request)
+        return _score_saved(adata, obs, cohort, source, request, doubles)
     options, rng = request.options, request.rng
     candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
-    hashes = profile_hashes(source.blocks(), source.n_obs)
-    runs = make_runs(cohort, hashes, request.protocol, options.few_shot, options.n_pairings, rng)
+    cohort = weigh_candidates(cohort, candidates)
+    hashes = doubles.same_hashes()
+    leaks = options.allow_leaks
+    runs = make_runs(cohort, hashes, request.protocol, options.few_shot, options.n_pairings, rng, allow_leaks=leaks)
     if not cohort.plan.strict:
         warn(f"{cohort.plan.verdict} Only the score of a random split of cells is given.")
     check_folds(candidates, [fold for run in runs.values() for fold in run.folds])
@@ -92,12 +96,12 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
             if baselines and name != FEW_SHOT:
                 table.add_naive(baselines, name, run)
     models = [candidate.name for candidate in candidates if candidate.kind == "model"]
-    said = [*genes_chosen_before(adata), *left_out]
-    return _collected(cohort, table, runs, request, source.origin, models, said, hashes)
+    said = [*genes_chosen_before(adata), *left_out, *doubles.cautions(cohort.units), *shared_names(runs)]
+    return _collected(cohort, table, runs, request, source.origin, models, said, doubles.hashes)
 
 
 def _score_saved(
-    adata: AnnData, obs: pd.DataFrame, cohort: Cohort, source: CountSource, request: Request
+    adata: AnnData, obs: pd.DataFrame, cohort: Cohort, source: CountSource, request: Request, doubles: Doubles
 ) -> Evaluation:
     """Score trained models on cells that they were not trained on."""
     found = apply_saved(adata, obs, cohort, request)
@@ -111,8 +115,9 @@ def _score_saved(
     if request.options.baselines:
         table.add_constant(EXTERNAL, everything)
     said = [f"{model.name}: {model.caution}" for model in found if model.caution]
-    hashes = profile_hashes(source.blocks(), source.n_obs)
-    return _collected(cohort, table, runs, request, source.origin, [model.name for model in found], said, hashes)
+    said += doubles.cautions(cohort.units)
+    names = [model.name for model in found]
+    return _collected(cohort, table, runs, request, source.origin, names, said, doubles.hashes)
 
 
 def _collected(
