@@ -266,7 +266,7 @@ def permuted_scores(
         parts: dict[str, list[dict[str, float]]] = {"cell": [], "sample": []}
         for name in np.unique(datasets[out.scored]):
             keep = out.scored & (datasets == name)
-            samples = sample_scores(dealt[keep], out.prob[keep], units[keep])
+            samples = sample_scores(dealt[keep], out.whole(units)[keep], units[keep])
             parts["cell"].append(classification_metrics(dealt[keep], out.prob[keep]))
             parts["sample"].append(classification_metrics(samples.y, samples.prob))
         for level, found in parts.items():

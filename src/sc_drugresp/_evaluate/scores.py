@@ -54,6 +54,8 @@ def score_rows(
     *,
     score: np.ndarray | None = None,
     repeats: Sequence[np.ndarray] = (),
+    whole: np.ndarray | None = None,
+    whole_repeats: Sequence[np.ndarray] = (),
     kind: str = "model",
     n_labeled: int = 0,
     cross_validated: bool = True,
@@ -64,17 +66,19 @@ def score_rows(
     """Tidy rows of all metrics: by cell and by sample, per data set and averaged over data sets (`'macro'`).
 
     Cells whose `prob` is NaN were not tested and are left out. AUROC and AUPRC rank by `score`, all other metrics judge
-    `prob`. The p-values are those of AUROC, one-sided, against labels dealt out to the units of each data set at random
+    `prob`. Samples are ranked by the mean of `whole` over their cells (`score` if it is not given). The p-values are those of AUROC, one-sided, against labels dealt out to the units of each data set at random
     while the scores are held fixed; they are NaN for all other metrics and with `n_permutations=0`. `repeats` are the
     scores of single pairings, whose AUROC is given by its standard deviation and range.
     """
     score = prob if score is None else score
     keep = ~np.isnan(prob)
-    cells, prob, score = truth.at(keep), prob[keep], score[keep]
+    whole = score if whole is None else whole
+    cells, prob, score, whole = truth.at(keep), prob[keep], score[keep], whole[keep]
     single = [values[keep] for values in repeats]
+    several = [values[keep] for values in whole_repeats or repeats]
     fixed = {"model": model, "kind": kind, "protocol": protocol, "n_labeled": n_labeled}
     rows: list[dict[str, Any]] = []
-    samples, (mean_prob, mean_score, *means) = cells.samples(prob, score, *single)
+    samples, (mean_prob, mean_score, *means) = cells.samples(prob, whole, *several)
     for by, part, p, s, one in (
         ("cell", cells, prob, score, single),
         ("sample", samples, mean_prob, mean_score, means),

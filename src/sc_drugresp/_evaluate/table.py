@@ -133,10 +133,14 @@ class Table:
     ) -> list[dict[str, Any]]:
         """Rows of a model that was cross-validated once for every pairing; `folds` are those of the first."""
         out, cohort = mean_of(outs), self.cohort
+        units = cohort.units
+        whole = {"whole": out.whole(units), "whole_repeats": [one.whole(units) for one in outs]}
         deployed = Deployed(out.prob)
         if protocol != POOLED:
             deployed = deploy(out.prob, out.logit, cohort.y, cohort.units, folds)
-        added = self._score(model, protocol, deployed.prob, score=out.prob, repeats=[one.prob for one in outs], **shown)
+        added = self._score(
+            model, protocol, deployed.prob, score=out.prob, repeats=[one.prob for one in outs], **whole, **shown
+        )
         self._call(model, protocol, deployed, **shown)
         if shown["kind"] == "model":
             self.found[model, protocol] = Scored(out.prob, out.fold, deployed)

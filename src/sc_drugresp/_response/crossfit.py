@@ -12,7 +12,7 @@ from .._core.log import warn
 from .._stats.groups import encode_groups, group_classes
 from .fit import choose_setting, settings_for, try_settings
 from .fitters import HeadSetting, fit_setting
-from .heads import pool
+from .heads import OVER_SAMPLES, pool
 from .selection import describe_selection
 
 if TYPE_CHECKING:
@@ -75,6 +75,13 @@ class OutOfFold:
     def scored(self) -> np.ndarray:
         """Mask of the tested cells."""
         return self.fold >= 0
+
+    def whole(self, groups: np.ndarray) -> np.ndarray:
+        """What samples are ranked by: P(sensitive) of each cell, or of its whole sample by a head over samples."""
+        if self.setting is None or self.setting.kind not in OVER_SAMPLES:
+            return self.prob
+        at = np.searchsorted(self.samples, groups)
+        return np.where(self.scored, expit(self.sample_logit[at]), np.nan)
 
 
 class _Sums:

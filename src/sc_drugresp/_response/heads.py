@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 HeadKind = Literal["logistic", "mlp", "pseudobulk_lda", "mil"]
 HeadChoice = Literal["logistic", "mlp", "pseudobulk_lda", "mil", "auto"]
+OVER_SAMPLES = ("pseudobulk_lda", "mil")
+"""Heads whose score of a sample is more than the mean of its cells."""
 
 
 @dataclass(frozen=True)
