@@ -30,9 +30,10 @@ class ResponseModel:
         How cells are embedded: `kind` (`slot`, `baseline` or `encoder`), `use_rep`, and the model with its options
         and checkpoint hash.
     info
-        Provenance: labels, groups, numbers of cells and samples, held-out metrics, data hash, package versions.
+        Provenance: labels, groups, numbers of cells and samples, held-out metrics, data hash, package versions, and under
+        `verdict` what the design of the training data allows to conclude.
     trust
-        Calibration, conformal thresholds and the cells that are known, fitted on held-out samples.
+        Calibration, calls and the cells that are known, fitted on held-out samples.
     embedder
         The fitted baseline (PCA, HVG, scVI) where the representation is one.
     adapter
@@ -86,6 +87,22 @@ class ResponseModel:
             )
             raise ValueError(msg)
         return self.head.logit(embedding)
+
+    def sample_logit(self, embedding: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Score of each sample as a whole, before calibration.
+
+        Parameters
+        ----------
+        embedding
+            Array of shape `(n_cells, dim)`.
+        groups
+            Sample of each cell.
+
+        Returns
+        -------
+        Names of the samples, sorted, and the score of each; NaN for one without an embedding.
+        """
+        return self.head.sample_logit(embedding, groups)
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write a folder of JSON and safetensors files; nothing is pickled.

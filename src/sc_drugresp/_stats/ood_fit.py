@@ -8,7 +8,7 @@ import numpy as np
 
 from .distances import MIN_CELLS, GroupMoments, Space, mean_cosine
 from .groups import encode_groups, equal_weights, group_classes, weighted_quantile
-from .ood import MIN_SAMPLES, OODReference
+from .ood import MIN_SAMPLES, OODReference, log_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,7 +56,8 @@ def fit_ood(
         Training and test rows for which `embed` was called before. They are used if they test every cell, so that it need
         not fit again; otherwise groups are dealt out to at most ten folds.
     depth
-        Total counts of each cell, for the usual range of depth (widened twofold on both sides).
+        Total counts of each cell: for the usual range of depth (widened twofold on both sides), and to learn how distances grow
+        as cells get shallower, within samples. Cells are then compared with what is usual at their depth.
     rng
         Seed or generator for the choice of the reference cells: at most 2,000, balanced over groups and classes.
 
@@ -84,9 +85,13 @@ def fit_ood(
     picked = _balanced(codes * 2 + labels, MAX_REFERENCE, np.random.default_rng(rng))
     k = min(NEIGHBOR, len(picked) // 2)
     space = Space.of(cells[picked].astype(np.float64), labels[picked])
-    whole = np.full((2, 2), np.nan)
+    whole, trend, log_depth = np.full((2, 2), np.nan), np.zeros(4), log_counts(depth, len(cells))
+    center = float(np.average(log_depth, weights=equal_weights(codes)))
     if len(names) > 1:
-        knn, maha, whole = _left_out(cells, labels, codes, picked, k, embed, folds)
+        knn, maha, groups_left_out = _left_out(cells, labels, codes, picked, k, embed, folds, log_depth)
+        trend[:2] = [_within(np.log(np.maximum(d, 1e-300)), log_depth[picked], codes[picked]) for d in (knn, maha)]
+        whole, trend[2:] = _usual_groups(groups_left_out, center)
+        knn, maha = (d / np.exp(b * (log_depth[picked] - center)) for d, b in zip((knn, maha), trend))
         weights = equal_weights(np.unique(codes[picked], return_inverse=True)[1])
     else:
         # Each cell is its own nearest reference, so the next one counts.
@@ -107,6 +112,8 @@ def fit_ood(
         training_cosine=mean_cosine(cells),
         fitted=embed is not None,
         whole=whole,
+        depth_center=center,
+        depth_trend=trend,
         **vars(space),
     )
 
@@ -119,8 +126,9 @@ def _left_out(
     k: int,
     embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None,
     folds: Sequence[tuple[IntArray, IntArray]],
+    log_depth: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Distances of the picked cells, and shifts and spreads of groups, in spaces that never saw their group."""
+    """Distances of the picked cells in spaces that never saw their group; and of groups, see `_describe_groups`."""
     knn, maha, each = np.empty(len(picked)), np.empty(len(picked)), []
     if not folds or len(np.unique(np.concatenate([test for _, test in folds]))) < len(cells):
         folds = _dealt_out(labels, codes)
@@ -140,15 +148,44 @@ def _left_out(
         space = Space.of(known, labels[rest])
         points = space.points(new)
         knn[here], _, maha[here] = space.distances(points, k)
-        own = np.unique(codes[test], return_inverse=True)[1]
-        sums = GroupMoments(int(own.max()) + 1, points.shape[1])
-        sums.add(points, own)
-        pairs = np.column_stack(sums.shift_and_spread(space.means, space.precision))
-        each.append(pairs[sums.n >= MIN_CELLS])
-    known_groups = np.concatenate(each)
-    if len(known_groups) < MIN_SAMPLES:
-        return knn, maha, np.full((2, 2), np.nan)
-    return knn, maha, np.column_stack([known_groups.mean(axis=0), known_groups.std(axis=0, ddof=1)])
+        each.append(_describe_groups(points, codes[test], log_depth[test], space))
+    return knn, maha, np.concatenate(each)
+
+
+def _describe_groups(points: FloatArray, codes: IntArray, log_depth: FloatArray, space: Space) -> FloatArray:
+    """Log shift, log spread and mean log depth of groups (columns): whole, and their shallow and their deep half.
+
+    Shape `(n_groups, 3, 3)`; groups with few cells are left out.
+    """
+    own = np.unique(codes, return_inverse=True)[1]
+    middle = np.array([np.median(log_depth[own == group]) for group in range(own.max() + 1)])
+    everyone = np.ones(len(own), dtype=bool)
+    parts = []
+    for here in (everyone, log_depth < middle[own], log_depth >= middle[own]):
+        sums = GroupMoments(len(middle), points.shape[1])
+        sums.add(points[here], own[here])
+        depth = np.bincount(own[here], log_depth[here], minlength=len(middle)) / np.maximum(sums.n, 1)
+        parts.append(np.column_stack([*sums.shift_and_spread(space.means, space.precision), depth]))
+    return np.stack(parts, axis=1)[np.bincount(own) >= MIN_CELLS]
+
+
+def _usual_groups(found: FloatArray, center: float) -> tuple[FloatArray, FloatArray]:
+    """Mean and SD over groups of shift and spread at the usual depth, `(2, 2)`, and how both fall with log depth."""
+    if len(found) < MIN_SAMPLES:
+        return np.full((2, 2), np.nan), np.zeros(2)
+    change, apart = found[:, 2, :2] - found[:, 1, :2], found[:, 2, 2] - found[:, 1, 2]
+    trend = np.zeros(2)
+    if np.square(apart).sum() > 0:
+        trend = np.minimum((change * apart[:, None]).sum(axis=0) / np.square(apart).sum(), 0.0)
+    level = found[:, 0, :2] - trend * (found[:, 0, 2] - center)[:, None]
+    return np.column_stack([level.mean(axis=0), level.std(axis=0, ddof=1)]), trend
+
+
+def _within(values: FloatArray, log_depth: FloatArray, codes: IntArray) -> float:
+    """Slope of values on log depth within groups; never upwards: shallow cells are noisy, deep ones are not foreign."""
+    size = np.bincount(codes)
+    x, y = (v - (np.bincount(codes, v) / np.maximum(size, 1))[codes] for v in (log_depth, values))
+    return min(float(x @ y / (x @ x)), 0.0) if x @ x > 0 else 0.0
 
 
 def _dealt_out(labels: IntArray, codes: IntArray) -> list[tuple[IntArray, IntArray]]:
