@@ -24,6 +24,7 @@ from sc_drugresp._evaluate.state import state_control
 from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fit import fit_head
+from sc_drugresp._response.fitters import fit_setting
 from sc_drugresp._response.train import strict_folds
 from sc_drugresp._stats.auroc import clustered_auroc, hanley_mcneil
 from sc_drugresp._stats.calibration import fit_calibration
@@ -115,9 +116,9 @@ def conformal_pipeline(n: int, *, tune: bool) -> Table:
         for rng in seeds(n, 100 + n_samples + tune):
             X, y, groups = embeddings(n_samples, rng)
             X_new, y_new, _ = embeddings(100, rng, cells=20)
-            logits = cross_validate(FixedFeatures("x", X), y, groups, strict_folds(y, groups, rng=0), tune=tune).logit
-            held = np.isfinite(logits)
-            final = fit_head("logistic", X, y, groups, tune=tune)
+            out = cross_validate(FixedFeatures("x", X), y, groups, strict_folds(y, groups, rng=0), tune=tune)
+            logits, held = out.logit, np.isfinite(out.logit)
+            final = fit_setting(out.setting, X, y, groups)
             fits = {
                 "pooled": fit_conformal(logits[held], y[held], groups[held]),
                 "guarantee": guaranteed(logits[held], y[held], groups[held]),

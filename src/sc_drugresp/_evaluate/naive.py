@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .._data import CountSource
     from .._response.crossfit import HeadFitter
     from .._response.features import Features
+    from .._response.heads import HeadChoice
     from .._stats.folds import Fold
 
 PERMUTED = "permuted_labels"
@@ -251,7 +252,7 @@ def permuted_scores(
     datasets: np.ndarray,
     folds: Callable[[np.ndarray], Sequence[Fold]],
     *,
-    head: str | HeadFitter = "logistic",
+    head: HeadChoice | HeadFitter = "logistic",
     n: int = 10,
     rng: int = 0,
     **options: Any,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.calls import dataclass_text
 from .._core.checks import check_choice
-from .._response.heads import HeadKind
+from .._response.heads import HeadChoice, check_tunable
 from .._response.recipe import Recipe
 from .options import EvaluationOptions, Protocol
 
@@ -34,7 +34,7 @@ class Request:
     dataset_key: str | None = None
     protocol: Protocol = "leave_group_out"
     split: str = "auto"
-    head: HeadKind = "logistic"
+    head: HeadChoice = "logistic"
     options: EvaluationOptions = field(default_factory=EvaluationOptions)
     layer: str | None = None
     modality: str = "rna"
@@ -43,11 +43,14 @@ class Request:
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, Protocol)
-        check_choice("head", self.head, HeadKind)
+        check_choice("head", self.head, HeadChoice)
         if not isinstance(self.options, EvaluationOptions):
             msg = f"`options` must be a sc_drugresp.tl.EvaluationOptions, found {type(self.options).__name__}."
             raise TypeError(msg)
-        if self.options.n_refits and any(recipe.tuned for recipe in self.recipes):
+        tuned = any(recipe.tuned for recipe in self.recipes)
+        if tuned:
+            check_tunable(self.head)
+        if self.options.n_refits and tuned:
             msg = "`n_refits` refits heads to permuted labels, not encoders; use n_refits=0 with a tuned model."
             raise ValueError(msg)
 

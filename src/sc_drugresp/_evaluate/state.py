@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from .._core.threads import one_thread
 from .._response.crossfit import cross_validate
-from .._response.fit import fit_head
+from .._response.fitters import HeadSetting, fit_setting
 from .._stats.auroc import Interval, clustered_auroc
 from .._stats.erasure import fit_eraser
 from .._stats.groups import encode_groups, equal_weights, groups_per_class
@@ -34,7 +34,7 @@ StateVerdict = Literal["state", "mixed", "pre-treatment signal", "unknown"]
 KEPT, LOST = 0.75, 0.25
 """Shares of the AUROC above one half that count as kept and as lost."""
 # Penalized well: embeddings have more dimensions than there are samples.
-_fit = partial(fit_head, "logistic", C=0.01)
+_fit = partial(fit_setting, HeadSetting("logistic", 0.01))
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
 
-from .fit import fit_head
+from .._core.log import warn
+from .._stats.groups import encode_groups, group_classes
+from .fit import choose_setting, settings_for, try_settings
+from .fitters import HeadSetting, fit_setting
+from .heads import pool
+from .selection import describe_selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .._stats.folds import Fold
     from .features import Features
+    from .fit import Trial
+    from .heads import HeadChoice
 
     HeadFitter = Callable[..., Any]
-    """`(x, y, groups, *, rng, **options)` to an object with `logit(x)`."""
+    """`(x, y, groups, *, rng, **options)` to an object with `logit(x)`, and perhaps `sample_logit(x, groups)`."""
+
+CENTERED = (
+    "The mean of every sample is the same in {name!r}: the values were centered sample by sample. What sets samples apart, "
+    "the response included, is gone, and nothing can be learned about new samples. Use values that were not centered."
+)
+_SAME, _FEWEST = 1e-3, 5
+"""Variance of sample means, as a share of what independent cells would give, below which they were made equal; and how
+many independent values that takes."""
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Predictions for cells by heads that did not see them.
+    """Predictions for cells and samples by heads that did not see them.
 
     Parameters
     ----------
@@ -36,17 +50,62 @@ class OutOfFold:
         Index of the last fold that tested the cell, -1 for none.
     notes
         What was unusual, in words.
+    samples
+        Names of all samples, sorted.
+    sample_logit
+        Score of each sample as a whole by the heads that did not see it, the mean where several folds tested it; NaN
+        where no head could score it.
+    setting
+        What all folds were fitted with; `None` for a fitter of one's own.
+    selection
+        What it is, how it was chosen and what that promised, in plain values, see
+        :func:`~sc_drugresp._response.selection.describe_selection`.
     """
 
     logit: np.ndarray
     prob: np.ndarray
     fold: np.ndarray
     notes: tuple[str, ...] = ()
+    samples: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=str))
+    sample_logit: np.ndarray = field(default_factory=lambda: np.empty(0))
+    setting: HeadSetting | None = None
+    selection: dict[str, Any] = field(default_factory=dict)
 
     @property
     def scored(self) -> np.ndarray:
         """Mask of the tested cells."""
         return self.fold >= 0
+
+
+class _Sums:
+    """What the folds say of cells and samples under one setting, summed up."""
+
+    def __init__(self, n_cells: int, n_samples: int) -> None:
+        self.logit, self.prob, self.usable = np.zeros(n_cells), np.zeros(n_cells), np.zeros(n_cells, dtype=np.int64)
+        self.sample, self.tested = np.zeros(n_samples), np.zeros(n_samples, dtype=np.int64)
+        self.by_fold: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, head: Any, x: np.ndarray, cells: np.ndarray, codes: np.ndarray) -> int:
+        """Take in what a head says of the test cells of a fold; how many it could not score."""
+        logit = head.logit(x)
+        whole = head.sample_logit(x, codes) if hasattr(head, "sample_logit") else pool(logit, codes)
+        empty = np.isnan(logit)
+        self.logit[cells] += logit
+        self.usable[cells] += 1
+        self.prob[cells] += np.where(empty, 0.5, expit(logit))
+        where, score = (values[np.isfinite(whole[1])] for values in whole)
+        self.sample[where] += score
+        self.tested[where] += 1
+        self.by_fold.append((where, score))
+        return int(empty.sum())
+
+    def cells(self) -> np.ndarray:
+        """Mean logit of each cell; NaN where there is none."""
+        return np.where(self.usable > 0, self.logit / np.maximum(self.usable, 1), np.nan)
+
+    def samples(self) -> np.ndarray:
+        """Mean logit of each sample; NaN where there is none."""
+        return np.where(self.tested > 0, self.sample / np.maximum(self.tested, 1), np.nan)
 
 
 def cross_validate(
@@ -55,12 +114,18 @@ def cross_validate(
     groups: np.ndarray,
     folds: Sequence[Fold],
     *,
-    head: str | HeadFitter = "logistic",
+    head: HeadChoice | HeadFitter = "logistic",
     rng: int = 0,
     advance: Callable[[int], Any] | None = None,
     **options: Any,
 ) -> OutOfFold:
     """Fit on the training cells of every fold and predict its test cells.
+
+    What is to be chosen (the penalty, the kind of head) is chosen once for all folds, since logits of heads with
+    different penalties cannot be compared, pooled or calibrated together. Each fold judges the choices by
+    cross-validation over its training samples, and the choice that did best over all folds is taken. A sample thus has a
+    say in the choice for its own fold, through the other folds; what that is worth is on the page of the benchmark
+    of heads.
 
     Parameters
     ----------
@@ -73,7 +138,7 @@ def cross_validate(
     folds
         The split. A cell that is tested more than once gets the mean of its predictions.
     head, options
-        Name of a head (see `fit_head`) and its options, or a fitter.
+        Kind of head and options of :func:`~sc_drugresp._response.fit.settings_for`, or a fitter and its options.
     rng
         Seed of the head.
     advance
@@ -84,9 +149,12 @@ def cross_validate(
     ValueError
         A fold tests cells that it learns from.
     """
-    fit = head if callable(head) else partial(fit_head, head)  # type: ignore[arg-type]
-    logits, probs = np.zeros(len(y)), np.zeros(len(y))
-    times, usable = np.zeros(len(y), dtype=np.int64), np.zeros(len(y), dtype=np.int64)
+    own = head if callable(head) else None
+    settings = [HeadSetting()] if callable(head) else settings_for(head, y, groups, **options)
+    codes, names = encode_groups(groups)
+    sums = [_Sums(len(y), len(names)) for _ in settings]
+    trials: list[Trial | None] = []
+    times, one_class = np.zeros(len(y), dtype=np.int64), np.zeros(len(y), dtype=np.int64)
     last = np.full(len(y), -1, dtype=np.int64)
     abstained, notes = 0, []
     for number, fold in enumerate(folds):
@@ -97,19 +165,52 @@ def cross_validate(
         times[fold.test] += 1
         if len(np.unique(y[fold.train])) < 2:
             notes.append(f"fold {fold.name!r} has one class in training; its cells get P(sensitive) = 0.5")
-            probs[fold.test] += 0.5
+            one_class[fold.test] += 1
         else:
-            x_train, x_test = features.split(fold.train, fold.test)
-            logit = fit(x_train, y[fold.train], groups[fold.train], rng=rng, **options).logit(x_test)
-            empty = np.isnan(logit)
-            abstained += int(empty.sum())
-            logits[fold.test] += logit
-            usable[fold.test] += 1
-            probs[fold.test] += np.where(empty, 0.5, expit(logit))
+            x, x_test = features.split(fold.train, fold.test)
+            labels, samples, tested = y[fold.train], groups[fold.train], codes[fold.test]
+            if not (own or trials) and centered(x, samples):
+                warn(CENTERED.format(name=features.name))
+            trials.append(try_settings(settings, x, labels, samples, rng=rng))
+            for setting, found in zip(settings, sums):
+                if own:
+                    fitted = own(x, labels, samples, rng=rng, **options)
+                else:
+                    fitted = fit_setting(setting, x, labels, samples, rng=rng)
+                empty = found.add(fitted, x_test, fold.test, tested)
+            abstained += empty
         if advance is not None:
             advance(1)
     if abstained:
         notes.append(f"{abstained} cells have no embedding; they get P(sensitive) = 0.5 and are scored like all others")
-    logit = np.where(usable > 0, logits / np.maximum(usable, 1), np.nan)
-    prob = np.where(times > 0, probs / np.maximum(times, 1), np.nan)
-    return OutOfFold(logit, prob, last, tuple(notes))
+    chosen = choose_setting(settings, trials)
+    kept = sums[settings.index(chosen)]
+    classes = group_classes(y, codes, len(names))
+    scores = [found.by_fold for found in sums]
+    selection = {} if own else describe_selection(settings, trials, scores, classes, chosen)
+    prob = np.where(times > 0, (kept.prob + one_class / 2) / np.maximum(times, 1), np.nan)
+    return OutOfFold(
+        kept.cells(),
+        prob,
+        last,
+        tuple(notes),
+        samples=names,
+        sample_logit=kept.samples(),
+        setting=None if own else chosen,
+        selection=selection,
+    )
+
+
+def centered(x: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether the means of all groups were made the same: they differ far less than means of random cells do."""
+    codes, names = encode_groups(groups)
+    size = np.bincount(codes)[:, None]
+    means = np.zeros((len(names), x.shape[1]))
+    np.add.at(means, codes, x)
+    means /= size
+    expected = np.mean(1 / size) * np.mean((x - means[codes]) ** 2, axis=0)
+    # Whole numbers are counts or names, whose means may well agree by design.
+    vary = (expected > 0) & (x != np.round(x)).any(axis=0)
+    if vary.sum() * (len(names) - 1) < _FEWEST:
+        return False
+    return bool(np.mean(means.var(axis=0, ddof=1)[vary] / expected[vary]) < _SAME)

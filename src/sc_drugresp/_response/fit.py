@@ -1,98 +1,160 @@
-"""Fit response heads with scikit-learn, balanced over classes and samples."""
+"""Decide what a head needs decided (penalty, kind) by cross-validation over the samples that it learns from."""
 
 from __future__ import annotations
 
-import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.model_selection import StratifiedGroupKFold
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from .._stats.groups import balanced_weights
-from .heads import Head, HeadKind, LinearHead
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from .._stats.groups import balanced_weights, encode_groups, group_classes, groups_per_class
+from .fitters import DEFAULT_C, MIL_C, SHARE, HeadSetting, fit_setting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .heads import Head, HeadChoice
 
 C_GRID = (1e-3, 1e-2, 1e-1, 1.0)
-DEFAULT_C = 0.1
-FEW_GROUPS, MAX_DIMS = 50, 128
+MIN_TO_TUNE = 3
+"""Samples of each class below which nothing is chosen: the default is as good as any choice."""
+MIN_FOR_AUTO = 8
+"""Samples of each class below which `head='auto'` is `'logistic'`."""
+_INNER_FOLDS = 5
+
+
+def settings_for(
+    head: HeadChoice, y: np.ndarray, groups: np.ndarray, *, tune: bool = True, C: float | None = None
+) -> list[HeadSetting]:
+    """What is to be chosen from; the first is the default.
+
+    Parameters
+    ----------
+    head
+        Kind of head, or `'auto'`.
+    y, groups
+        All labeled cells: `'auto'` chooses only with 8 samples of each class.
+    tune, C
+        A penalty that is given, or `tune=False`, leaves nothing to be chosen for `'logistic'`.
+    """
+    grid = (C,) if C is not None else (DEFAULT_C, *(c for c in C_GRID if c != DEFAULT_C)) if tune else (DEFAULT_C,)
+    logistic = [HeadSetting("logistic", c) for c in grid]
+    lda = [HeadSetting("pseudobulk_lda")]
+    mil = [HeadSetting("mil", MIL_C, share) for share in (SHARE, -SHARE)]
+    if head == "auto":
+        return [*logistic, *lda, *mil] if enough_for_auto(y, groups) else logistic
+    return {"logistic": logistic, "pseudobulk_lda": lda, "mil": mil, "mlp": [HeadSetting("mlp")]}[head]
+
+
+def enough_for_auto(y: np.ndarray, groups: np.ndarray) -> bool:
+    """Whether there are samples enough to compare heads."""
+    return min(groups_per_class(y, encode_groups(groups)[0])) >= MIN_FOR_AUTO
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How settings did on samples that were held out of a training set, shape `(n_settings,)` each.
+
+    Parameters
+    ----------
+    loss
+        Log loss of cells, balanced over classes and samples, summed over inner folds.
+    auroc
+        AUROC of the scores of samples.
+    """
+
+    loss: np.ndarray
+    auroc: np.ndarray
+
+    def only(self, at: Sequence[int]) -> Trial:
+        """The same for some of the settings."""
+        return Trial(self.loss[at], self.auroc[at])
+
+
+def try_settings(
+    settings: Sequence[HeadSetting], x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, rng: int = 0
+) -> Trial | None:
+    """Fit every setting to parts of the samples and score it on the others; `None` with fewer than 3 of a class.
+
+    Samples are dealt out to at most five parts class by class.
+    """
+    codes, names = encode_groups(groups)
+    per_class = min(groups_per_class(y, codes))
+    if len(settings) < 2 or per_class < MIN_TO_TUNE:
+        return None
+    classes = group_classes(y, codes, len(names))
+    order = np.lexsort((np.random.default_rng(rng).permutation(len(names)), classes))
+    part = np.empty(len(names), dtype=np.intp)
+    part[order] = np.arange(len(names)) % min(_INNER_FOLDS, per_class)
+    loss = np.zeros(len(settings))
+    scores = np.full((len(settings), len(names)), np.nan)
+    for held in np.unique(part):
+        test = part[codes] == held
+        if len(np.unique(y[~test])) < 2:
+            continue
+        weights = balanced_weights(y[test], groups[test])
+        for i, setting in enumerate(settings):
+            head = fit_setting(setting, x[~test], y[~test], groups[~test], rng=rng)
+            logit = head.logit(x[test])
+            known = np.isfinite(logit)
+            # Not through a probability, which would be 0 or 1 far out.
+            signed = np.where(y[test] == 1, -logit, logit)[known]
+            loss[i] += np.average(np.logaddexp(0, signed), weights=weights[known])
+            where, score = head.sample_logit(x[test], codes[test])
+            scores[i, where] = score
+    usable = (classes < 2) & np.isfinite(scores).all(axis=0)
+    if len(np.unique(classes[usable])) < 2:
+        return Trial(loss, np.full(len(settings), 0.5))
+    return Trial(loss, np.array([roc_auc_score(classes[usable], score[usable]) for score in scores]))
+
+
+def choose_setting(settings: Sequence[HeadSetting], trials: Sequence[Trial | None]) -> HeadSetting:
+    """The setting that did best over all trials together; the default where there is none.
+
+    A penalty is chosen by log loss, since it sets the scale of the logits; anything else by the AUROC of samples.
+    """
+    known = [trial for trial in trials if trial is not None]
+    if not known:
+        return settings[0]
+    loss, auroc = (np.mean([getattr(trial, name) for trial in known], axis=0) for name in ("loss", "auroc"))
+    best: dict[str, int] = {}
+    for i, setting in enumerate(settings):
+        value, kept = (-loss if setting.kind == "logistic" else auroc), best.get(setting.kind)
+        if kept is None or value[i] > value[kept] + 1e-12:
+            best[setting.kind] = i
+    return settings[max(best.values(), key=lambda i: (round(auroc[i], 12), -i))]
 
 
 def fit_head(
-    kind: HeadKind,
+    kind: HeadChoice,
     x: np.ndarray,
     y: np.ndarray,
     groups: np.ndarray,
     *,
     rng: int = 0,
-    tune: bool = True,
-    C: float | None = None,
+    **options: Any,
 ) -> Head:
-    """Fit a head on the embedding of labeled cells.
+    """Choose what is to be chosen on these cells, and fit; see :func:`~sc_drugresp._response.fitters.fit_setting`.
+
+    A calibration that is made from the folds of a cross-validation needs heads with *its* setting instead, see
+    :func:`~sc_drugresp._response.crossfit.cross_validate`.
 
     Parameters
     ----------
     kind
-        `'logistic'`: L2 logistic regression on the standardized embedding, penalty chosen by cross-validation over
-        groups. `'mlp'`: scDrugMap's head.
-    x
-        Embedding, shape `(n_cells, dim)`; rows with NaN are ignored.
-    y
-        1 for sensitive, 0 for resistant.
-    groups
-        Sample of each cell: the unit of balancing and of cross-validation.
+        Kind of head.
+    x, y, groups
+        Embedding (rows with NaN are ignored), label and sample of each cell.
     rng
         Seed.
-    tune, C
-        Whether `'logistic'` chooses its penalty where `C` does not give it; it is 0.1 otherwise.
+    options
+        `tune` and `C`, as in :func:`settings_for`.
 
     Raises
     ------
     ValueError
         There is only one class.
     """
-    x = np.asarray(x, dtype=np.float64)
-    usable = ~np.isnan(x).any(axis=1)
-    x, y, groups = x[usable], y[usable].astype(np.int64), groups[usable]
-    if len(np.unique(y)) < 2:
-        msg = "Both sensitive and resistant cells are needed to fit a head, found one class only."
-        raise ValueError(msg)
-    if kind == "mlp":
-        from .mlp import fit_mlp
-
-        return fit_mlp(x, y, rng=rng)
-    mean, scale = x.mean(axis=0), x.std(axis=0)
-    scale = np.where(scale > 1e-12, scale, 1.0)
-    z = (x - mean) / scale
-    project = _projection(z, groups)
-    z = z if project is None else z @ project
-    if C is None:
-        C = _choose_c(z, y, groups) if tune else DEFAULT_C
-    model = LogisticRegression(C=C, max_iter=2_000).fit(z, y, sample_weight=balanced_weights(y, groups))
-    coef = model.coef_[0] if project is None else project @ model.coef_[0]
-    return LinearHead(mean, scale, coef, model.intercept_[0])
-
-
-def _projection(z: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
-    """Leading principal directions, whitened: with few samples a wide embedding only learns sample names."""
-    if z.shape[1] <= MAX_DIMS or len(np.unique(groups)) >= FEW_GROUPS:
-        return None
-    solver = "covariance_eigh" if len(z) > z.shape[1] else "full"
-    pca = PCA(n_components=min(MAX_DIMS, len(z) - 1), svd_solver=solver).fit(z)
-    spread = np.sqrt(np.maximum(pca.explained_variance_, 1e-12))
-    return (pca.components_ / spread[:, None]).T
-
-
-def _choose_c(z: np.ndarray, y: np.ndarray, groups: np.ndarray) -> float:
-    """Penalty with the lowest log loss on held-out samples; the default when there are too few of them."""
-    per_class = min(len(np.unique(groups[y == label])) for label in (0, 1))
-    if per_class < 3:
-        return DEFAULT_C
-    losses = np.zeros(len(C_GRID))
-    for train, test in StratifiedGroupKFold(n_splits=min(5, per_class)).split(z, y, groups):
-        if len(np.unique(y[train])) < 2:
-            continue
-        weights = balanced_weights(y[train], groups[train])
-        for i, c in enumerate(C_GRID):
-            model = LogisticRegression(C=c, max_iter=2_000).fit(z[train], y[train], sample_weight=weights)
-            p = model.predict_proba(z[test])[:, 1]
-            losses[i] += log_loss(y[test], p, labels=[0, 1], sample_weight=balanced_weights(y[test], groups[test]))
-    return C_GRID[int(np.argmin(losses))]
+    settings = settings_for(kind, y, groups, **options)
+    return fit_setting(choose_setting(settings, [try_settings(settings, x, y, groups, rng=rng)]), x, y, groups, rng=rng)

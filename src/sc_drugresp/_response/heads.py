@@ -10,12 +10,13 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HeadKind = Literal["logistic", "mlp"]
+HeadKind = Literal["logistic", "mlp", "pseudobulk_lda", "mil"]
+HeadChoice = Literal["logistic", "mlp", "pseudobulk_lda", "mil", "auto"]
 
 
 @dataclass(frozen=True)
 class LinearHead:
-    """Logistic regression on a standardized embedding."""
+    """A linear function of the standardized embedding: logistic regression over cells."""
 
     mean: np.ndarray
     scale: np.ndarray
@@ -26,6 +27,32 @@ class LinearHead:
     def logit(self, x: np.ndarray) -> np.ndarray:
         """Log-odds of `sensitive`, shape `(n,)`, float64; NaN where the embedding is NaN."""
         return ((np.asarray(x, dtype=np.float64) - self.mean) / self.scale) @ self.coef + np.ravel(self.intercept)[0]
+
+    def sample_logit(self, x: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Names of the samples, sorted, and the score of each: the mean logit of its cells; NaN for a sample without."""
+        return pool(self.logit(x), groups)
+
+
+@dataclass(frozen=True)
+class PseudobulkHead(LinearHead):
+    """Linear discriminant of sample means. The mean of its logits is the logit of the mean, so cells add nothing."""
+
+    kind: ClassVar[str] = "pseudobulk_lda"
+
+
+@dataclass(frozen=True)
+class TopShareHead(LinearHead):
+    """Logistic regression of the cells that speak loudest in each sample.
+
+    `share` says which: 0.2 the fifth that looks most sensitive, -0.2 the fifth that looks most resistant.
+    """
+
+    share: np.ndarray
+    kind: ClassVar[str] = "mil"
+
+    def sample_logit(self, x: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Names of the samples, sorted, and the score of each: the mean logit of the share of its cells that counts."""
+        return pool(self.logit(x), groups, float(np.ravel(self.share)[0]))
 
 
 @dataclass(frozen=True)
@@ -50,8 +77,49 @@ class MLPHead:
         out = h @ self.w3.T + self.b3
         return out[:, 1] - out[:, 0]
 
+    def sample_logit(self, x: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Names of the samples, sorted, and the mean logit of the cells of each."""
+        return pool(self.logit(x), groups)
+
 
 Head = LinearHead | MLPHead
+_KINDS: tuple[type[Head], ...] = (LinearHead, PseudobulkHead, TopShareHead, MLPHead)
+
+
+def check_tunable(head: str) -> None:
+    """Refuse a head that cannot be trained together with an encoder.
+
+    Raises
+    ------
+    ValueError
+        It is fitted to whole samples, or was to be chosen.
+    """
+    if head not in ("logistic", "mlp"):
+        msg = f"An encoder can be tuned with head='logistic' or head='mlp', found head={head!r}; use one of these."
+        raise ValueError(msg)
+
+
+def loudest(logit: np.ndarray, index: np.ndarray, share: float) -> np.ndarray:
+    """Mask of the cells that count: the top `share` of each group by logit, or the bottom one if `share` is negative.
+
+    Cells without a logit never count; of any group with a logit at least one cell does. Ties are broken by position.
+    """
+    known = np.isfinite(logit)
+    order = np.lexsort((-np.sign(share) * logit, ~known, index))
+    size = np.bincount(index)
+    rank = np.empty(len(logit), dtype=np.int64)
+    rank[order] = np.arange(len(logit)) - (np.cumsum(size) - size)[index[order]]
+    wanted = np.ceil(abs(share) * np.bincount(index, known) - 1e-9)
+    return known & (rank < wanted[index])
+
+
+def pool(logit: np.ndarray, groups: np.ndarray, share: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Names of the groups and the mean logit over the loudest `share` of the cells of each; NaN without a logit."""
+    names, index = np.unique(groups, return_inverse=True)
+    counts = loudest(logit, index, share)
+    n = np.bincount(index[counts], minlength=len(names))
+    total = np.bincount(index[counts], logit[counts], minlength=len(names))
+    return names, np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
 
 def head_arrays(head: Head) -> dict[str, np.ndarray]:
@@ -67,5 +135,5 @@ def head_from_arrays(kind: str, arrays: Mapping[str, np.ndarray]) -> Head:
     KeyError
         There is no such kind of head, or an array is missing.
     """
-    head = {head.kind: head for head in (LinearHead, MLPHead)}[kind]
+    head = {head.kind: head for head in _KINDS}[kind]
     return head(**{field.name: arrays[field.name] for field in fields(head)})

@@ -13,14 +13,15 @@ from .._core.threads import one_thread
 from .._stats.folds import leave_group_out
 from .crossfit import cross_validate
 from .features import FittedFeatures
-from .fit import fit_head
+from .fit import MIN_FOR_AUTO, enough_for_auto
+from .fitters import fit_setting
 from .model import ResponseModel
 from .trust import Trust, describe_training
 
 if TYPE_CHECKING:
     from .._stats.folds import Fold
     from .features import FixedFeatures
-    from .heads import HeadKind
+    from .heads import HeadChoice
 
 
 def strict_folds(y: np.ndarray, groups: np.ndarray, *, rng: int) -> list[Fold]:
@@ -36,7 +37,7 @@ def train_frozen(
     y: np.ndarray,
     groups: np.ndarray,
     *,
-    head: HeadKind,
+    head: HeadChoice,
     error_level: float,
     rng: int,
     keys: dict[str, str],
@@ -60,18 +61,25 @@ def train_frozen(
     folds = strict_folds(y, groups, rng=rng)
     with progress_bar(total=len(folds), desc="cross-validating", unit="folds") as bar:
         out = cross_validate(features, y, groups, folds, head=head, rng=rng, advance=bar.update)
+    assert out.setting is not None
     values = features.labeled()
-    fitted = fit_head(head, values, y, groups, rng=rng)
+    # With the penalty of the folds: what is calibrated on their logits must hold for those of this head.
+    fitted = fit_setting(out.setting, values, y, groups, rng=rng)
     embed = features.split if isinstance(features, FittedFeatures) else None
     trust = Trust.fit(
         out.logit, y, groups, values, error_level=error_level, rng=rng, embed=embed, folds=folds, depth=depth
     )
     info = describe_training(out.logit, y, groups, values) | keys
-    info |= {"mode": "frozen", "error_level": error_level, "rng": rng}
+    info |= {"mode": "frozen", "error_level": error_level, "rng": rng, "head": {"asked": head, **out.selection}}
     if not info["n_held_out_groups"]:
         warn(
             "No sample could be left out with both classes still in training, so there is no held-out score and "
             "probabilities are not calibrated. More samples of each class are needed."
+        )
+    if head == "auto" and not enough_for_auto(y, groups):
+        warn(
+            f"head='auto' needs {MIN_FOR_AUTO} samples of each class to compare heads and took its default, "
+            f"{out.setting.kind!r}."
         )
     return ResponseModel(fitted, features.description, info, trust, features.embedder), out.logit
 
@@ -84,6 +92,7 @@ def training_record(model: ResponseModel) -> dict[str, Any]:
     out: dict[str, Any] = {
         "params": {name: info[name] for name in ("label_key", "group_key", "mode", "error_level", "rng")}
         | {"head": model.head.kind, "use_rep": model.representation["use_rep"]},
+        "head": info.get("head", {"head": model.head.kind}),
         "metrics": {name: value for name, value in info["metrics"].items() if value is not None},
         "n_cells": info["n_cells"],
         "n_groups": info["n_groups"],

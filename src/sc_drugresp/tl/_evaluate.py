@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._response.heads import HeadKind
+    from .._response.heads import HeadChoice
     from .._response.recipe import Recipe
 
 
@@ -35,7 +35,7 @@ def evaluate(
     dataset_key: str | None = None,
     protocol: Protocol = "leave_group_out",
     split: str = "auto",
-    head: HeadKind = "logistic",
+    head: HeadChoice = "logistic",
     options: EvaluationOptions | None = None,
     layer: str | None = None,
     modality: str = "rna",
@@ -74,8 +74,9 @@ def evaluate(
         sample, batch); `'group'` holds out `group_key` as it is; any other value is a column of `.obs` with your own
         folds (missing: never tested). Splits of yours are refused if they leak.
     head
-        `'logistic'` (class- and sample-balanced; the penalty is tuned over the training samples of each fold, and is 1 as
-        in scikit-learn under a random split of cells, where nobody looks at samples) or `'mlp'` (scDrugMap's).
+        `'logistic'` (class- and sample-balanced; one penalty for all folds, chosen over their training samples; it is 1 as
+        in scikit-learn under a random split of cells, where nobody looks at samples), `'pseudobulk_lda'`, `'mil'`,
+        `'mlp'` or `'auto'`, as in :func:`~sc_drugresp.tl.train_response`.
     options
         Numbers of draws, naive baselines, columns of `.obs` as a row and so on, see
         :class:`~sc_drugresp.tl.EvaluationOptions`.

@@ -13,7 +13,7 @@ from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
 from .._data.obs import read_groups, read_labels, require_both_classes
-from .._response.heads import HeadKind
+from .._response.heads import HeadChoice, check_tunable
 from .._response.recipe import Mode, Recipe
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def train_response(
     label_key: str = "response",
     group_key: str | None = None,
     mode: Mode = "frozen",
-    head: HeadKind = "logistic",
+    head: HeadChoice = "logistic",
     error_level: float = 0.1,
     checkpoint: str | PathLike[str] | None = None,
     tuning: FineTuning | None = None,
@@ -65,7 +65,11 @@ def train_response(
     mode
         `'frozen'` trains a head on the embedding; `'lora'` and `'full'` also tune the encoder.
     head
-        `'logistic'` (L2, standardized embedding) or `'mlp'` (scDrugMap's).
+        `'logistic'` (L2, standardized embedding, the mean of its cells for a sample), `'pseudobulk_lda'` (shrinkage LDA
+        of the means of samples), `'mil'` (logistic regression of the fifth of the cells of each sample that looks most
+        sensitive, or most resistant), `'mlp'` (scDrugMap's), or `'auto'`: the best of the first three in nested
+        cross-validation over samples, with at least 8 samples of each class; otherwise `'logistic'`, with a warning.
+        Penalties and choices are made once, for the folds and for the final head.
     error_level
         Error level of the conformal calls: at most this share of a class should get a wrong call.
     checkpoint
@@ -87,13 +91,15 @@ def train_response(
     A :class:`~sc_drugresp.models.ResponseModel`. Its score is P(sensitive). Sets the following field:
 
     `.uns['train_response' | key_added]` : :class:`dict`
-        Parameters, held-out metrics and, for tuned encoders, the history of epochs.
+        Parameters, held-out metrics, `head` (kind and penalty; where there was a choice, the AUROC of each kind inside the
+        training samples, the nested one, and the optimism between the two) and, for tuned encoders, the history of
+        epochs.
 
     Raises
     ------
     ValueError
-        One class only, unknown labels, unknown mode or head, too few samples to tune, or no raw counts where the model
-        needs them.
+        One class only, unknown labels, unknown mode or head, a head that cannot be tuned, too few samples to tune, or no
+        raw counts where the model needs them.
     KeyError
         A column or embedding does not exist.
     TypeError
@@ -114,12 +120,14 @@ def train_response(
     from .._response.train import train_frozen, training_record
 
     check_choice("mode", mode, Mode)
-    check_choice("head", head, HeadKind)
+    check_choice("head", head, HeadChoice)
     check_share("error_level", error_level, below=0.5)
     recipe = _recipe(use_rep, model, mode, checkpoint, tuning, options)
     if start is not None and mode == "frozen":
         msg = "`start` continues a tuned model; use mode='lora' or 'full', or train on both data sets together."
         raise ValueError(msg)
+    if recipe is not None and recipe.tuned:
+        check_tunable(head)
     seed, key = seed_of(rng), key_added or TRAIN_RESPONSE
     target = Target(data, modality, copy=False, key_added=key_added)
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)

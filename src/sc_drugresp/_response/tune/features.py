@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..._data import Tokens
-    from ..heads import HeadKind
+    from ..heads import HeadChoice
     from ..recipe import Recipe
 
 
@@ -32,7 +32,7 @@ class TunedFeatures:
     """
 
     def __init__(
-        self, recipe: Recipe, tokens: Tokens, y: np.ndarray, groups: np.ndarray, *, kind: HeadKind, seed: int
+        self, recipe: Recipe, tokens: Tokens, y: np.ndarray, groups: np.ndarray, *, kind: HeadChoice, seed: int
     ) -> None:
         self.recipe, self.tokens, self.y, self.groups = recipe, tokens, y, groups
         self.kind, self.seed, self.name = kind, seed, recipe.name

@@ -19,7 +19,7 @@ from .trainer import fit
 if TYPE_CHECKING:
     from ..._data import Tokens
     from ...models._encoder import CellEncoder
-    from ..heads import Head, HeadKind
+    from ..heads import Head, HeadChoice
     from ..model import ResponseModel
     from .options import FineTuning
 
@@ -51,7 +51,7 @@ def finetune(
     groups: np.ndarray,
     *,
     mode: str,
-    head: HeadKind,
+    head: HeadChoice,
     options: FineTuning,
     seed: int,
     start: ResponseModel | None = None,
