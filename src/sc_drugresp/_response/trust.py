@@ -75,7 +75,7 @@ class Trust:
         *,
         error_level: float,
         rng: int,
-        sample_scores: tuple[np.ndarray, np.ndarray] | None = None,
+        sample_logits: tuple[np.ndarray, np.ndarray] | None = None,
         embed: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
         folds: Sequence[Fold] = (),
         depth: np.ndarray | None = None,
@@ -94,7 +94,7 @@ class Trust:
             Error level of the calls.
         rng
             Seed.
-        sample_scores
+        sample_logits
             Names of samples and the held-out score of each as a whole, where the head has one; the mean logit of the cells
             otherwise.
         embed
@@ -110,7 +110,7 @@ class Trust:
         informative = calibration.informative
         conformal = fit_conformal(logits[held], y[held], groups[held], alpha=error_level, informative=informative)
         names, labels = sample_labels(y[held], groups[held])
-        known, scores = sample_scores or sample_means(logits, groups)
+        known, scores = sample_logits or sample_means(logits, groups)
         found = dict(zip(known.tolist(), scores.tolist()))
         whole = np.array([found.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
         mean = sample_means(calibration.probability(logits[held]), groups[held], names)[1]
