@@ -82,6 +82,7 @@ def train_frozen(
         embed=embed,
         folds=folds,
         depth=depth,
+        thinned=features.thinned if isinstance(features, FittedFeatures) and features.thins else None,
     )
     info = describe_training(out.logit, y, groups, values) | keys | {"verdict": verdict.to_dict()}
     info |= {"mode": "frozen", "error_level": error_level, "rng": rng, "head": {"asked": head, **out.selection}}

@@ -79,6 +79,7 @@ class Trust:
         embed: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
         folds: Sequence[Fold] = (),
         depth: np.ndarray | None = None,
+        thinned: Callable[..., list[np.ndarray]] | None = None,
     ) -> Self:
         """Fit all parts.
 
@@ -104,6 +105,8 @@ class Trust:
             Those of the held-out logits: refits for them need not be made again.
         depth
             Counts of each cell, where known.
+        thinned
+            `thinned(train, rows, shares)` fits to some cells and embeds others with each of these shares of their counts.
         """
         held = np.isfinite(logits)
         calibration = fit_calibration(logits[held], y[held], groups[held], rng=rng)
@@ -124,7 +127,12 @@ class Trust:
             refit = None if embed is None else lambda train, test: embed(own[train], own[test])
             counts = None if depth is None else depth[own]
             pairs = [(fold.train, fold.test) for fold in folds] if len(own) == len(values) else []
-            reference = fit_ood(values[own], groups[own], y=y[own], embed=refit, folds=pairs, depth=counts, rng=rng)
+            thin = None
+            if thinned is not None and depth is not None and len(own) == len(values):
+                thin = thinned
+            reference = fit_ood(
+                values[own], groups[own], y=y[own], embed=refit, folds=pairs, depth=counts, thinned=thin, rng=rng
+            )
         if calibration.is_calibrated:
             prob = calibration.probability(logits[held])
             spread = fit_spread(prob, y[held], groups[held])

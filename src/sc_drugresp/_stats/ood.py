@@ -35,6 +35,10 @@ REASONS = {
 _KNN, _MAHALANOBIS, _DEPTH, _COLLAPSE, _EMPTY, _SHIFT, _SPREAD, _BATCH = REASONS
 MIN_SAMPLES = 3
 """Training groups from which groups as a whole are compared."""
+THINNED = (0.5, 0.25)
+DEPTH_STEPS = np.log([1.0, *THINNED])
+"""Log depth, relative to the usual one, for which distances are known."""
+_SAME_DEPTH = 0.2
 _SAME, _TWINS = 1e-3, 2
 """A cell this near (in thresholds) is the reference cell; a group with so many of them is a training sample."""
 
@@ -42,6 +46,11 @@ _SAME, _TWINS = 1e-3, 2
 def log_counts(depth: ArrayLike | None, n: int) -> FloatArray:
     """Log of the counts of each cell; 0 where depth is not known."""
     return np.zeros(n) if depth is None else np.log(np.maximum(np.asarray(depth, dtype=np.float64), 1.0))
+
+
+def allowances(moved: FloatArray, table: FloatArray) -> FloatArray:
+    """Rows of `OODReference.depth_allowance` for log depths relative to the usual one, `(n, 4)`; deeper cells get none."""
+    return np.column_stack([np.interp(moved, DEPTH_STEPS[::-1], column[::-1]) for column in table.T])
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +78,9 @@ class OODReference(State):
     whole: FloatArray
     """Of groups as a whole: mean and SD over left-out groups of the log shift (row 0) and the log spread (row 1)."""
     depth_center: float
-    depth_trend: FloatArray
-    """Change per unit of log depth of the log distances to cells and to classes, and of the log shift and spread of groups,
-    `(4,)`; distances are compared after moving them to the mean log depth of training, `depth_center`."""
+    depth_allowance: FloatArray
+    """What is added to the log distance to cells and to classes, and to the log shift and log spread of groups (columns), at the
+    usual depth, a half and a quarter of it (rows), `(3, 4)`."""
 
     def score(
         self,
@@ -113,7 +122,8 @@ class OODReference(State):
             same[rows] = first < _SAME * self.knn_threshold
             sums.add(points[~empty[rows]], group[rows][~empty[rows]])
         moved = self._from_usual_depth(depth, n)
-        knn, maha = knn / np.exp(self.depth_trend[0] * moved), maha / np.exp(self.depth_trend[1] * moved)
+        allowed = allowances(moved, self.depth_allowance)
+        knn, maha = knn / np.exp(allowed[:, 0]), maha / np.exp(allowed[:, 1])
         codes[knn > self.knn_threshold] |= _KNN
         codes[maha > self.mahalanobis_threshold] |= _MAHALANOBIS
         ratio = np.maximum(knn / self.knn_threshold, maha / self.mahalanobis_threshold)
@@ -152,17 +162,17 @@ class OODReference(State):
         large = sums.n >= MIN_CELLS
         if self.n_samples < MIN_SAMPLES or not np.isfinite(self.whole).all() or not large.any():
             return codes
-        shift, spread = (
-            value - b * moved
-            for value, b in zip(sums.shift_and_spread(self.means, self.precision), self.depth_trend[2:])
-        )
+        allowed = allowances(moved, self.depth_allowance)
+        shift, spread = sums.shift_and_spread(self.means, self.precision)
+        shift, spread = shift - allowed[:, 2], spread - allowed[:, 3]
         unit, df = self.whole[:, 1], self.n_samples - 1
         reach = t.ppf(0.99, df) * unit * np.sqrt(1 + 1 / self.n_samples)
         codes[large & (shift > self.whole[0, 0] + reach[0])] |= _SHIFT
         codes[large & (spread < self.whole[1, 0] - reach[1])] |= _SPREAD
-        new = large & ~known
+        # All of them together are judged at the usual depth alone: the allowance is an estimate, too.
+        new = large & ~known & (np.abs(moved) < _SAME_DEPTH)
         if (n := int(new.sum())) >= MIN_SAMPLES:
-            reach = t.ppf(0.99, df) * unit * np.sqrt(1 / n + 1 / self.n_samples)
+            reach = t.ppf(0.999, df) * unit * np.sqrt(1 / n + 1 / self.n_samples)
             if shift[new].mean() > self.whole[0, 0] + reach[0]:
                 codes[new] |= _BATCH
         return codes
