@@ -80,12 +80,7 @@ class ResponseModel:
         ValueError
             The embedding has another width than the one the head was trained on.
         """
-        if embedding.ndim != 2 or embedding.shape[1] != self.dim:
-            msg = (
-                f"This model reads embeddings of width {self.dim} ({self.representation.get('use_rep')}), found shape "
-                f"{embedding.shape}. Embed the cells with the same model and options."
-            )
-            raise ValueError(msg)
+        self._check_width(embedding)
         return self.head.logit(embedding)
 
     def sample_logit(self, embedding: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,8 +96,22 @@ class ResponseModel:
         Returns
         -------
         Names of the samples, sorted, and the score of each; NaN for one without an embedding.
+
+        Raises
+        ------
+        ValueError
+            The embedding has another width than the one the head was trained on.
         """
+        self._check_width(embedding)
         return self.head.sample_logit(embedding, groups)
+
+    def _check_width(self, embedding: np.ndarray) -> None:
+        if embedding.ndim != 2 or embedding.shape[1] != self.dim:
+            msg = (
+                f"This model reads embeddings of width {self.dim} ({self.representation.get('use_rep')}), found shape "
+                f"{embedding.shape}. Embed the cells with the same model and options."
+            )
+            raise ValueError(msg)
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write a folder of JSON and safetensors files; nothing is pickled.

@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
     from .groups import BoolArray, FloatArray
 
-MIN_SAMPLES = 4
-"""Samples below which the estimate has no interval."""
+MIN_SAMPLES, MIN_PER_CLASS = 4, 6
+"""New samples below which the estimate has no interval, and training samples of a class below which nothing is estimated."""
 LEVEL = 0.9
 """Nominal coverage of the interval of the prevalence."""
 _FLAT = 0.01
 """One-sided p-value above which the mean scores of both classes are taken to be the same."""
+_INNER = 0.95
+"""Level of the test that is inverted. An estimate is made only where the classes look different, and then they look more
+different than they are: half of the permitted error is kept for that."""
 _STEPS, _GRID = 40, 1_001
 _CLIP = 1e-12
 
@@ -45,6 +48,8 @@ class ClassScores(State):
     def of(cls, prob: ArrayLike, y: ArrayLike, groups: ArrayLike) -> ClassScores:
         """Learn from held-out cells; every sample weighs the same within its class.
 
+        Two numbers of the calibration were fitted to the same samples, which the covariance allows for.
+
         Parameters
         ----------
         prob
@@ -62,7 +67,7 @@ class ClassScores(State):
         each = total / np.maximum(size, 1)
         means = (each * here).sum(axis=1) / np.maximum(n, 1)
         rest = (each - means[:, None]) * here
-        few = np.where(n > 1, n / np.maximum(n - 1, 1), np.nan)
+        few = np.where(n > 1, n / np.maximum(n - 1, 1), np.nan) * n.sum() / max(n.sum() - 2, 1)
         covariance = rest @ rest.T * np.sqrt(np.outer(few, few)) / np.maximum(np.outer(n, n), 1)
         return cls(n.astype(np.float64), means, covariance)
 
@@ -153,6 +158,11 @@ def correct_prior(
     def refuse(reason: str) -> PriorShift:
         return PriorShift(prevalence=np.nan, low=np.nan, high=np.nan, note="", refused=reason, prob=p, **common)
 
+    if classes.n.min() < MIN_PER_CLASS:
+        n_resistant, n_sensitive = classes.n.astype(int)
+        return refuse(
+            f"this needs {MIN_PER_CLASS} held-out samples of each class, found {n_sensitive} sensitive and {n_resistant} resistant"
+        )
     if classes.flat:
         return refuse("the score does not tell sensitive from resistant held-out samples for certain")
     size = np.bincount(codes)
@@ -192,7 +202,7 @@ def _compatible(grid: FloatArray, each: FloatArray, classes: ClassScores) -> Boo
     own = float(each.var(ddof=1)) / len(each)
     variance, df = _welch(mix, classes, own, len(each))
     gap = np.abs(each.mean() - mix @ classes.means)
-    return np.asarray(gap <= t.ppf(0.5 + LEVEL / 2, df) * np.sqrt(variance) + 1e-12)
+    return np.asarray(gap <= t.ppf(0.5 + _INNER / 2, df) * np.sqrt(variance) + 1e-12)
 
 
 def _welch(
