@@ -25,7 +25,6 @@ from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fitters import fit_setting
 from sc_drugresp._response.predict import predict
-from sc_drugresp._response.fitters import fit_setting
 from sc_drugresp._response.train import strict_folds
 from sc_drugresp._response.trust import Trust, sample_labels
 from sc_drugresp._stats.auroc import clustered_auroc, hanley_mcneil
@@ -224,7 +223,9 @@ def error_among_calls(n: int) -> Table:
             new = {key: value for key, value in options.items() if key != "noise"}
             for rng in seeds(n, 800 + number + int(100 * gap)):
                 X, _, y, groups = cohort(n_s, n_r, rng, gap=gap, **here)
-                Z, label, _, names = cohort(round(40 * n_s / (n_s + n_r)), round(40 * n_r / (n_s + n_r)), rng, gap=gap, **new)
+                Z, label, _, names = cohort(
+                    round(40 * n_s / (n_s + n_r)), round(40 * n_r / (n_s + n_r)), rng, gap=gap, **new
+                )
                 head, trust, _ = trusted(X, y, groups)
                 said = predict(
                     trust, Z, head.logit(Z), groups=names, depth=None, sample_scores=head.sample_logit(Z, names)
@@ -277,7 +278,9 @@ def depth_flags(n: int) -> Table:
             cells.X.data = np.random.default_rng(seed).binomial(cells.X.data.astype(int), share).astype(np.float32)
             sdr.tl.predict_response(cells, model)
             flags.append(float(cells.obs["predicted_response_ood"].mean()))
-    return [{"depth of the new samples": f"{share:g} of training", "cells flagged": rate(f)} for share, f in found.items()]
+    return [
+        {"depth of the new samples": f"{share:g} of training", "cells flagged": rate(f)} for share, f in found.items()
+    ]
 
 
 def check(sets: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:

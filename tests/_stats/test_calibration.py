@@ -34,9 +34,7 @@ def test_fit_is_the_penalized_maximum_of_the_sample_weighted_likelihood() -> Non
     best = minimize(loss, [0.1, 0.0], method="BFGS", options={"gtol": 1e-9}).x
     # The intercept is not penalized, so centering the scores changes nothing.
     np.testing.assert_allclose([fitted.slope, fitted.bias], best, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(
-        fitted.probability(z), np.clip(expit(fitted.slope * z + fitted.bias), *fitted.limits)
-    )
+    np.testing.assert_allclose(fitted.probability(z), np.clip(expit(fitted.slope * z + fitted.bias), *fitted.limits))
 
 
 def test_overconfident_scores_become_frequencies() -> None:

@@ -49,9 +49,7 @@ def answer_from_models(
         key = group_key or str(model.info["group_key"])
         groups = obs[key].astype(str).to_numpy() if key in obs else None
         found = None if groups is None else model.sample_logit(values, groups)
-        parts.append(
-            predict(model.trust, values, model.logit(values), groups=groups, depth=depth, sample_scores=found)
-        )
+        parts.append(predict(model.trust, values, model.logit(values), groups=groups, depth=depth, sample_scores=found))
         keys.append(key if groups is not None else "")
         if model.tuned:
             slot = str(model.representation["use_rep"])

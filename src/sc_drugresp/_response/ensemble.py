@@ -128,7 +128,8 @@ class Ensemble:
             logger.warning("The training data are %s", verdict)
         if threshold is None and not self.aliased and not any(trust.conformal.held_out.made for trust in trusts):
             logger.warning(
-                "All calls are 'uncertain'. %s Probabilities are given; `threshold=` calls by them.", trusts[0].statement()
+                "All calls are 'uncertain'. %s Probabilities are given; `threshold=` calls by them.",
+                trusts[0].statement(),
             )
 
     def _sample_prevalence(self, i: int) -> float:

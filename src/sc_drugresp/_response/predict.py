@@ -60,7 +60,9 @@ class Prediction:
         if threshold is None:
             return call_names(self.called)
         above = self.prob >= threshold
-        return call_names(np.column_stack([above, ~above]) & (self.usable & ~self.ood & np.isfinite(self.prob))[:, None])
+        return call_names(
+            np.column_stack([above, ~above]) & (self.usable & ~self.ood & np.isfinite(self.prob))[:, None]
+        )
 
     def withheld(self, *, probability: bool) -> Prediction:
         """The same without any call and, if wanted, without a probability."""

@@ -99,7 +99,9 @@ class Calibration(State):
             k, n = self.prevalence * self.n_samples, self.n_samples
             low, high = beta.ppf([(1 - self.level) / 2, (1 + self.level) / 2], k + 0.5, n - k + 0.5)
             prob = self.probability(z)
-            return np.minimum(np.where(np.isnan(z), np.nan, low), prob), np.maximum(np.where(np.isnan(z), np.nan, high), prob)
+            return np.minimum(np.where(np.isnan(z), np.nan, low), prob), np.maximum(
+                np.where(np.isnan(z), np.nan, high), prob
+            )
 
         (var_slope, both), (_, var_bias) = self.covariance
         spread = np.sqrt(np.maximum(z * z * var_slope + 2 * z * both + var_bias, 0.0))

@@ -82,7 +82,9 @@ class Conformal(State):
         return cls(float(given["alpha"]), np.asarray(given["thresholds"], dtype=np.float64), held_out)
 
 
-def fit_conformal(scores: ArrayLike, y: ArrayLike, groups: ArrayLike, *, alpha: float = 0.1, informative: bool = True) -> Conformal:
+def fit_conformal(
+    scores: ArrayLike, y: ArrayLike, groups: ArrayLike, *, alpha: float = 0.1, informative: bool = True
+) -> Conformal:
     """Find the scores of cells from which a class may be excluded, and whether calls by them are worth making.
 
     Every group has the same mass. The quantile is the one at which groups that are left out in turn are covered at

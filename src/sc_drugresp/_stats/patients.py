@@ -187,7 +187,9 @@ def _one_sample(
     return float(p.mean()), float(shrunk[worst]), str(names[worst]), len(large), np.stack([whole, low])
 
 
-def _limits(name: str, value: float, draws: FloatArray, between: float, quantile: float, shared: float) -> dict[str, float]:
+def _limits(
+    name: str, value: float, draws: FloatArray, between: float, quantile: float, shared: float
+) -> dict[str, float]:
     center = float(logit(np.clip(value, _CLIP, 1 - _CLIP)))
     variance = float(np.var(logit(np.clip(draws, _CLIP, 1 - _CLIP)))) if len(draws) > 1 else 0.0
     half = np.hypot(quantile * np.sqrt(variance + between), shared)

@@ -119,9 +119,7 @@ class PriorShift:
         return f"{text} {self.note}".strip()
 
 
-def correct_prior(
-    prob: ArrayLike, groups: ArrayLike, *, train_prevalence: float, classes: ClassScores
-) -> PriorShift:
+def correct_prior(prob: ArrayLike, groups: ArrayLike, *, train_prevalence: float, classes: ClassScores) -> PriorShift:
     """Estimate the prevalence of sensitive cells among new cells and correct their probabilities.
 
     The estimate maximizes the likelihood of the mixture. Its interval holds each prevalence at which the mean score of the new

@@ -77,7 +77,7 @@ class HeldOutCalls(State):
         for name, own, share in (("sensitive", 0, prevalence), ("resistant", 1, 1 - prevalence)):
             n_own, n_other = (self.n_sensitive, self.n_resistant)[:: 1 if own == 0 else -1]
             right, false = self.counts[own, own], self.counts[1 - own, own]
-            if right + false <= _TINY or not 0 < min(n_own, n_other):
+            if right + false <= _TINY or not min(n_own, n_other) > 0:
                 out[name] = (np.nan, np.nan, np.nan)
                 continue
             hits = (right / n_own, clopper_pearson(right, n_own, 0.05), clopper_pearson(right, n_own, 0.95))

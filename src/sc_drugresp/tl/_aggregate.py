@@ -118,8 +118,6 @@ def _table(
     stored: Mapping[str, Any], cells: pd.DataFrame, groups: np.ndarray, clones: np.ndarray | None, rng: int
 ) -> pd.DataFrame:
     """One row per sample; `stored` is what prediction noted about the spread between samples."""
-    import pandas as pd
-
     from .._response.trust import log_odds
     from .._stats.bags import BagModel
     from .._stats.patients import SampleSpread, aggregate_samples
