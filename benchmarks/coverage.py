@@ -24,17 +24,19 @@ from sc_drugresp._design.split import choose_split
 from sc_drugresp._evaluate.state import state_control
 from sc_drugresp._response.crossfit import cross_validate, mean_of
 from sc_drugresp._response.features import FixedFeatures
-from sc_drugresp._response.fit import fit_head
 from sc_drugresp._response.fitters import fit_setting
+from sc_drugresp._response.predict import predict
 from sc_drugresp._response.train import strict_folds
+from sc_drugresp._response.trust import Trust, sample_labels
 from sc_drugresp._stats.auroc import clustered_auroc, hanley_mcneil
 from sc_drugresp._stats.calibration import fit_calibration
-from sc_drugresp._stats.conformal import Conformal, fit_conformal
+from sc_drugresp._stats.conformal import fit_conformal, fit_sample_calls
 from sc_drugresp._stats.folds import Fold, leave_group_out, repeated
 from sc_drugresp._stats.groups import equal_weights, weighted_quantile
 from sc_drugresp._stats.metrics import GroupSums
+from sc_drugresp._stats.ood_fit import fit_ood
 from sc_drugresp._stats.permutation import permutation_test
-from sc_drugresp._stats.prior_shift import correct_prior
+from sc_drugresp._stats.prior_shift import ClassScores, correct_prior
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +73,7 @@ def embeddings(n_samples: int, rng: np.random.Generator, *, dim=16, between=0.6,
     return X, label[groups], groups
 
 
-def guaranteed(z: np.ndarray, y: np.ndarray, groups: np.ndarray, alpha: float = 0.1) -> Conformal | None:
+def guaranteed(z: np.ndarray, y: np.ndarray, groups: np.ndarray, alpha: float = 0.1) -> np.ndarray | None:
     """Thresholds with a finite-sample guarantee over groups (Lee, Barber & Willett, arXiv:2306.06342).
 
     Every group has mass one, and one more, that of the unseen group, lies at infinity. `None` where that alone exceeds
@@ -84,7 +86,17 @@ def guaranteed(z: np.ndarray, y: np.ndarray, groups: np.ndarray, alpha: float = 
             return None
         mass = np.append(equal_weights(codes), 1.0)
         limits.append(sign * weighted_quantile(np.append(scores, np.inf), mass, 1 - alpha))
-    return Conformal("OK", "", alpha, 0, 0, np.array(limits))
+    return np.array(limits)
+
+
+def sets_of(limits: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return np.column_stack([z >= limits[0], z <= limits[1]])
+
+
+def pooled(z: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
+    """The thresholds of the package at the stated level; `None` where a class has too few samples."""
+    fitted = fit_conformal(z, y, groups, informative=False)  # without calls, at the level itself
+    return fitted.thresholds if np.isfinite(fitted.thresholds).all() else None
 
 
 def conformal_scores(n: int) -> Table:
@@ -96,9 +108,9 @@ def conformal_scores(n: int) -> Table:
             for rng in seeds(n, n_samples):
                 data = scores(n_samples, rng, between=between)
                 for guarantee in found:
-                    fitted = guaranteed(*data) if guarantee else fit_conformal(*data)
-                    if fitted is not None and fitted.available:
-                        (low, high), sd = fitted.thresholds, np.sqrt(1 + between**2)
+                    limits = guaranteed(*data) if guarantee else pooled(*data)
+                    if limits is not None:
+                        (low, high), sd = limits, np.sqrt(1 + between**2)
                         found[guarantee].append((norm.sf(low, 1, sd) + norm.cdf(high, -1, sd)) / 2)
             row: dict[str, object] = {"spread between samples": between, "samples": n_samples}
             for guarantee, name in ((False, "pooled"), (True, "guarantee")):
@@ -109,29 +121,26 @@ def conformal_scores(n: int) -> Table:
     return rows
 
 
-def conformal_pipeline(n: int, *, tune: bool) -> Table:
+def conformal_pipeline(n: int) -> Table:
     """The whole way: cross-fitted head, thresholds, final head, cells of 100 new samples."""
     rows: Table = []
-    for n_samples in (8, 16, 32, 64) if not tune else (16,):
+    for n_samples in (16, 32, 64):
         found: dict[str, list[tuple[float, float, float]]] = {"pooled": [], "guarantee": [], "cells": []}
-        for rng in seeds(n, 100 + n_samples + tune):
+        for rng in seeds(n, 100 + n_samples):
             X, y, groups = embeddings(n_samples, rng)
             X_new, y_new, _ = embeddings(100, rng, cells=20)
-            out = cross_validate(FixedFeatures("x", X), y, groups, strict_folds(y, groups, rng=0), tune=tune)
-            logits, held = out.logit, np.isfinite(out.logit)
-            final = fit_setting(out.setting, X, y, groups)
-            fits = {
-                "pooled": fit_conformal(logits[held], y[held], groups[held]),
-                "guarantee": guaranteed(logits[held], y[held], groups[held]),
-            }
-            for name, fitted in fits.items():
-                if fitted is not None and fitted.available:
-                    found[name].append(check(fitted.sets(final.logit(X_new)), y_new))
+            out = cross_validate(FixedFeatures("x", X), y, groups, strict_folds(y, groups, rng=0), tune=False)
+            held = np.isfinite(out.logit)
+            final = fit_setting(out.setting, X, y, groups, rng=0)
+            data = out.logit[held], y[held], groups[held]
+            for name, limits in (("pooled", pooled(*data)), ("guarantee", guaranteed(*data))):
+                if limits is not None:
+                    found[name].append(check(sets_of(limits, final.logit(X_new)), y_new))
             # What is usually done: thresholds from held-back cells of the samples that the head was fitted on.
             kept = rng.random(len(y)) < 0.7
-            naive = fit_head("logistic", X[kept], y[kept], groups[kept], tune=tune)
-            fitted = guaranteed(naive.logit(X[~kept]), y[~kept], np.arange(int((~kept).sum())))
-            found["cells"].append(check(fitted.sets(naive.logit(X_new)), y_new))
+            naive = fit_setting(out.setting, X[kept], y[kept], groups[kept], rng=0)
+            limits = guaranteed(naive.logit(X[~kept]), y[~kept], np.arange(int((~kept).sum())))
+            found["cells"].append(check(sets_of(limits, naive.logit(X_new)), y_new))
         for name, values in found.items():
             parts = np.array(values).T if values else None
             rows.append(
@@ -144,6 +153,135 @@ def conformal_pipeline(n: int, *, tune: bool) -> Table:
                 }
             )
     return rows
+
+
+def cohort(
+    n_sensitive: int,
+    n_resistant: int,
+    rng: np.random.Generator,
+    *,
+    gap: float,
+    heavy: bool = False,
+    unequal: bool = False,
+    noise: float = 0.0,
+    batch: float = 0.0,
+):
+    """Cells of samples that differ in 16 dimensions and by `gap` in one: features, true label of each sample, given labels, names.
+
+    `heavy`: differences between samples have Student's t distribution with 2.5 degrees of freedom; `unequal`: numbers of cells
+    vary by a log SD of 1; `noise`: share of samples with a wrong label; `batch`: all samples are moved by this, in one random
+    direction (the SD between samples is 0.6 in each).
+    """
+    label = np.repeat([1, 0], [n_sensitive, n_resistant])
+    n = len(label)
+    size = np.maximum(rng.lognormal(np.log(20), 1.0, n).astype(int), 5) if unequal else np.full(n, 20)
+    groups = np.repeat(np.arange(n), size)
+    center = 0.6 * (rng.standard_t(2.5, (n, 16)) if heavy else rng.normal(size=(n, 16)))
+    center[:, 0] += gap * (label - 0.5)
+    direction = rng.normal(size=16)
+    center += batch * direction / np.linalg.norm(direction)
+    given = np.where(rng.random(n) < noise, 1 - label, label)
+    return center[groups] + rng.normal(size=(len(groups), 16)), label, given[groups], groups
+
+
+def trusted(X: np.ndarray, y: np.ndarray, groups: np.ndarray):
+    """A head and what the package says of it, without the parts that calls do not need."""
+    out = cross_validate(FixedFeatures("x", X), y, groups, strict_folds(y, groups, rng=0), C=0.01)
+    held = np.isfinite(out.logit)
+    calibration = fit_calibration(out.logit[held], y[held], groups[held], n_boot=2)
+    known, labels = sample_labels(y, groups)
+    ready = np.isfinite(out.sample_logit)
+    cells = fit_conformal(out.logit[held], y[held], groups[held], informative=calibration.informative)
+    samples = fit_sample_calls(out.sample_logit[ready], labels[ready], informative=calibration.informative)
+    prob = calibration.probability(out.logit[held])
+    classes = ClassScores.of(prob, y[held], groups[held])
+    trust = Trust(calibration, cells, samples, samples, classes, fit_ood(X, groups, y=y, rng=0))
+    return fit_setting(out.setting, X, y, groups, rng=0), trust, len(known)
+
+
+SETTINGS: dict[str, tuple[int, int, dict[str, float]]] = {
+    "8 samples": (4, 4, {}),
+    "16 samples": (8, 8, {}),
+    "24 samples": (12, 12, {}),
+    "40 samples": (20, 20, {}),
+    "4 sensitive of 16": (4, 12, {}),
+    "10 sensitive of 40": (10, 30, {}),
+    "40, heavy tails": (20, 20, {"heavy": True}),
+    "40, unequal numbers of cells": (20, 20, {"unequal": True}),
+    "40, a tenth of labels wrong": (20, 20, {"noise": 0.1}),
+    "40, new batch (1.5)": (20, 20, {"batch": 1.5}),
+    "40, new batch (3)": (20, 20, {"batch": 3.0}),
+}
+
+
+def error_among_calls(n: int) -> Table:
+    """Training cohort, head, calls, and 40 new samples with the same share of sensitive ones."""
+    rows: Table = []
+    for strength, gap in (("none", 0.0), ("moderate", 1.6), ("strong", 3.0)):
+        for number, (name, (n_s, n_r, options)) in enumerate(SETTINGS.items()):
+            tally = []
+            here = {key: value for key, value in options.items() if key != "batch"}
+            new = {key: value for key, value in options.items() if key != "noise"}
+            for rng in seeds(n, 800 + number + int(100 * gap)):
+                X, _, y, groups = cohort(n_s, n_r, rng, gap=gap, **here)
+                Z, label, _, names = cohort(
+                    round(40 * n_s / (n_s + n_r)), round(40 * n_r / (n_s + n_r)), rng, gap=gap, **new
+                )
+                head, trust, _ = trusted(X, y, groups)
+                said = predict(
+                    trust, Z, head.logit(Z), groups=names, depth=None, sample_scores=head.sample_logit(Z, names)
+                )
+                share = 1 / np.bincount(names)[names]
+                wrong = np.where(label[names] == 1, said.called[:, 1], said.called[:, 0])
+                s_wrong = np.where(label == 1, said.samples.called[:, 1], said.samples.called[:, 0])
+                missed = s_wrong[label == 1].mean()
+                tally.append(
+                    (wrong @ share, said.called.any(axis=1) @ share, s_wrong.sum(), said.samples.called.sum(), missed)
+                )
+            parts = np.array(tally, dtype=float).T
+            rows.append(
+                {
+                    "signal": strength,
+                    "training": name,
+                    "cells called": f"{parts[1].mean() / 40:.2f}",
+                    "wrong among called cells": ratio(parts[0], parts[1]),
+                    "samples called": f"{parts[3].mean() / 40:.2f}",
+                    "cohorts with calls": f"{(parts[3] > 0).mean():.2f}",
+                    "wrong among called samples": ratio(parts[2], parts[3]),
+                    "sensitive called resistant": f"{parts[4].mean():.3f}",
+                }
+            )
+    return rows
+
+
+def ratio(wrong: np.ndarray, called: np.ndarray) -> str:
+    """Wrong among called over all runs, with the standard error of a ratio whose unit is the run."""
+    if called.sum() == 0:
+        return "-"
+    value = wrong.sum() / called.sum()
+    return f"{value:.3f} ± {np.sqrt(np.square(wrong - value * called).sum()) / called.sum():.3f}"
+
+
+def depth_flags(n: int) -> Table:
+    """Toy cohorts: half train a model with principal components, the others are predicted at less and less depth."""
+    import logging
+
+    import sc_drugresp as sdr
+
+    logging.getLogger("sc_drugresp").setLevel(logging.ERROR)
+    found: dict[float, list[float]] = {1.0: [], 0.5: [], 0.25: []}
+    for seed in range(n):
+        adata = sdr.datasets.toy(24, 30, 300, rng=seed)
+        new = adata.obs["sample"].isin(adata.obs["sample"].cat.categories[12:])
+        model = sdr.tl.train_response(adata[~new].copy(), model="pca", group_key="sample", n_comps=20)
+        for share, flags in found.items():
+            cells = adata[new].copy()
+            cells.X.data = np.random.default_rng(seed).binomial(cells.X.data.astype(int), share).astype(np.float32)
+            sdr.tl.predict_response(cells, model)
+            flags.append(float(cells.obs["predicted_response_ood"].mean()))
+    return [
+        {"depth of the new samples": f"{share:g} of training", "cells flagged": rate(f)} for share, f in found.items()
+    ]
 
 
 def check(sets: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
@@ -297,25 +435,33 @@ def state_verdicts(n: int) -> Table:
 
 
 def prevalence_intervals(n: int) -> Table:
+    """Samples of one class each, a quarter of the new ones sensitive; class means and calibration are estimates themselves."""
     rows: Table = []
-    for n_samples in (8, 16, 32):
-        inside, values = [], []
-        for rng in seeds(n, 700 + n_samples):
-            # Samples differ in their share of sensitive cells; 0.2 on average.
-            share = rng.beta(1.0, 4.0, n_samples)
-            groups = np.repeat(np.arange(n_samples), 100)
-            y = rng.random(len(groups)) < share[groups]
-            prob = expit(2 * rng.normal(np.where(y, 1.0, -1.0)))
-            found = correct_prior(prob, groups, train_prevalence=0.5, n_boot=200, rng=rng)
-            inside.append(found.low <= 0.2 <= found.high)
-            values.append(found.prevalence)
-        rows.append(
-            {
-                "samples": n_samples,
-                "mean estimate (true 0.20)": rate(values),
-                "coverage of the 0.90 interval": rate(inside),
-            }
-        )
+    for strength, gap in (("none", 0.0), ("weak", 1.0), ("strong", 2.0)):
+        for n_samples in (8, 16, 40):
+            inside, values, width = [], [], []
+            for rng in seeds(n, 700 + n_samples + int(10 * gap)):
+                z, y, groups = scores(n_samples, rng, between=0.7, gap=gap, cells=20)
+                fitted = fit_calibration(z, y, groups, n_boot=2)
+                label = (rng.random(20) < 0.25).astype(int)
+                names = np.repeat(np.arange(20), 20)
+                new = rng.normal(rng.normal((label - 0.5) * gap, 0.7)[names])
+                classes = ClassScores.of(fitted.probability(z), y, groups)
+                found = correct_prior(fitted.probability(new), names, train_prevalence=0.5, classes=classes)
+                if not found.refused:
+                    inside.append(found.low <= 0.25 <= found.high)
+                    values.append(found.prevalence)
+                    width.append(found.high - found.low)
+            rows.append(
+                {
+                    "signal": strength,
+                    "training samples": n_samples,
+                    "refused": f"{1 - len(inside) / n:.2f}",
+                    "mean estimate (true 0.25)": f"{np.mean(values):.2f}" if values else "-",
+                    "width": f"{np.mean(width):.2f}" if values else "-",
+                    "coverage of the 0.90 interval": rate(inside) if len(inside) > 1 else "-",
+                }
+            )
     return rows
 
 
@@ -327,26 +473,36 @@ def markdown(rows: Table) -> str:
 
 SECTIONS = (
     (
-        "Conformal calls, given scores of held-out samples (nominal 0.90)",
+        "Error among calls (stated 0.10)",
+        (
+            "What a reader of a call wants to know: of the cells and samples that are called, how many are called wrongly? Logistic "
+            "head on 16 dimensions, 40 new samples. ± is the standard error over cohorts; with few cohorts that call at all it says "
+            "little. No signal means labels dealt at random to samples."
+        ),
+        lambda f: error_among_calls(max(int(100 * f), 4)),
+    ),
+    (
+        "Flags at less sequencing depth",
+        "New samples like those in training, their counts thinned at random. Half the depth must not look foreign.",
+        lambda f: depth_flags(max(int(10 * f), 2)),
+    ),
+    (
+        "Conformal sets, given scores of held-out samples (nominal 0.90)",
         (
             "Mean over runs of the exact coverage of cells of new samples. `pooled` is the default and aims at 0.90; `guarantee` "
-            "promises at least 0.90 and is refused below 9 samples of each class. The worst tenth shows how much a single "
+            "promises at least 0.90 for samples that are drawn whole; below 9 samples of each class neither excludes a class. The worst tenth shows how much a single "
             "cohort may deviate: a promise on average is not one for every cohort."
         ),
         lambda f: conformal_scores(int(1000 * f)),
     ),
     (
-        "Conformal calls, the whole way from an embedding (nominal 0.90)",
+        "Conformal sets, the whole way from an embedding (nominal 0.90)",
         (
             "Logistic head on 16 dimensions, cross-fitted over samples, thresholds, final head, 100 new samples. `cells` takes "
-            "thresholds from held-back cells of the training samples, as is usually done: it misses its level."
+            "thresholds from held-back cells of the training samples, as is usually done: it misses its level. A call for every "
+            "set with one class in it would be wrong far more often than the level of the sets says, hence the next table."
         ),
-        lambda f: conformal_pipeline(int(100 * f), tune=False),
-    ),
-    (
-        "The same with the penalty chosen by cross-validation in every fold",
-        "As `tl.train_response` does; 16 samples.",
-        lambda f: conformal_pipeline(int(30 * f), tune=True),
+        lambda f: conformal_pipeline(int(40 * f)),
     ),
     (
         "Limits of the calibrated probability (nominal 0.90)",
@@ -385,7 +541,10 @@ SECTIONS = (
     ),
     (
         "Prevalence after a shift (nominal 0.90)",
-        "Trained at 0.50, true mean 0.20, samples differ in their share.",
+        (
+            "Trained at 0.50; 20 new samples, each sensitive with probability 0.25. `refused`: share of runs in which nothing is "
+            "estimated. Without signal hardly anything is, and then by mistake."
+        ),
         lambda f: prevalence_intervals(int(300 * f)),
     ),
 )

@@ -34,7 +34,7 @@ def test_fit_is_the_penalized_maximum_of_the_sample_weighted_likelihood() -> Non
     best = minimize(loss, [0.1, 0.0], method="BFGS", options={"gtol": 1e-9}).x
     # The intercept is not penalized, so centering the scores changes nothing.
     np.testing.assert_allclose([fitted.slope, fitted.bias], best, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(fitted.probability(z), expit(fitted.slope * z + fitted.bias))
+    np.testing.assert_allclose(fitted.probability(z), np.clip(expit(fitted.slope * z + fitted.bias), *fitted.limits))
 
 
 def test_overconfident_scores_become_frequencies() -> None:
@@ -86,7 +86,24 @@ def test_a_score_that_ranks_backwards_is_not_flipped() -> None:
 def test_perfectly_separated_samples_stay_short_of_certainty() -> None:
     y = np.repeat([0, 1, 0, 1], 50)
     fitted = fit_calibration(np.where(y == 1, 8.0, -8.0), y, np.repeat(np.arange(4), 50))
-    assert 0.8 < fitted.probability([8.0])[0] < 0.99
+    # Two samples of a class cannot support more than (2 + 1) / (2 + 2), whatever the score.
+    np.testing.assert_allclose(fitted.probability([-80.0, -8.0, 8.0, 80.0]), [0.25, 0.25, 0.75, 0.75])
+    low, high = fitted.interval([8.0])
+    assert low[0] <= 0.75 < high[0]
+
+
+@pytest.mark.parametrize("n_sensitive", [10, 3])
+def test_a_score_without_rank_has_the_interval_of_the_prevalence(n_sensitive: int) -> None:
+    """Slope 0: every cell gets the prevalence, and 20 samples do not know it exactly."""
+    y = np.repeat(np.repeat([1, 0], [n_sensitive, 20 - n_sensitive]), 10)
+    fitted = fit_calibration(np.where(y == 1, -1.0, 1.0), y, np.repeat(np.arange(20), 10), n_boot=5)
+    assert fitted.slope == 0
+    assert not fitted.informative
+    low, high = (limit[0] for limit in fitted.interval([0.0]))
+    share = n_sensitive / 20
+    expected = 1.645 * np.sqrt(share * (1 - share) / 20)
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.1)
+    assert low < fitted.probability([0.0])[0] < high
 
 
 @pytest.mark.parametrize("n_samples", [2, 40])

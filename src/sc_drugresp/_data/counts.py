@@ -147,6 +147,15 @@ class CountSource:
         matrix = sparse.vstack([block for _, block in self.blocks(rows=rows)], format="csr")
         return CountSource(matrix, self.names, self.other, self.origin, self.kind)
 
+    def thinned(self, rows: np.ndarray, share: float, rng: np.random.Generator) -> CountSource:
+        """Some cells as if sequenced less deeply, in memory: each count is kept with probability `share`."""
+        from scipy import sparse
+
+        matrix = sparse.vstack([block for _, block in self.blocks(rows=rows)], format="csr")
+        matrix.data = rng.binomial(matrix.data.astype(np.int64), share).astype(np.float32)
+        matrix.eliminate_zeros()
+        return CountSource(matrix, self.names, self.other, self.origin, self.kind)
+
     def totals(self) -> np.ndarray:
         """Sum of each row, shape `(n_obs,)`, float64."""
         return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in self.blocks()])

@@ -134,7 +134,7 @@ class Table:
         """Rows of a model that was cross-validated once for every pairing; `folds` are those of the first."""
         out, cohort = mean_of(outs), self.cohort
         units = cohort.units
-        whole = {"whole": out.whole(units), "whole_repeats": [one.whole(units) for one in outs]}
+        whole: dict[str, Any] = {"whole": out.whole(units), "whole_repeats": [one.whole(units) for one in outs]}
         deployed = Deployed(out.prob)
         if protocol != POOLED:
             deployed = deploy(out.prob, out.logit, cohort.y, cohort.units, folds)

@@ -9,7 +9,8 @@ from scipy.special import expit, logit
 
 from .._core.log import logger, warn
 from .._data.obs import read_groups, read_labels, require_both_classes
-from .._stats.prior_shift import correct_prior
+from .._design.judge import judge
+from .._stats.prior_shift import ClassScores, correct_prior
 from .choose import Matrices, choose_features
 from .embedding import embed_like
 from .ensemble import Ensemble, open_models
@@ -35,21 +36,25 @@ def answer_from_models(
     group_key: str | None,
     checkpoint: Any,
     layer: str | None,
+    allow_aliased: bool,
 ) -> Ensemble:
     """Apply one or several models, each to its own embedding of the cells."""
     models = open_models(given)
     depth = Matrices(adata, np.arange(adata.n_obs), layer).depth()
     parts: list[Prediction] = []
     kept: dict[str, np.ndarray] = {}
+    keys: list[str] = []
     for i, model in enumerate(models):
         values = embed_like(model, adata, obs, checkpoint=checkpoint, layer=layer)
         key = group_key or str(model.info["group_key"])
         groups = obs[key].astype(str).to_numpy() if key in obs else None
-        parts.append(predict(model.trust, values, model.logit(values), groups=groups, depth=depth))
+        found = None if groups is None else model.sample_logit(values, groups)
+        parts.append(predict(model.trust, values, model.logit(values), groups=groups, depth=depth, sample_scores=found))
+        keys.append(key if groups is not None else "")
         if model.tuned:
             slot = str(model.representation["use_rep"])
             kept[slot if slot not in kept else f"{slot}_{i}"] = values
-    return Ensemble(models, parts, embeddings=kept)
+    return Ensemble(models, parts, embeddings=kept, group_key=keys[0], allow_aliased=allow_aliased)
 
 
 def answer_from_labels(
@@ -61,6 +66,7 @@ def answer_from_labels(
     group_key: str | None,
     layer: str | None,
     rng: int,
+    allow_aliased: bool,
 ) -> Ensemble:
     """Train on the labeled cells of these data; labeled cells are judged by models that never saw their sample."""
     y = _labels_or_explain(obs, label_key)
@@ -69,7 +75,7 @@ def answer_from_labels(
     matrices = Matrices(adata, rows, layer)
     features = choose_features(adata, matrices, use_rep=use_rep, recipe=None, rng=rng)
     depth = matrices.depth()
-    trained, held_out = train_frozen(
+    trained, out = train_frozen(
         features,
         y[rows].astype(np.int64),
         groups[rows],
@@ -78,31 +84,53 @@ def answer_from_labels(
         rng=rng,
         keys={"label_key": label_key, "group_key": group_key},
         depth=None if depth is None else depth[rows],
+        verdict=judge(obs.iloc[rows], y[rows].astype(np.int64), group_key=group_key),
     )
     values = features.everything()
     logits = trained.logit(values)
-    logits[rows] = np.where(np.isfinite(held_out), held_out, logits[rows])
-    part = predict(trained.trust, values, logits, groups=groups, depth=depth)
-    return Ensemble([trained], [part], trained_here=True)
+    logits[rows] = np.where(np.isfinite(out.logit), out.logit, logits[rows])
+    names, scores = trained.sample_logit(values, groups)
+    known = dict(zip(out.samples.tolist(), out.sample_logit.tolist()))
+    held_out = np.array([known.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
+    scores = np.where(np.isfinite(held_out), held_out, scores)
+    part = predict(trained.trust, values, logits, groups=groups, depth=depth, sample_scores=(names, scores))
+    return Ensemble([trained], [part], trained_here=True, group_key=group_key, allow_aliased=allow_aliased)
 
 
 def correct_prevalence(
     columns: dict[str, Any], obs: pd.DataFrame, group_key: str | None, ensemble: Ensemble
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Shift probabilities to the prevalence that the cells themselves suggest; the columns, and what `.uns` says of it."""
-    if not ensemble.calibrated:
-        warn("The prevalence was not corrected: the model is not calibrated.")
-        return columns, {}
     _, groups = read_groups(obs, group_key)
     usable = np.isfinite(columns["prob"])
-    found = correct_prior(columns["prob"][usable], groups[usable], train_prevalence=ensemble.prevalence)
-    logger.info("%s", found.statement())
+    classes = [model.trust.classes for model in ensemble.models]
+    if not ensemble.calibrated or not usable.any() or any(known is None for known in classes):
+        reason = "the model is not calibrated" if usable.any() else "there are no probabilities"
+        warn(f"The prevalence was not corrected: {reason}.")
+        return columns, {"prevalence": {"method": "em", "refused": reason}}
+    found = correct_prior(
+        columns["prob"][usable],
+        groups[usable],
+        train_prevalence=ensemble.prevalence,
+        classes=_together([known for known in classes if known is not None]),
+    )
     told = {key: value for key, value in found.to_dict().items() if value is not None}
-    shift = logit(found.prevalence) - logit(ensemble.prevalence)
+    if found.refused:
+        warn(found.statement())
+        return columns, {"prevalence": told}
+    logger.info("%s", found.statement())
+    shift = float(logit(found.prevalence) - logit(ensemble.prevalence))
     limits = {name: expit(log_odds(columns[name]) + shift) for name in ("low", "high")}
     prob = columns["prob"].copy()
     prob[usable] = found.prob
-    return columns | limits | {"prob": prob}, {"prevalence": told}
+    return columns | limits | {"prob": prob}, {"prevalence": told | {"shift": shift}}
+
+
+def _together(classes: list[ClassScores]) -> ClassScores:
+    """Of several models: mean scores, and the least sure covariance, for their errors go together."""
+    worst = max(classes, key=lambda known: float(np.trace(known.covariance)))
+    means = np.mean([known.means for known in classes], axis=0)
+    return ClassScores(np.min([known.n for known in classes], axis=0), means, worst.covariance)
 
 
 def _labels_or_explain(obs: pd.DataFrame, label_key: str) -> np.ndarray:

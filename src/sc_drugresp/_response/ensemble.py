@@ -12,11 +12,13 @@ import numpy as np
 from scipy.special import expit, logit
 
 from .._core.keys import SENSITIVE
-from .._core.log import warn
+from .._core.log import logger, warn
+from .._design.verdict import Verdict
 from .model import ResponseModel
-from .predict import Prediction, disagreement, fuse
+from .predict import Prediction, call_names, disagreement, fuse
 
 ModelLike = ResponseModel | str | PathLike[str]
+_SEVERITY = ("OK", "UNDERPOWERED", "CONFOUNDED", "ALIASED")
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,35 @@ class Ensemble:
         Whether the only model was trained on labels of these cells.
     embeddings
         Embeddings of tuned encoders, by the slot of `.obsm` they go to.
+    group_key
+        Column that names the samples; empty where there is none.
+    allow_aliased
+        Whether probabilities are given where the label could not be told from something else in training.
     """
 
     models: list[ResponseModel]
     parts: list[Prediction]
     trained_here: bool = False
     embeddings: dict[str, np.ndarray] = field(default_factory=dict)
+    group_key: str = ""
+    allow_aliased: bool = False
 
     @cached_property
     def fused(self) -> Prediction:
-        """The common answer."""
-        return fuse(self.parts)
+        """The common answer; without calls, and unless they were asked for without probabilities, if training was aliased."""
+        fused = fuse(self.parts)
+        return fused.withheld(probability=not self.allow_aliased) if self.aliased else fused
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """On the data that were learned from: the worst over members."""
+        found = [Verdict.from_dict(model.info["verdict"]) for model in self.models]
+        return max(found, key=lambda verdict: _SEVERITY.index(verdict.code))
+
+    @property
+    def aliased(self) -> bool:
+        """Whether a member learned from data in which response cannot be told from something else."""
+        return self.verdict.code == "ALIASED"
 
     @property
     def calibrated(self) -> bool:
@@ -55,19 +75,33 @@ class Ensemble:
         """Share of sensitive cells that the probabilities assume: the mean over members on the logit scale."""
         return float(expit(np.mean([logit(model.trust.calibration.prevalence) for model in self.models])))
 
-    def summary(self, threshold: float | None) -> dict[str, Any]:
+    def summary(self, threshold: float | None, prevalence: float | None = None) -> dict[str, Any]:
         """What goes to `.uns`: how calls were made and how far they can be trusted, member by member and together."""
+        import pandas as pd
+
         fused = self.fused
         trusts = [model.trust for model in self.models]
-        lacking = [trust.conformal.reason for trust in trusts if not trust.conformal.available]
-        if threshold is None and lacking and fused.usable.any():
-            warn(f"All calls are 'uncertain': {lacking[0]}. Probabilities are given; `threshold=` calls by them.")
-        by_threshold = {"threshold": threshold, "statement": "Calls by a threshold; no error level is stated."}
+        self._tell(threshold)
+        statement = _joined([trust.statement() for trust in trusts])
+        if threshold is not None:
+            statement = "Calls by a threshold; no error level is stated."
+        if self.aliased:
+            given = "given on request" if self.allow_aliased else "not given"
+            statement = f"No calls are made and probabilities are {given}: {self.verdict.reason}"
+        elif self.verdict.code != "OK":
+            statement = f"{statement} Of the training data: {self.verdict}"
+        rows = [
+            {"model": i, **row}
+            for i, trust in enumerate(trusts)
+            for row in trust.worth({"training": self._sample_prevalence(i)} | _stated(prevalence))
+        ]
         out: dict[str, Any] = {
             "score": f"P({SENSITIVE})",
-            "calls": "threshold" if threshold is not None else "conformal",
-            "error_level": float(max(trust.conformal.alpha for trust in trusts)),
-            "statement": _joined([trust.conformal.statement() for trust in trusts]),
+            "calls": "none" if self.aliased else "threshold" if threshold is not None else "conformal",
+            "error_level": float(max(trust.level for trust in trusts)),
+            "statement": statement,
+            "verdict": self.verdict.code,
+            "verdict_reason": self.verdict.reason,
             "calibrated": self.calibrated,
             "calibration": _joined([_calibration(model) for model in self.models]),
             "n_cells": len(fused.prob),
@@ -75,14 +109,57 @@ class Ensemble:
             "n_out_of_distribution": int(fused.ood.sum()),
             "out_of_distribution": fused.reasons(),
             "trained_on_these_cells": self.trained_here,
+            "predictive_values": pd.DataFrame(rows),
             "models": {str(i): _describe(model, part) for i, (model, part) in enumerate(zip(self.models, self.parts))},
         }
-        return out | ({} if threshold is None else by_threshold) | self._spread() | self._bags()
+        if threshold is not None:
+            out["threshold"] = threshold
+        return out | self._spread() | self._bags() | self._sample_calls()
+
+    def _tell(self, threshold: float | None) -> None:
+        """Say aloud what a reader of the calls must not miss."""
+        verdict, trusts = self.verdict, [model.trust for model in self.models]
+        if self.aliased:
+            how = "" if self.allow_aliased else " `allow_aliased=True` gives the probabilities all the same."
+            warn(f"The training data are ALIASED: {verdict.reason} Nothing is called.{how}")
+        elif verdict.code == "CONFOUNDED":
+            warn(f"The training data are CONFOUNDED: {verdict.reason}")
+        elif verdict.code != "OK":
+            logger.warning("The training data are %s", verdict)
+        if threshold is None and not self.aliased and not any(trust.conformal.held_out.made for trust in trusts):
+            logger.warning(
+                "All calls are 'uncertain'. %s Probabilities are given; `threshold=` calls by them.",
+                trusts[0].statement(),
+            )
+
+    def _sample_prevalence(self, i: int) -> float:
+        """Share of sensitive samples among those that were held out."""
+        calibration = self.models[i].trust.calibration
+        n = calibration.n_sensitive + calibration.n_resistant
+        return calibration.n_sensitive / n if n else np.nan
+
+    def _sample_calls(self) -> dict[str, Any]:
+        """Calls of whole samples, and what `tl.aggregate` needs to call samples of which some cells count."""
+        import pandas as pd
+
+        out: dict[str, Any] = {}
+        found = self.fused.samples
+        if found is not None:
+            table = pd.DataFrame(
+                {"score": found.score, "call": call_names(found.called).astype(str)}, index=found.names.astype(str)
+            )
+            out["sample_calls"] = {"group_key": self.group_key, "table": table}
+        if len(self.models) == 1 and not self.aliased:
+            means = self.models[0].trust.means
+            out["mean_calls"] = means.to_dict() | means.arrays()
+        return out
 
     def columns(self, threshold: float | None) -> dict[str, Any]:
         """Values of `.obs` by the field of `PredictionKeys`; with several models, also their disagreement."""
         out = self.fused.columns(threshold)
-        return out | ({"disagreement": disagreement(self.parts)} if len(self.parts) > 1 else {})
+        if len(self.parts) == 1:
+            return out
+        return out | {"disagreement": np.where(np.isfinite(self.fused.prob), disagreement(self.parts), np.nan)}
 
     def _spread(self) -> dict[str, Any]:
         """How much samples differ: that of the member whose samples differ most, which cannot be too small."""
@@ -125,6 +202,10 @@ def _calibration(model: ResponseModel) -> str:
     return calibration.reason or f"{calibration.method} on {calibration.n_samples} held-out samples"
 
 
+def _stated(prevalence: float | None) -> dict[str, float]:
+    return {} if prevalence is None else {"stated": prevalence}
+
+
 def _joined(texts: list[str]) -> str:
     """One text where all members say the same, else one after another."""
     distinct = list(dict.fromkeys(texts))
@@ -140,7 +221,8 @@ def _describe(model: ResponseModel, part: Prediction) -> dict[str, Any]:
         **{name: info[name] for name in ("mode", "label_key", "group_key", "n_cells", "n_groups", "n_held_out_groups")},
         "data_hash": info["data_hash"],
         "metrics": {name: value for name, value in info["metrics"].items() if value is not None},
-        "statement": trust.conformal.statement(),
+        "statement": trust.statement(),
+        "verdict": str(info["verdict"]["code"]),
         "calibration": _calibration(model),
         "prevalence": float(trust.calibration.prevalence),
         "out_of_distribution": part.reasons(),

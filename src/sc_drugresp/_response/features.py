@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .._data.counts import CountSource
 
@@ -118,6 +119,19 @@ class FittedFeatures:
         """Features of the labeled cells after a fit to all of them."""
         self._fit()
         return self.embedder.transform(self._labeled)
+
+    @property
+    def thins(self) -> bool:
+        """Whether there are raw counts that can be drawn from."""
+        return self._labeled.kind == "counts"
+
+    def thinned(self, train: np.ndarray, rows: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
+        """Fit to the training cells, and embed other labeled cells with each of these shares of their counts."""
+        mask = np.zeros(self._labeled.n_obs, dtype=bool)
+        mask[train] = True
+        fitted = copy(self.embedder).fit(self._labeled, rng=self.rng, mask_obs=mask)
+        rng = np.random.default_rng(self.rng)
+        return [fitted.transform(self._labeled.thinned(rows, share, rng)) for share in shares]
 
     def everything(self) -> np.ndarray:
         """Features of all cells after a fit to the labeled ones."""

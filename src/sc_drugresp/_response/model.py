@@ -30,9 +30,10 @@ class ResponseModel:
         How cells are embedded: `kind` (`slot`, `baseline` or `encoder`), `use_rep`, and the model with its options
         and checkpoint hash.
     info
-        Provenance: labels, groups, numbers of cells and samples, held-out metrics, data hash, package versions.
+        Provenance: labels, groups, numbers of cells and samples, held-out metrics, data hash, package versions, and under
+        `verdict` what the design of the training data allows to conclude.
     trust
-        Calibration, conformal thresholds and the cells that are known, fitted on held-out samples.
+        Calibration, calls and the cells that are known, fitted on held-out samples.
     embedder
         The fitted baseline (PCA, HVG, scVI) where the representation is one.
     adapter
@@ -79,13 +80,38 @@ class ResponseModel:
         ValueError
             The embedding has another width than the one the head was trained on.
         """
+        self._check_width(embedding)
+        return self.head.logit(embedding)
+
+    def sample_logit(self, embedding: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Score of each sample as a whole, before calibration.
+
+        Parameters
+        ----------
+        embedding
+            Array of shape `(n_cells, dim)`.
+        groups
+            Sample of each cell.
+
+        Returns
+        -------
+        Names of the samples, sorted, and the score of each; NaN for one without an embedding.
+
+        Raises
+        ------
+        ValueError
+            The embedding has another width than the one the head was trained on.
+        """
+        self._check_width(embedding)
+        return self.head.sample_logit(embedding, groups)
+
+    def _check_width(self, embedding: np.ndarray) -> None:
         if embedding.ndim != 2 or embedding.shape[1] != self.dim:
             msg = (
                 f"This model reads embeddings of width {self.dim} ({self.representation.get('use_rep')}), found shape "
                 f"{embedding.shape}. Embed the cells with the same model and options."
             )
             raise ValueError(msg)
-        return self.head.logit(embedding)
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write a folder of JSON and safetensors files; nothing is pickled.

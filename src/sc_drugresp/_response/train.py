@@ -19,7 +19,9 @@ from .model import ResponseModel
 from .trust import Trust, describe_training
 
 if TYPE_CHECKING:
+    from .._design.verdict import Verdict
     from .._stats.folds import Fold
+    from .crossfit import OutOfFold
     from .features import FixedFeatures
     from .heads import HeadChoice
 
@@ -41,9 +43,10 @@ def train_frozen(
     error_level: float,
     rng: int,
     keys: dict[str, str],
+    verdict: Verdict,
     depth: np.ndarray | None = None,
-) -> tuple[ResponseModel, np.ndarray]:
-    """Train on the labeled cells; also returns their held-out logits.
+) -> tuple[ResponseModel, OutOfFold]:
+    """Train on the labeled cells; also returns their held-out logits and those of their samples.
 
     Parameters
     ----------
@@ -55,6 +58,8 @@ def train_frozen(
         As in :func:`~sc_drugresp.tl.train_response`.
     keys
         Names of the columns that were read, for the record.
+    verdict
+        What the design allows to conclude, for the record.
     depth
         Counts of each labeled cell, where known.
     """
@@ -67,9 +72,19 @@ def train_frozen(
     fitted = fit_setting(out.setting, values, y, groups, rng=rng)
     embed = features.split if isinstance(features, FittedFeatures) else None
     trust = Trust.fit(
-        out.logit, y, groups, values, error_level=error_level, rng=rng, embed=embed, folds=folds, depth=depth
+        out.logit,
+        y,
+        groups,
+        values,
+        error_level=error_level,
+        rng=rng,
+        sample_logits=(out.samples, out.sample_logit),
+        embed=embed,
+        folds=folds,
+        depth=depth,
+        thinned=features.thinned if isinstance(features, FittedFeatures) and features.thins else None,
     )
-    info = describe_training(out.logit, y, groups, values) | keys
+    info = describe_training(out.logit, y, groups, values) | keys | {"verdict": verdict.to_dict()}
     info |= {"mode": "frozen", "error_level": error_level, "rng": rng, "head": {"asked": head, **out.selection}}
     if not info["n_held_out_groups"]:
         warn(
@@ -81,7 +96,7 @@ def train_frozen(
             f"head='auto' needs {MIN_FOR_AUTO} samples of each class to compare heads and took its default, "
             f"{out.setting.kind!r}."
         )
-    return ResponseModel(fitted, features.description, info, trust, features.embedder), out.logit
+    return ResponseModel(fitted, features.description, info, trust, features.embedder), out
 
 
 def training_record(model: ResponseModel) -> dict[str, Any]:
@@ -94,6 +109,8 @@ def training_record(model: ResponseModel) -> dict[str, Any]:
         | {"head": model.head.kind, "use_rep": model.representation["use_rep"]},
         "head": info.get("head", {"head": model.head.kind}),
         "metrics": {name: value for name, value in info["metrics"].items() if value is not None},
+        "verdict": str(info["verdict"]["code"]),
+        "verdict_reason": str(info["verdict"]["reason"]),
         "n_cells": info["n_cells"],
         "n_groups": info["n_groups"],
         "score": f"P({SENSITIVE})",

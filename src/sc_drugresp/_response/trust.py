@@ -1,4 +1,4 @@
-"""How far a model may be trusted: calibration, conformal thresholds, known cells; fitted on held-out samples."""
+"""How far a model may be trusted: calibration, calls, known cells; fitted on held-out samples."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import numpy as np
 from scipy.special import expit, logit
 
 from .._core.hashing import data_hash
+from .._core.keys import RESPONSE_CLASSES
 from .._core.versions import package_versions
 from .._stats.bags import BagModel, fit_bags
 from .._stats.calibration import Calibration, fit_calibration
-from .._stats.conformal import Conformal, fit_conformal
+from .._stats.conformal import Conformal, fit_conformal, fit_sample_calls
 from .._stats.metrics import classification_metrics, sample_scores
 from .._stats.ood import OODReference
 from .._stats.ood_fit import fit_ood
-from .._stats.patients import SampleSpread, fit_spread
+from .._stats.patients import SampleSpread, fit_spread, sample_means
+from .._stats.prior_shift import ClassScores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 MIN_REFERENCE = 20
 """Training cells below which nothing is called unusual."""
 _CLIP = 1e-6
+_AGREE = 0.9
 Part = tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
@@ -38,7 +41,13 @@ class Trust:
     calibration
         From logits to P(sensitive).
     conformal
-        Logits from which a class is excluded.
+        Calls of cells by their logit.
+    samples
+        Calls of samples by the score that the head gives a sample as a whole.
+    means
+        Calls of samples by the mean P(sensitive) of their cells, where some of the cells are left out.
+    classes
+        Scores of held-out samples of each class, to estimate another prevalence; `None` without calibration.
     reference
         The training cells, to recognize cells unlike them; `None` with fewer than 20.
     spread
@@ -49,6 +58,9 @@ class Trust:
 
     calibration: Calibration
     conformal: Conformal
+    samples: Conformal
+    means: Conformal
+    classes: ClassScores | None = None
     reference: OODReference | None = None
     spread: SampleSpread | None = None
     bags: BagModel | None = None
@@ -63,9 +75,11 @@ class Trust:
         *,
         error_level: float,
         rng: int,
+        sample_logits: tuple[np.ndarray, np.ndarray] | None = None,
         embed: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
         folds: Sequence[Fold] = (),
         depth: np.ndarray | None = None,
+        thinned: Callable[..., list[np.ndarray]] | None = None,
     ) -> Self:
         """Fit all parts.
 
@@ -78,9 +92,12 @@ class Trust:
         values
             Their features, shape `(n_cells, dim)`.
         error_level
-            Error level of the conformal calls.
+            Error level of the calls.
         rng
             Seed.
+        sample_logits
+            Names of samples and the held-out score of each as a whole, where the head has one; the mean logit of the cells
+            otherwise.
         embed
             Refits features that were learned from these cells; distances are then measured in spaces that never saw the
             sample, as a foreign cell will be.
@@ -88,23 +105,78 @@ class Trust:
             Those of the held-out logits: refits for them need not be made again.
         depth
             Counts of each cell, where known.
+        thinned
+            `thinned(train, rows, shares)` fits to some cells and embeds others with each of these shares of their counts.
         """
         held = np.isfinite(logits)
         calibration = fit_calibration(logits[held], y[held], groups[held], rng=rng)
-        conformal = fit_conformal(logits[held], y[held], groups[held], alpha=error_level)
-        reference = spread = bags = None
+        informative = calibration.informative
+        conformal = fit_conformal(logits[held], y[held], groups[held], alpha=error_level, informative=informative)
+        names, labels = sample_labels(y[held], groups[held])
+        known, scores = sample_logits or sample_means(logits, groups)
+        found = dict(zip(known.tolist(), scores.tolist()))
+        whole = np.array([found.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
+        mean = sample_means(calibration.probability(logits[held]), groups[held], names)[1]
+        samples, means = (
+            fit_sample_calls(z[np.isfinite(z)], labels[np.isfinite(z)], alpha=error_level, informative=informative)
+            for z in (whole, log_odds(mean))
+        )
+        classes = reference = spread = bags = None
         own = np.flatnonzero(np.isfinite(values).all(axis=1))
         if len(own) >= MIN_REFERENCE:
             refit = None if embed is None else lambda train, test: embed(own[train], own[test])
-            known = None if depth is None else depth[own]
+            counts = None if depth is None else depth[own]
             pairs = [(fold.train, fold.test) for fold in folds] if len(own) == len(values) else []
-            reference = fit_ood(values[own], groups[own], y=y[own], embed=refit, folds=pairs, depth=known, rng=rng)
+            thin = None
+            if thinned is not None and depth is not None and len(own) == len(values):
+                thin = thinned
+            reference = fit_ood(
+                values[own], groups[own], y=y[own], embed=refit, folds=pairs, depth=counts, thinned=thin, rng=rng
+            )
         if calibration.is_calibrated:
             prob = calibration.probability(logits[held])
             spread = fit_spread(prob, y[held], groups[held])
+            classes = ClassScores.of(prob, y[held], groups[held])
             if not sample_scores(y[held], prob, groups[held]).n_mixed:
                 bags = fit_bags(y[held], groups[held], logits=log_odds(prob))
-        return cls(calibration, conformal, reference, spread, bags)
+        return cls(calibration, conformal, samples, means, classes, reference, spread, bags)
+
+    @property
+    def level(self) -> float:
+        """Stated error among calls."""
+        return self.conformal.held_out.alpha
+
+    def statement(self) -> str:
+        """What a reader may take from a call of a cell and from that of a sample."""
+        calibration = self.calibration
+        if calibration.is_calibrated and not calibration.informative:
+            return f"Nothing is called: {calibration.reason}."
+        return f"{self.conformal.held_out.statement('cells')} {self.samples.held_out.statement('samples')}"
+
+    def worth(self, prevalences: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Predictive values of calls of cells and samples at each prevalence, one row for each kind of call."""
+        rows = []
+        for unit, calls in (("cell", self.conformal.held_out), ("sample", self.samples.held_out)):
+            error = dict(zip(("expected_error", "expected_error_low", "expected_error_high"), calls.error()))
+            for at, prevalence in prevalences.items():
+                for call, (value, low, high) in calls.predictive_values(prevalence).items():
+                    column = RESPONSE_CLASSES.index(call)
+                    rows.append(
+                        {
+                            "unit": unit,
+                            "call": call,
+                            "made": bool((calls.sensitive, calls.resistant)[column]),
+                            "held_out_called": float(calls.counts[:, column].sum()),
+                            "held_out_wrong": float(calls.counts[1 - column, column]),
+                            **error,
+                            "at": at,
+                            "prevalence": float(prevalence),
+                            "predictive_value": value,
+                            "predictive_value_low": low,
+                            "predictive_value_high": high,
+                        }
+                    )
+        return rows
 
     def parts(self) -> dict[str, Part]:
         """JSON values and arrays of each part, by its name."""
@@ -120,10 +192,21 @@ class Trust:
 PARTS: dict[str, Any] = {
     "calibration": Calibration,
     "conformal": Conformal,
+    "samples": Conformal,
+    "means": Conformal,
+    "classes": ClassScores,
     "reference": OODReference,
     "spread": SampleSpread,
     "bags": BagModel,
 }
+
+
+def sample_labels(y: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Names and labels of the samples of which nine tenths of the cells agree."""
+    names, index = np.unique(groups, return_inverse=True)
+    share = np.bincount(index, y, minlength=len(names)) / np.maximum(np.bincount(index, minlength=len(names)), 1)
+    agree = np.maximum(share, 1 - share) >= _AGREE
+    return names[agree], (share[agree] > 0.5).astype(np.int64)
 
 
 def log_odds(prob: np.ndarray) -> np.ndarray:

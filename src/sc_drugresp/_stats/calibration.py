@@ -44,6 +44,9 @@ class Calibration(State):
     level: float
     n_samples: int
     prevalence: float
+    n_sensitive: int
+    n_resistant: int
+    """Held-out samples of each class; one with both labels counts for both."""
     covariance: FloatArray
     """Covariance of slope and bias over resampled groups, `(2, 2)`."""
 
@@ -52,20 +55,35 @@ class Calibration(State):
         """Whether `probability` may be read as a frequency."""
         return self.method != "none"
 
+    @property
+    def informative(self) -> bool:
+        """Whether the score ranks held-out samples at all; otherwise every cell gets the prevalence."""
+        return self.is_calibrated and self.slope > 0
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Least and largest probability that so many held-out samples can support, by the rule of succession.
+
+        Had all `n` samples of a class scored alike, the next would belong to it with probability `(n + 1) / (n + 2)`.
+        """
+        return 1 / (self.n_resistant + 2), (self.n_sensitive + 1) / (self.n_sensitive + 2)
+
     def probability(self, logits: ArrayLike) -> FloatArray:
-        """P(sensitive) of cells, float64 of shape `(n,)`.
+        """P(sensitive) of cells, float64 of shape `(n,)`, within `limits` where there is a calibration.
 
         Parameters
         ----------
         logits
             Scores of the head, larger = more sensitive. `NaN` stays `NaN`.
         """
-        return expit(self.slope * np.asarray(logits, dtype=np.float64) + self.bias)
+        prob = expit(self.slope * np.asarray(logits, dtype=np.float64) + self.bias)
+        return np.clip(prob, *self.limits) if self.is_calibrated else prob
 
     def interval(self, logits: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Limits of P(sensitive) at `level`: how far other calibration samples would have moved it.
 
-        The uncertainty of the head itself is not part of it. `NaN` when there is no calibration.
+        The uncertainty of the head itself is not part of it. `NaN` when there is no calibration. Where the score does not
+        rank samples, the limits are those of the prevalence (Jeffreys).
 
         Parameters
         ----------
@@ -75,14 +93,22 @@ class Calibration(State):
         z = np.asarray(logits, dtype=np.float64)
         if self.method == "none":
             return np.full_like(z, np.nan), np.full_like(z, np.nan)
-        from scipy.stats import t
+        from scipy.stats import beta, t
+
+        if not self.informative:
+            k, n = self.prevalence * self.n_samples, self.n_samples
+            low, high = beta.ppf([(1 - self.level) / 2, (1 + self.level) / 2], k + 0.5, n - k + 0.5)
+            prob = self.probability(z)
+            return np.minimum(np.where(np.isnan(z), np.nan, low), prob), np.maximum(
+                np.where(np.isnan(z), np.nan, high), prob
+            )
 
         (var_slope, both), (_, var_bias) = self.covariance
         spread = np.sqrt(np.maximum(z * z * var_slope + 2 * z * both + var_bias, 0.0))
         # Two numbers were fitted on `n_samples` independent units, hence Student's t.
         spread *= t.ppf(0.5 + self.level / 2, df=max(self.n_samples - 2, 1))
-        center = self.slope * z + self.bias
-        return expit(center - spread), expit(center + spread)
+        center, prob = self.slope * z + self.bias, self.probability(z)
+        return np.minimum(expit(center - spread), prob), np.maximum(expit(center + spread), prob)
 
 
 def fit_calibration(
@@ -133,6 +159,8 @@ def fit_calibration(
     found: dict[str, Any] = {
         "level": LEVEL,
         "n_samples": len(names),
+        "n_sensitive": n_sensitive,
+        "n_resistant": n_resistant,
         "prevalence": float(np.average(labels, weights=weights)) if len(z) else np.nan,
     }
     if len(names) < MIN_SAMPLES or min(n_resistant, n_sensitive) < MIN_PER_CLASS:

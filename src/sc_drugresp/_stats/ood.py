@@ -29,13 +29,28 @@ REASONS = {
     16: "no embedding (no gene that the model knows is expressed)",
     32: "the sample as a whole lies far from the training samples",
     64: "cells of the sample vary much less than in training samples (squeezed by the encoder)",
+    128: "the samples here together lie farther from the training samples than these from each other (another batch)",
 }
 """Bits of `OODResult.codes` and their meaning."""
-_KNN, _MAHALANOBIS, _DEPTH, _COLLAPSE, _EMPTY, _SHIFT, _SPREAD = REASONS
+_KNN, _MAHALANOBIS, _DEPTH, _COLLAPSE, _EMPTY, _SHIFT, _SPREAD, _BATCH = REASONS
 MIN_SAMPLES = 3
 """Training groups from which groups as a whole are compared."""
+THINNED = (0.5, 0.25)
+DEPTH_STEPS = np.log([1.0, *THINNED])
+"""Log depth, relative to the usual one, for which distances are known."""
+_SAME_DEPTH = 0.2
 _SAME, _TWINS = 1e-3, 2
 """A cell this near (in thresholds) is the reference cell; a group with so many of them is a training sample."""
+
+
+def log_counts(depth: ArrayLike | None, n: int) -> FloatArray:
+    """Log of the counts of each cell; 0 where depth is not known."""
+    return np.zeros(n) if depth is None else np.log(np.maximum(np.asarray(depth, dtype=np.float64), 1.0))
+
+
+def allowances(moved: FloatArray, table: FloatArray) -> FloatArray:
+    """Rows of `OODReference.depth_allowance` for log depths relative to the usual one, `(n, 4)`; deeper cells get none."""
+    return np.column_stack([np.interp(moved, DEPTH_STEPS[::-1], column[::-1]) for column in table.T])
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +77,10 @@ class OODReference(State):
     precision: FloatArray
     whole: FloatArray
     """Of groups as a whole: mean and SD over left-out groups of the log shift (row 0) and the log spread (row 1)."""
+    depth_center: float
+    depth_allowance: FloatArray
+    """What is added to the log distance to cells and to classes, and to the log shift and log spread of groups (columns), at the
+    usual depth, a half and a quarter of it (rows), `(3, 4)`."""
 
     def score(
         self,
@@ -102,12 +121,17 @@ class OODReference(State):
             knn[rows], first, maha[rows] = space.distances(points, self.k)
             same[rows] = first < _SAME * self.knn_threshold
             sums.add(points[~empty[rows]], group[rows][~empty[rows]])
+        moved = self._from_usual_depth(depth, n)
+        allowed = allowances(moved, self.depth_allowance)
+        knn, maha = knn / np.exp(allowed[:, 0]), maha / np.exp(allowed[:, 1])
         codes[knn > self.knn_threshold] |= _KNN
         codes[maha > self.mahalanobis_threshold] |= _MAHALANOBIS
         ratio = np.maximum(knn / self.knn_threshold, maha / self.mahalanobis_threshold)
         if groups is not None:
-            codes |= self._judge_groups(sums)[group]
-            same |= np.bincount(group, same, minlength=len(sums.n))[group] >= _TWINS
+            known = np.bincount(group, same, minlength=len(sums.n)) >= _TWINS
+            moved = np.bincount(group[~empty], moved[~empty], minlength=len(sums.n)) / np.maximum(sums.n, 1)
+            codes |= self._judge_groups(sums, known, moved)[group]
+            same |= known[group]
         if self.fitted:
             # An encoder spreads the cells that it was fitted to wider than any new ones; they are known anyway.
             codes[same], ratio[same] = 0, np.minimum(ratio[same], 1.0)
@@ -120,19 +144,37 @@ class OODReference(State):
         codes[empty], ratio[empty] = _EMPTY, np.nan
         return OODResult(ratio, codes)
 
-    def _judge_groups(self, sums: GroupMoments) -> IntArray:
-        """Bits of each group: beyond the 99 % prediction limit for one more training group."""
+    def _from_usual_depth(self, depth: ArrayLike | None, n: int) -> FloatArray:
+        """Log depth of each cell minus the usual one, at most as far as the training range reaches; 0 where unknown."""
+        if depth is None or not np.isfinite(self.depth_low):
+            return np.zeros(n)
+        within = np.clip(np.asarray(depth, dtype=np.float64), self.depth_low, self.depth_high)
+        return log_counts(within, n) - self.depth_center
+
+    def _judge_groups(self, sums: GroupMoments, known: BoolArray, moved: FloatArray) -> IntArray:
+        """Bits of each group: beyond the 99 % prediction limit for one more training group; all of them: beyond that of a mean.
+
+        A new batch may move every sample by less than samples differ, and yet all of them together.
+        """
         from scipy.stats import t
 
         codes = np.zeros(len(sums.n), dtype=np.intp)
         large = sums.n >= MIN_CELLS
         if self.n_samples < MIN_SAMPLES or not np.isfinite(self.whole).all() or not large.any():
             return codes
+        allowed = allowances(moved, self.depth_allowance)
         shift, spread = sums.shift_and_spread(self.means, self.precision)
-        unit = self.whole[:, 1] * np.sqrt(1 + 1 / self.n_samples)
-        df = self.n_samples - 1
-        codes[large & (shift > self.whole[0, 0] + t.ppf(0.99, df) * unit[0])] |= _SHIFT
-        codes[large & (spread < self.whole[1, 0] - t.ppf(0.99, df) * unit[1])] |= _SPREAD
+        shift, spread = shift - allowed[:, 2], spread - allowed[:, 3]
+        unit, df = self.whole[:, 1], self.n_samples - 1
+        reach = t.ppf(0.99, df) * unit * np.sqrt(1 + 1 / self.n_samples)
+        codes[large & (shift > self.whole[0, 0] + reach[0])] |= _SHIFT
+        codes[large & (spread < self.whole[1, 0] - reach[1])] |= _SPREAD
+        # All of them together are judged at the usual depth alone: the allowance is an estimate, too.
+        new = large & ~known & (np.abs(moved) < _SAME_DEPTH)
+        if (n := int(new.sum())) >= MIN_SAMPLES:
+            reach = t.ppf(0.999, df) * unit * np.sqrt(1 / n + 1 / self.n_samples)
+            if shift[new].mean() > self.whole[0, 0] + reach[0]:
+                codes[new] |= _BATCH
         return codes
 
 

@@ -72,10 +72,26 @@ def fit_spread(prob: ArrayLike, y: ArrayLike, groups: ArrayLike) -> SampleSpread
     return SampleSpread(float(np.sqrt(between)), df, len(names))
 
 
+def sample_means(
+    values: ArrayLike, groups: ArrayLike, names: ArrayLike | None = None
+) -> tuple[NDArray[Any], FloatArray]:
+    """Names of the groups, sorted or as given, and the mean of the values of each; `NaN` for one without a value."""
+    z, own = np.asarray(values, dtype=np.float64), np.asarray(groups)
+    known = np.isfinite(z)
+    wanted, index = np.unique(own, return_inverse=True)
+    n = np.bincount(index[known], minlength=len(wanted))
+    total = np.bincount(index[known], z[known], minlength=len(wanted))
+    mean = np.where(n > 0, total / np.maximum(n, 1), np.nan)
+    if names is None:
+        return wanted, mean
+    return np.asarray(names), mean[np.searchsorted(wanted, np.asarray(names))]
+
+
 def aggregate_samples(
     prob: ArrayLike,
     groups: ArrayLike,
     *,
+    limits: tuple[ArrayLike, ArrayLike] | None = None,
     clones: ArrayLike | None = None,
     spread: SampleSpread | None = None,
     n_boot: int = 200,
@@ -85,7 +101,8 @@ def aggregate_samples(
 
     The mean of a clone of `n` cells is shrunk to the mean of its sample with weight `n / (n + 20)`; the worst clone is the
     one with the smallest shrunk P(sensitive) among clones that hold at least 5 % of the cells. Intervals join
-    a bootstrap of cells within clones with the spread between samples in training, on the logit scale.
+    a bootstrap of cells within clones, the spread between samples in training, and the uncertainty of the calibration, on the
+    logit scale.
 
     Parameters
     ----------
@@ -93,6 +110,8 @@ def aggregate_samples(
         P(sensitive) of cells, shape `(n,)`; cells without a score (`NaN`) are counted and left out.
     groups
         Sample of each cell.
+    limits
+        Lower and upper limit of P(sensitive) of each cell that follow from the uncertainty of the calibration.
     clones
         Clone or cluster of each cell. `None` means one clone per sample.
     spread
@@ -120,6 +139,7 @@ def aggregate_samples(
     codes, names = encode_groups(groups)
     clone_names = np.full(len(p), "all") if clones is None else np.asarray(clones).astype(str)
     rng = np.random.default_rng(rng)
+    low, high = (p, p) if limits is None else (np.asarray(limit, dtype=np.float64) for limit in limits)
     between, quantile, covers = 0.0, norm.ppf(0.95), "cells only"
     if spread is not None and np.isfinite(spread.between_sd):
         between, covers = spread.between_sd**2, "cells and samples"
@@ -131,8 +151,12 @@ def aggregate_samples(
         row: dict[str, Any] = {"n_cells": len(own), "n_missing": len(own) - len(cells)}
         if len(cells):
             mean, worst, name, n_clones, draws = _one_sample(p[cells], clone_names[cells], n_boot, rng)
+            counts = cells[np.isfinite(low[cells])]
+            # All cells share the calibration, so that its uncertainty does not shrink with their number.
+            ends = np.clip([low[counts].mean(), high[counts].mean()], _CLIP, 1 - _CLIP) if len(counts) else [0.5, 0.5]
+            shared = float(logit(ends[1]) - logit(ends[0])) / 2
             for score, value, drawn in (("mean", mean, draws[0]), ("worst", worst, draws[1])):
-                row |= _limits(score, value, drawn, between, quantile)
+                row |= _limits(score, value, drawn, between, quantile, shared)
             row |= {"worst_clone": name, "n_clones": n_clones, "fraction_sensitive": float((p[cells] >= 0.5).mean())}
         rows.append(row | {"interval": covers})
     columns = ["n_cells", "n_missing", "mean", "mean_low", "mean_high", "worst", "worst_low", "worst_high"]
@@ -163,9 +187,11 @@ def _one_sample(
     return float(p.mean()), float(shrunk[worst]), str(names[worst]), len(large), np.stack([whole, low])
 
 
-def _limits(name: str, value: float, draws: FloatArray, between: float, quantile: float) -> dict[str, float]:
+def _limits(
+    name: str, value: float, draws: FloatArray, between: float, quantile: float, shared: float
+) -> dict[str, float]:
     center = float(logit(np.clip(value, _CLIP, 1 - _CLIP)))
     variance = float(np.var(logit(np.clip(draws, _CLIP, 1 - _CLIP)))) if len(draws) > 1 else 0.0
-    half = quantile * np.sqrt(variance + between)
+    half = np.hypot(quantile * np.sqrt(variance + between), shared)
     low, high = float(expit(center - half)), float(expit(center + half))
     return {name: value, f"{name}_low": min(low, value), f"{name}_high": max(high, value)}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._evaluation import roc_df as roc_df
     from ._evaluation import split_design_df as split_design_df
     from ._predictions import predictions_df as predictions_df
+    from ._predictions import predictive_values_df as predictive_values_df
     from ._predictions import samples_df as samples_df
     from ._training import history_df as history_df
     from ._training import state_control_df as state_control_df
@@ -24,7 +25,7 @@ _FRAMES = {
         "calibration_df", "evaluation_card", "leakage_gap_df", "metrics_df", "risk_coverage_df", "roc_df",
         "split_design_df",
     ),
-    "._predictions": ("predictions_df", "samples_df"),
+    "._predictions": ("predictions_df", "predictive_values_df", "samples_df"),
     "._training": ("history_df", "state_control_df"),
 }  # fmt: skip
 

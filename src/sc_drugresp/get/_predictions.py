@@ -97,3 +97,41 @@ def samples_df(
         labels = known[label_key].astype(str).groupby(known[stored["group_key"]].astype(str))
         out["label"] = labels.first().where(labels.nunique() == 1).reindex(out.index)
     return out
+
+
+@doc_params()
+def predictive_values_df(
+    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna"
+) -> pd.DataFrame:
+    """Get what calls of cells and samples are worth, estimated on held-out samples.
+
+    Coverage says how many of the sensitive samples are not called resistant. A reader of a call wants to know the reverse: how
+    many of those called resistant are. That depends on the prevalence.
+
+    Parameters
+    ----------
+    {data}
+    {read_key}
+    {modality}
+
+    Returns
+    -------
+    One row for each model, `unit` (cell, sample), `call` and prevalence of sensitive samples (`at`: that in training, and the
+    `prevalence` that :func:`~sc_drugresp.tl.predict_response` was given): whether such calls are `made`, how many held-out
+    samples were called and how many of them wrongly, the expected error among all calls of that unit, and the share of right
+    ones among these calls, both with 90 % limits. Cells count as parts of their sample. NaN where nothing would be called.
+
+    Raises
+    ------
+    KeyError
+        There are no predictions of this name.
+
+    Examples
+    --------
+    {predicted}
+    >>> table = sdr.get.predictive_values_df(adata)
+    >>> table[["unit", "call"]].drop_duplicates().values.tolist()
+    [['cell', 'sensitive'], ['cell', 'resistant'], ['sample', 'sensitive'], ['sample', 'resistant']]
+    """
+    frame: pd.DataFrame = PREDICTION.read(data, key_added, modality)["predictive_values"]
+    return frame.copy()

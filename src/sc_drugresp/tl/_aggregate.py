@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core.checks import check_choice
 from .._core.docs import doc_params
-from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
+from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, PredictionKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
@@ -40,8 +40,13 @@ def aggregate(
 
     A tumor survives through its least sensitive clone, so both scores are given, as in PERCEPTION
     :cite:p:`Sinha2024`: the mean P(sensitive), and the smallest mean of a clone with at least 5 % of the cells, shrunk to
-    the sample by `n / (n + 20)`. Intervals join a bootstrap of cells with the spread between samples that the model saw
-    among held-out training samples; without that spread a sample is `uncertain`.
+    the sample by `n / (n + 20)`. Intervals join a bootstrap of cells, the spread between samples that the model saw among
+    held-out training samples, and the uncertainty of the calibration.
+
+    A sample is called where conformal prediction over held-out samples excludes one class, and where calls of held-out samples
+    were right often enough; it stays `uncertain` if most of its cells are out of distribution. All cells of a sample are judged
+    by the score that the head gives a sample as a whole; where a mask leaves cells out, or another column names the samples,
+    by the mean P(sensitive) of the cells.
 
     Parameters
     ----------
@@ -49,7 +54,7 @@ def aggregate(
     group_key
         Column of `.obs` that names the sample or patient. `None` looks for the usual names.
     score
-        Which score decides the call: the mean of the cells, or that of the worst clone.
+        `'worst'` calls a sample sensitive only if its worst clone alone would be called so, too.
     clone_key
         Column of `.obs` with the clone or cluster of each cell.
     mask_obs
@@ -100,9 +105,9 @@ def aggregate(
         if not keep.any():
             msg = f"Column {mask_obs!r} (`mask_obs`) keeps no cell."
             raise ValueError(msg)
-    prob = obs[keys.prob].to_numpy(dtype=np.float64)[keep]
-    ood = obs[keys.ood].to_numpy(dtype=bool)[keep]
-    table = _table(stored, prob, ood, groups[keep], None if clones is None else clones[keep], score, seed)
+    cells = obs.loc[keep, [keys.prob, keys.low, keys.high, keys.ood]].set_axis(["prob", "low", "high", "ood"], axis=1)
+    table = _table(stored, cells, groups[keep], None if clones is None else clones[keep], seed)
+    table.insert(0, "call", _calls(stored, table, score, group_key if keep.all() else None))
     found = {keys.samples: table, "group_key": group_key, "call_score": score}
     out = target.write(uns={keys.uns: {**stored, **found}})
     logger.info("added\n    %r, %d samples of %r (adata.uns[%r])", keys.samples, len(table), group_key, keys.uns)
@@ -110,32 +115,51 @@ def aggregate(
 
 
 def _table(
-    stored: Mapping[str, Any],
-    prob: np.ndarray,
-    ood: np.ndarray,
-    groups: np.ndarray,
-    clones: np.ndarray | None,
-    score: Score,
-    rng: int,
+    stored: Mapping[str, Any], cells: pd.DataFrame, groups: np.ndarray, clones: np.ndarray | None, rng: int
 ) -> pd.DataFrame:
     """One row per sample; `stored` is what prediction noted about the spread between samples."""
-    import pandas as pd
-
     from .._response.trust import log_odds
     from .._stats.bags import BagModel
     from .._stats.patients import SampleSpread, aggregate_samples
 
     saved, bags = stored.get("spread"), stored.get("bags")
     spread = SampleSpread.from_dict(saved) if saved else None
-    table = aggregate_samples(prob, groups, clones=clones, spread=spread, rng=rng)
+    prob, low, high = (cells[name].to_numpy(dtype=np.float64) for name in ("prob", "low", "high"))
+    table = aggregate_samples(prob, groups, limits=(low, high), clones=clones, spread=spread, rng=rng)
     if bags:
         rows = np.isfinite(prob)
         fitted = BagModel.from_dict(bags)
         table["bag"] = fitted.probability(groups[rows], logits=log_odds(prob[rows])).reindex(table.index)
-    table["fraction_ood"] = pd.Series(ood).groupby(groups).mean().reindex(table.index).to_numpy()
-    low, high = table[f"{score}_low"].to_numpy(), table[f"{score}_high"].to_numpy()
-    known = table["interval"].to_numpy() == "cells and samples"
-    call = np.select([known & (low > 0.5), known & (high < 0.5)], [SENSITIVE, RESISTANT], UNCERTAIN)
-    table.insert(0, "call", pd.Series(pd.Categorical(call, categories=list(CALL_CLASSES)), index=table.index))
+    table["fraction_ood"] = cells["ood"].astype(bool).groupby(groups).mean().reindex(table.index).to_numpy()
     table["worst_clone"] = table["worst_clone"].astype(str)
     return table
+
+
+def _calls(stored: Mapping[str, Any], table: pd.DataFrame, score: Score, group_key: str | None) -> pd.Categorical:
+    """Call of each sample: by the score of the head if all cells of the same samples count, else by their mean."""
+    import pandas as pd
+
+    from .._response.predict import MOST, call_names
+    from .._response.trust import log_odds
+    from .._stats.conformal import Conformal
+
+    means = Conformal.from_dict(stored["mean_calls"]) if "mean_calls" in stored else None
+    # Calls are made for the prevalence of training: a shift of the probabilities is taken back.
+    shift = float(stored.get("prevalence", {}).get("shift", 0.0))
+
+    def by(column: str) -> np.ndarray:
+        if means is None:
+            return np.zeros((len(table), 2), dtype=bool)
+        values = table[column].to_numpy(dtype=np.float64)
+        return means.calls(log_odds(values) - shift) & np.isfinite(values)[:, None]
+
+    whole = stored.get("sample_calls")
+    if whole is not None and group_key == whole["group_key"]:
+        said = whole["table"]["call"].astype(str).reindex(table.index).to_numpy()
+        called = np.column_stack([said == SENSITIVE, said == RESISTANT])
+    else:
+        called = by("mean")
+    called &= (table["fraction_ood"].to_numpy() <= MOST)[:, None]
+    if score == "worst":
+        called[:, 0] &= by("worst")[:, 0]
+    return pd.Categorical(call_names(called), categories=list(CALL_CLASSES))

@@ -31,6 +31,8 @@ def predict_response(
     group_key: str | None = None,
     threshold: float | None = None,
     correct_prevalence: bool = False,
+    prevalence: float | None = None,
+    allow_aliased: bool = False,
     checkpoint: str | PathLike[str] | None = None,
     layer: str | None = None,
     key_added: str | None = None,
@@ -55,11 +57,18 @@ def predict_response(
     {label_key}
     {group_key}
     threshold
-        Call cells by P(sensitive) against this value, without a stated error level. By default calls are conformal:
-        a cell stays `uncertain` unless conformal prediction excludes one class.
+        Call cells by P(sensitive) against this value, without a stated error level. By default a cell stays `uncertain`
+        unless conformal prediction excludes one class *and* such calls were right often enough for held-out samples. Cells
+        that are out of distribution are never called.
     correct_prevalence
         Estimate the share of sensitive cells among these cells (EM of Saerens et al., 2002) and shift the probabilities
-        to it; conformal calls do not change. Reported in `.uns`.
+        to it; calls do not change. Refused, with the reason, where the scores cannot tell. Reported in `.uns`.
+    prevalence
+        A share of sensitive samples for which the predictive values of calls are stated, beside that in training. It changes
+        neither probabilities nor calls.
+    allow_aliased
+        Give probabilities also if, in training, response could not be told from something else (verdict `ALIASED`). By
+        default they are NaN. Nothing is called either way.
     checkpoint
         Folder with the files of the foundation model that the model needs.
     {layer}
@@ -75,7 +84,7 @@ def predict_response(
     `.obs['predicted_response' | key_added]` : :class:`pandas.Series` (dtype `category`)
         `sensitive`, `resistant` or `uncertain`.
     `.obs['predicted_response_prob']` : :class:`pandas.Series` (dtype `float64`)
-        P(sensitive); NaN for cells without an embedding.
+        P(sensitive); NaN for cells without an embedding, and if training was aliased.
     `.obs['predicted_response_low']`, `.obs['predicted_response_high']` : :class:`pandas.Series` (dtype `float64`)
         90 % interval of the calibrated probability; NaN when the model is uncalibrated.
     `.obs['predicted_response_ood']` : :class:`pandas.Series` (dtype `bool`)
@@ -87,7 +96,8 @@ def predict_response(
     `.obsm['X_<model>_lora']`, `.obsm['X_<model>_full']` : :class:`numpy.ndarray` (dtype `float32`)
         Only with a tuned model: its embedding.
     `.uns['predicted_response']` : :class:`dict`
-        Parameters, calibration, error level in words, and held-out metrics of the model.
+        Parameters, calibration, verdict on the training data, error level in words, held-out metrics of the model, and under
+        `predictive_values` what calls are worth, see :func:`~sc_drugresp.get.predictive_values_df`.
     `.uns['predicted_response_colors']`, `.uns['<label_key>_colors']` : :class:`numpy.ndarray`
         Colors for scanpy's plots, the same for calls and labels; those of labels only where there are none yet.
 
@@ -108,6 +118,8 @@ def predict_response(
     """
     if threshold is not None:
         check_share("threshold", threshold)
+    if prevalence is not None:
+        check_share("prevalence", prevalence)
     if model is not None and use_rep is not None:
         msg = (
             f"`use_rep` chooses what to train on without a model, but a model was given; leave out use_rep={use_rep!r}."
@@ -122,11 +134,26 @@ def predict_response(
 
     if model is None:
         answer = answer_from_labels(
-            adata, obs, use_rep, label_key=label_key, group_key=group_key, layer=layer, rng=seed
+            adata,
+            obs,
+            use_rep,
+            label_key=label_key,
+            group_key=group_key,
+            layer=layer,
+            rng=seed,
+            allow_aliased=allow_aliased,
         )
     else:
-        answer = answer_from_models(adata, obs, model, group_key=group_key, checkpoint=checkpoint, layer=layer)
-    columns, summary = answer.columns(threshold), answer.summary(threshold)
+        answer = answer_from_models(
+            adata,
+            obs,
+            model,
+            group_key=group_key,
+            checkpoint=checkpoint,
+            layer=layer,
+            allow_aliased=allow_aliased,
+        )
+    columns, summary = answer.columns(threshold), answer.summary(threshold, prevalence)
     if correct_prevalence:
         columns, found = correct(columns, obs, group_key, answer)
         summary |= found

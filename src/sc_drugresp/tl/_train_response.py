@@ -9,7 +9,7 @@ import numpy as np
 from .._core.checks import check_choice, check_share
 from .._core.docs import doc_params
 from .._core.keys import TRAIN_RESPONSE
-from .._core.log import logger
+from .._core.log import logger, warn
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
 from .._data.obs import read_groups, read_labels, require_both_classes
@@ -49,7 +49,8 @@ def train_response(
     """Learn drug response from labeled cells.
 
     Every sample weighs the same within its class, and both classes weigh the same. Held-out scores come from heads that
-    never saw the sample they score; calibration and conformal thresholds are computed from them, sample by sample.
+    never saw the sample they score; calibration and calls are learned from them, sample by sample. What the design of the data
+    allows to conclude goes into the model (`.info["verdict"]`) and limits what it will say.
     Baselines (`pca`, `hvg`, `scvi`) are refitted in every fold.
 
     Parameters
@@ -71,7 +72,9 @@ def train_response(
         cross-validation over samples, with at least 8 samples of each class; otherwise `'logistic'`, with a warning.
         Penalties and choices are made once, for the folds and for the final head.
     error_level
-        Error level of the conformal calls: at most this share of a class should get a wrong call.
+        Error level of the calls: at most this share of those called, and of each class, should get a wrong call. A level of
+        0.1 needs at least 22 held-out samples, 9 of each class; 0.2 needs 11, 4 of each class. Otherwise, or where held-out
+        calls are wrong too often, nothing is called.
     checkpoint
         Folder with the files of a foundation model.
     tuning
@@ -117,6 +120,7 @@ def train_response(
     >>> model.info["n_groups"]
     8
     """
+    from .._design.judge import judge
     from .._response.train import train_frozen, training_record
 
     check_choice("mode", mode, Mode)
@@ -137,7 +141,10 @@ def train_response(
     rows = np.flatnonzero(y >= 0)
     labels, names = y[rows].astype(np.int64), groups[rows]
     keys = {"label_key": label_key, "group_key": group_key}
-    common: dict[str, Any] = {"head": head, "error_level": error_level, "rng": seed, "keys": keys}
+    verdict = judge(obs.iloc[rows], labels, group_key=group_key)
+    if verdict.code in {"ALIASED", "CONFOUNDED"}:
+        warn(f"These data are {verdict}")
+    common: dict[str, Any] = {"head": head, "error_level": error_level, "rng": seed, "keys": keys, "verdict": verdict}
     if recipe is not None and recipe.tuned:
         from .._response.tune.train import train_tuned
 

@@ -19,6 +19,7 @@ from .held_out import check_enough_samples
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from ..._design.verdict import Verdict
     from ..recipe import Recipe
 
 
@@ -34,6 +35,7 @@ def train_tuned(
     error_level: float,
     rng: int,
     keys: dict[str, str],
+    verdict: Verdict,
     start: ResponseModel | None,
 ) -> ResponseModel:
     """Tune the encoder of `recipe` on the labeled cells `rows`; `y` and `groups` are theirs.
@@ -66,7 +68,7 @@ def train_tuned(
     params = {"model": recipe.model, "rng": rng, "group_key": keys["group_key"] if encoder.set_based else ""}
     note = {"params": params | dict(recipe.options), "checkpoint": encoder.checkpoint}
     description = describe("encoder", EmbeddingKeys.of(recipe.name).obsm, note)
-    info = describe_training(logits, y, groups, values) | keys
+    info = describe_training(logits, y, groups, values) | keys | {"verdict": verdict.to_dict()}
     info |= {"mode": recipe.mode, "error_level": error_level, "rng": rng, "comparison": comparison}
     info |= {"trainable": tuned.trainable, "parameters": tuned.total, "adapted": tuned.adapted}
     return ResponseModel(
