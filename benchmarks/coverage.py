@@ -24,7 +24,7 @@ from sc_drugresp._design.split import choose_split
 from sc_drugresp._evaluate.state import state_control
 from sc_drugresp._response.crossfit import cross_validate, mean_of
 from sc_drugresp._response.features import FixedFeatures
-from sc_drugresp._response.fitters import fit_setting
+from sc_drugresp._response.fitters import HeadSetting, fit_setting
 from sc_drugresp._response.predict import predict
 from sc_drugresp._response.train import strict_folds
 from sc_drugresp._response.trust import Trust, sample_labels
@@ -348,7 +348,7 @@ def cross_validated_intervals(n: int) -> Table:
                     for folds in repeated(make, pairings)
                 ]
                 aurocs.append(clustered_auroc(GroupSums(y, mean_of(outs).prob, groups)))
-                head = fit_head("logistic", X, y, groups, tune=False)
+                head = fit_setting(HeadSetting(), X, y, groups)
                 w = head.coef / head.scale
                 finals.append(norm.cdf(w[0] * gap / np.linalg.norm(w) / np.sqrt(2 * (1 + between**2))))
             row: dict[str, object] = {"mean AUROC of final models": f"{np.mean(finals):.2f}", "samples": n_samples}

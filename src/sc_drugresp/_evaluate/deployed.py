@@ -9,13 +9,13 @@ all fits would cost their square.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
 
 from .._stats.calibration import fit_calibration
-from .._stats.conformal import fit_conformal
+from .._stats.conformal import fit_conformal, fit_sample_calls
 from .._stats.groups import encode_groups, majority_classes
 
 if TYPE_CHECKING:
@@ -53,7 +53,14 @@ class Deployed:
         return np.where(np.isnan(self.prob), -1, np.select([self.calls == 1, self.calls == 0], [0, 1], 2))
 
 
-def deploy(prob: np.ndarray, logit: np.ndarray, y: np.ndarray, units: np.ndarray, folds: Sequence[Fold]) -> Deployed:
+def deploy(
+    prob: np.ndarray,
+    logit: np.ndarray,
+    whole: np.ndarray,
+    y: np.ndarray,
+    units: np.ndarray,
+    folds: Sequence[Fold],
+) -> Deployed:
     """Calibrate the held-out scores of each fold, and call its cells and samples, by the scores of all other samples.
 
     Parameters
@@ -62,6 +69,8 @@ def deploy(prob: np.ndarray, logit: np.ndarray, y: np.ndarray, units: np.ndarray
         P(sensitive) before calibration; it stays where a cell has no logit (no embedding).
     logit
         Held-out scores, NaN where there is none.
+    whole
+        Held-out score of each sample by the head, in the order of the sorted names; NaN where there is none.
     y, units
         Label (1 sensitive, 0 resistant) and sample of each cell.
     folds
@@ -69,29 +78,30 @@ def deploy(prob: np.ndarray, logit: np.ndarray, y: np.ndarray, units: np.ndarray
     """
     codes, names = encode_groups(units)
     known, kind = np.isfinite(logit), majority_classes(y, codes, len(names))
-    n = np.bincount(codes, known, len(names))
-    means = np.bincount(codes, np.where(known, logit, 0.0), len(names)) / np.where(n > 0, n, np.nan)
-    scored, labeled = np.flatnonzero(n > 0), bool((kind < 2).all())
+    labeled, scored = bool((kind < 2).all()), np.isfinite(whole)
     total, times = np.zeros(len(y)), np.zeros(len(y))
-    cell_sets, sample_sets = np.zeros((len(y), 2), dtype=bool), np.zeros((len(names), 2), dtype=bool)
+    cells, samples = np.zeros((len(y), 2), dtype=np.int64), np.zeros((len(names), 2), dtype=np.int64)
+    tested = np.zeros(len(names), dtype=np.int64)
     for fold in folds:
         held, test = np.unique(codes[fold.test]), fold.test[known[fold.test]]
-        rest, others = known & ~np.isin(codes, held), np.setdiff1d(scored, held)
+        rest, others = known & ~np.isin(codes, held), np.setdiff1d(np.flatnonzero(scored), held)
         times[test] += 1
-        if not len(others):
+        tested[held] += 1
+        if not rest.any():
             total[test] += expit(logit[test])
-            cell_sets[test] = sample_sets[held] = True
             continue
         # The interval is not scored: two draws are the fewest that it can be made from.
-        total[test] += fit_calibration(logit[rest], y[rest], codes[rest], n_boot=2).probability(logit[test])
-        cell_sets[test] |= fit_conformal(logit[rest], y[rest], codes[rest], alpha=ERROR_LEVEL).sets(logit[test])
-        if labeled:
-            fitted = fit_conformal(means[others], kind[others], others, alpha=ERROR_LEVEL)
-            sample_sets[held] |= fitted.sets(means[held])
+        calibration = fit_calibration(logit[rest], y[rest], codes[rest], n_boot=2)
+        how: dict[str, Any] = {"alpha": ERROR_LEVEL, "informative": calibration.informative}
+        total[test] += calibration.probability(logit[test])
+        cells[test] += fit_conformal(logit[rest], y[rest], codes[rest], **how).calls(logit[test])
+        if labeled and len(others):
+            samples[held] += fit_sample_calls(whole[others], kind[others], **how).calls(whole[held])
     deployed = np.where(times > 0, total / np.maximum(times, 1), prob)
-    return Deployed(deployed, _calls(cell_sets), _calls(sample_sets)[codes] if labeled else None)
+    return Deployed(deployed, _calls(cells, times), _calls(samples, tested)[codes] if labeled else None)
 
 
-def _calls(sets: np.ndarray) -> np.ndarray:
-    """The class that is left where one is; a class that any fold leaves possible is possible."""
-    return np.where(sets.sum(axis=1) == 1, sets[:, 0], UNCERTAIN).astype(np.int64)
+def _calls(called: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The class that every fold called."""
+    always = (called == np.asarray(times, dtype=np.int64)[:, None]) & (called > 0)
+    return np.where(always.any(axis=1), always[:, 0], UNCERTAIN).astype(np.int64)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from .._response.ensemble import Ensemble
     from .cohort import Cohort
     from .request import Request
 
@@ -64,15 +65,31 @@ def apply_saved(adata: AnnData, obs: pd.DataFrame, cohort: Cohort, request: Requ
     out = []
     for name, model in zip(_names(request.saved), models):
         answer = answer_from_models(
-            adata, obs, model, group_key=cohort.unit_key or None, checkpoint=None, layer=request.layer
+            adata,
+            obs,
+            model,
+            group_key=cohort.unit_key or None,
+            checkpoint=None,
+            layer=request.layer,
+            allow_aliased=True,  # what it would say is what is to be scored
         )
         caution = _seen_before(model, adata, obs, cohort, request)
         columns = answer.columns(None)
         prob = np.asarray(columns["prob"], dtype=float)[cohort.rows]
         calls = np.array([_CODES[call] for call in np.asarray(columns["call"])[cohort.rows]], dtype=np.int64)
-        deployed = Deployed(np.where(np.isfinite(prob), prob, 0.5), calls)
+        deployed = Deployed(np.where(np.isfinite(prob), prob, 0.5), calls, _sample_calls(answer, cohort))
         out.append(External(name, deployed, answer.prevalence, caution))
     return out
+
+
+def _sample_calls(answer: Ensemble, cohort: Cohort) -> np.ndarray | None:
+    """Call of the sample of each labeled cell; `None` where the model calls no samples."""
+    samples = answer.fused.samples
+    if samples is None or not cohort.unit_key:
+        return None
+    codes = np.select([samples.called[:, 0], samples.called[:, 1]], [1, 0], UNCERTAIN)
+    known = dict(zip(samples.names.astype(str).tolist(), codes.tolist()))
+    return np.array([known.get(str(unit), UNCERTAIN) for unit in cohort.units], dtype=np.int64)
 
 
 def _names(saved: Sequence[ResponseModel | str]) -> list[str]:

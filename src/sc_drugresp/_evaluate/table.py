@@ -137,7 +137,7 @@ class Table:
         whole: dict[str, Any] = {"whole": out.whole(units), "whole_repeats": [one.whole(units) for one in outs]}
         deployed = Deployed(out.prob)
         if protocol != POOLED:
-            deployed = deploy(out.prob, out.logit, cohort.y, cohort.units, folds)
+            deployed = deploy(out.prob, out.logit, out.sample_logit, cohort.y, cohort.units, folds)
         added = self._score(
             model, protocol, deployed.prob, score=out.prob, repeats=[one.prob for one in outs], **whole, **shown
         )
