@@ -219,6 +219,8 @@ def error_among_calls(n: int) -> Table:
     rows: Table = []
     for strength, gap in (("none", 0.0), ("moderate", 1.6), ("strong", 3.0)):
         for number, (name, (n_s, n_r, options)) in enumerate(SETTINGS.items()):
+            if gap == 0 and options:
+                continue
             tally = []
             here = {key: value for key, value in options.items() if key != "batch"}
             new = {key: value for key, value in options.items() if key != "noise"}
@@ -479,7 +481,7 @@ SECTIONS = (
             "head on 16 dimensions, 40 new samples. ± is the standard error over cohorts; with few cohorts that call at all it says "
             "little. No signal means labels dealt at random to samples."
         ),
-        lambda f: error_among_calls(max(int(100 * f), 4)),
+        lambda f: error_among_calls(max(int(30 * f), 4)),
     ),
     (
         "Flags at less sequencing depth",

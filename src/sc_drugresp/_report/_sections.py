@@ -71,9 +71,31 @@ def describe_prediction(data: AnnData | MuData, stored: dict[str, Any], **option
     return stored | {
         "counts": counts.to_dict(),
         "figures": figures,
+        "worth": _worth_of_calls(stored["predictive_values"]),
         "used": [model_name(model["use_rep"]) for model in stored["models"].values()],
         "samples": _describe_samples(data, options) if aggregated else None,
     }
+
+
+def _worth_of_calls(found: pd.DataFrame) -> dict[str, Any] | None:
+    """Errors among held-out calls and predictive values, one row for each unit, call and prevalence; nothing without calls."""
+    import pandas as pd
+
+    rows = found[found["held_out_called"] > 0]
+    if not len(rows):
+        return None
+    columns: dict[str, Any] = {"model": rows["model"]} if found["model"].nunique() > 1 else {}
+    columns |= {
+        "call": rows["unit"] + " " + rows["call"],
+        "made": rows["made"].map({True: "yes", False: "withheld"}),
+        "held-out samples called": rows["held_out_called"].map("{:.3g}".format),
+        "wrongly": rows["held_out_wrong"].map("{:.2g}".format),
+    }
+    for title, name in (("expected error among calls", "expected_error"), ("predictive value", "predictive_value")):
+        limits = rows[[name, f"{name}_low", f"{name}_high"]].to_numpy(dtype=float)
+        columns[title] = [score_text(*row) for row in limits]
+    columns["prevalence"] = rows["prevalence"].map("{:.2f}".format) + " (" + rows["at"] + ")"
+    return table(pd.DataFrame(columns))
 
 
 def _describe_samples(data: AnnData | MuData, options: dict[str, Any]) -> dict[str, Any]:
