@@ -19,7 +19,7 @@ from .candidates import check_folds, make_candidates, weigh_candidates
 from .cohort import read_cohort
 from .design_only import design_features
 from .doubles import Doubles
-from .leakage import genes_chosen_before
+from .leakage import chosen_by_label, genes_chosen_before
 from .naive import NaiveBaseline, naive_baselines
 from .options import FEW_SHOT, STRICT
 from .protocols import make_runs, shared_names
@@ -70,7 +70,7 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
     doubles = Doubles(source)
     cohort = read_cohort(obs, y, request, measured(qc), doubles.join)
     candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
-    cohort = weigh_candidates(cohort, candidates)
+    cohort = weigh_candidates(cohort, candidates, chosen_by_label(source, cohort.confounding.table))
     runs = make_runs(
         cohort, doubles.same_hashes(), request.protocol, options.few_shot, rng, allow_leaks=options.allow_leaks
     )

@@ -49,8 +49,11 @@ def evaluate(
     stands beside that of a random split of cells, whose excess is the leakage gap, and beside naive baselines. Intervals
     and p-values count samples, not cells. The score is P(sensitive).
 
-    Where the response is the same thing as a sample, batch, time point or drug, the verdict is `ALIASED` and there is
-    no strict score: nothing can be concluded from such data about other samples.
+    Where the response is the same thing as a sample, batch, platform, time point or drug, the verdict is `ALIASED` and there
+    is no strict score: nothing can be concluded from such data about other samples. Every column of `.obs`, and the depth of
+    the cells, is compared with the response over patients (permutation, one error level for all columns); where one goes
+    with it beyond chance, the verdict is `CONFOUNDED`, and the strict score is also given inside the strata of that column.
+    Copies and near copies of test cells are not learned from, and names that seem to be one patient are held out together.
 
     Parameters
     ----------
@@ -92,7 +95,8 @@ def evaluate(
     `.uns['evaluation' | key_added]` : :class:`dict`
         `metrics` (tidy: model, kind, protocol, n_labeled, dataset, level, metric, value, low, high, n_groups, p_value,
         caution), `leakage_gap`, `folds`, `samples` (mean score per sample), `design`, `verdict` (`code`, `reason`,
-        `suggestions`, `cautions`), `power`, `comparison` (with several models and data sets), `params`, `data`,
+        `suggestions`, `cautions`; `strongest` column, its `association` with the response as AUROC over patients with
+        `p_association`, and the strict AUROC `score_within` its strata with `p_within` from `pairs_within` pairs), `power`, `comparison` (with several models and data sets), `params`, `data`,
         `versions`, and `command`, the call that repeats the evaluation.
     `.obs['evaluation_prob' | key_added + '_prob']` : :class:`float`
         P(sensitive) of each labeled cell by a head that did not see it, for the first model.
