@@ -203,13 +203,18 @@ def check_folds(candidates: Iterable[Candidate], folds: Sequence[Fold]) -> None:
             row.features.check(folds)
 
 
-def weigh_candidates(cohort: Cohort, candidates: Iterable[Candidate]) -> Cohort:
-    """The cohort with what is to be said against the rows in its verdict, lowered where a row may know the labels."""
+def weigh_candidates(cohort: Cohort, candidates: Iterable[Candidate], chosen: str) -> Cohort:
+    """The cohort with what is to be said against the rows in its verdict, lowered where a row may know the labels.
+
+    `chosen` says why the genes do, or is empty.
+    """
     verdict = cohort.plan.verdict
     verdict = verdict.with_cautions(*(f"{row.name}: {row.caution}." for row in candidates if row.caution))
     for row in candidates:
         if row.knows:
-            told = f"{row.name}: {row.knows}, so that it may have been made with the labels of the test cells"
+            told = f"{row.name}: {row.knows}, so that it may have been made with the labels of the test cells."
             fix = "Evaluate the model that made the embedding (model=...), which is fitted anew in every fold."
-            verdict = verdict.lowered(f"{told}.", fix)
+            verdict = verdict.lowered(told, fix)
+    if chosen:
+        verdict = verdict.lowered(f"{chosen}.", "Start from all genes; they are chosen again in every fold.")
     return replace(cohort, plan=replace(cohort.plan, verdict=verdict))

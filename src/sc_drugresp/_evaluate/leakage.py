@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import sparse
 
 from .._design.association import best_dimension
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from .._data import CountSource
     from .._design.units import UnitTable
     from .._stats.folds import Fold
 
@@ -23,6 +25,7 @@ _TUNED = ("_lora", "_full")
 _NEARLY = 0.999
 _NEARLY_PATIENTS, _CLEARLY = 0.95, 0.01
 _FEW_GENES, _MOST_CHOSEN = 1_000, 10_000
+_GENE_LEVEL, _MOST_DIFFER, _FEWEST_UNITS = 0.05, 0.5, 4
 _CHOSEN = re.compile(r"score|p_?val|log_?fold|log2?fc|rank|selected|marker|select")
 
 
@@ -104,6 +107,40 @@ def without_shared(
             keep &= ~(np.isin(values[fold.train], shared) & other)
         out.append(fold if keep.all() else replace(fold, train=fold.train[keep]))
     return out, sorted(names)
+
+
+def chosen_by_label(source: CountSource, table: UnitTable) -> str:
+    """Say in words that the genes of a small object were chosen with the labels: most of them differ between the classes.
+
+    Parameters
+    ----------
+    source
+        Reader of the labeled cells.
+    table
+        The patients.
+    """
+    from scipy.stats import mannwhitneyu
+
+    n_genes = len(source.names)
+    if n_genes >= _FEW_GENES or min(np.bincount(table.labels, minlength=2)) < _FEWEST_UNITS:
+        return ""
+    means = np.zeros((len(table), n_genes))
+    for start, block in source.blocks():
+        rows = table.row_of_cell[start : start + block.shape[0]]
+        keep = np.flatnonzero(rows >= 0)
+        members = sparse.csr_matrix((np.ones(len(keep)), (rows[keep], keep)), shape=(len(table), block.shape[0]))
+        means += (members @ block).toarray()
+    total = np.abs(means).sum(axis=1, keepdims=True)
+    means /= np.where(total > 0, total, 1)
+    varying = means.std(axis=0) > 0
+    p_values = mannwhitneyu(means[table.labels == 1][:, varying], means[table.labels == 0][:, varying]).pvalue
+    share = float(np.mean(p_values < _GENE_LEVEL)) if varying.any() else 0.0
+    if share < _MOST_DIFFER:
+        return ""
+    return (
+        f"{share:.0%} of the {n_genes} genes differ between the classes over patients (p < {_GENE_LEVEL}): they seem to have been "
+        "chosen with the labels, so that the score of test patients is too high"
+    )
 
 
 def genes_chosen_before(adata: AnnData) -> list[str]:

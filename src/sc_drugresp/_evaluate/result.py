@@ -100,7 +100,7 @@ def collect(
 
 def _remains(cohort: Cohort, within: Within) -> str:
     """What is left of the strict score where the confounder is held fixed, in words."""
-    if cohort.plan.verdict.code != "CONFOUNDED":
+    if cohort.plan.verdict.code != "CONFOUNDED" or not cohort.confounding.confounders:
         return ""
     if not within.n_pairs:
         return " Nothing of the score remains that could be checked inside its strata."

@@ -21,7 +21,7 @@ from .cohort import read_cohort
 from .design_only import design_features
 from .doubles import Doubles
 from .external import apply_saved
-from .leakage import genes_chosen_before
+from .leakage import chosen_by_label, genes_chosen_before
 from .naive import PERMUTED, NaiveBaseline, naive_baselines
 from .options import EXTERNAL, FEW_SHOT, STRICT
 from .protocols import Run, make_runs, shared_names
@@ -75,7 +75,7 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
         return _score_saved(adata, obs, cohort, source, request, doubles)
     options, rng = request.options, request.rng
     candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
-    cohort = weigh_candidates(cohort, candidates)
+    cohort = weigh_candidates(cohort, candidates, chosen_by_label(source, cohort.confounding.table))
     hashes = doubles.same_hashes()
     leaks = options.allow_leaks
     runs = make_runs(cohort, hashes, request.protocol, options.few_shot, options.n_pairings, rng, allow_leaks=leaks)

@@ -28,8 +28,10 @@ _TOLD = 0.85
 """AUROC against three quarters of the other groups from which a group counts as one that can be told."""
 _MOST_ALIKE = 0.7
 _MOST_NAMES = 3
-_CHANCE = 0.0005
-"""Probability of so many close pairs among patients."""
+_GAP = 0.12
+"""By so much the next group must be easier to tell."""
+_CHANCE = 1e-5
+"""Probability of so many close pairs among patients; far below 5 %, since distances follow the gamma distribution roughly."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ def same_groups(found: Contrasts, sizes: np.ndarray) -> list[tuple[int, int]]:
     if not alike.any() or len(others) < 3 or others.mean() <= 0:
         return []
     shape = others.mean() ** 2 / max(others.var(), 1e-300)
-    order = np.flatnonzero(alike)[np.argsort(found.distance[a, b][alike])]
+    nearest = np.where(part[:, None] == part[None, :], np.inf, auroc).min(axis=1)
+    alone = np.minimum(nearest[a], nearest[b]) >= auroc[a, b] + _GAP
+    order = np.flatnonzero(alike & alone)
+    order = order[np.argsort(found.distance[a, b][order])]
     limits = np.maximum(found.distance[a, b][order], 2 * found.noise)
     expected = len(a) * gamma.cdf(limits, shape, scale=others.mean() / shape)
     passed = np.flatnonzero(poisson.sf(np.arange(len(order)), expected) < _CHANCE)

@@ -55,8 +55,11 @@ def evaluate(
     called, and `called_wrong`, the share of these calls that are wrong), with calibrator and thresholds fitted to the
     held-out scores of the other samples. Under a random split of cells, probabilities are not calibrated.
 
-    Where the response is the same thing as a sample, batch, time point or drug, the verdict is `ALIASED` and there is
-    no strict score: nothing can be concluded from such data about other samples.
+    Where the response is the same thing as a sample, batch, platform, time point or drug, the verdict is `ALIASED` and there
+    is no strict score: nothing can be concluded from such data about other samples. Every column of `.obs`, and the depth of
+    the cells, is compared with the response over patients (permutation, one error level for all columns); where one goes
+    with it beyond chance, the verdict is `CONFOUNDED`, and the strict score is also given inside the strata of that column.
+    Copies and near copies of test cells are not learned from, and names that seem to be one patient are held out together.
 
     Parameters
     ----------
@@ -103,9 +106,10 @@ def evaluate(
     `.uns['evaluation' | key_added]` : :class:`dict`
         `metrics` (tidy: model, kind, protocol, n_labeled, dataset, level, metric, value, low, high, n_groups, repeat_sd,
         repeat_low, repeat_high, p_value, p_adjusted, caution), `leakage_gap`, `folds`, `samples` (mean score per sample),
-        `design`, `verdict` (`code`, `reason`, `suggestions`, `cautions`), `power`, `comparison` (with several models and
-        data sets), `params`, `data`, `versions`, and `command`, the call that repeats the evaluation (a model that is
-        given as an object has to be saved for that).
+        `design`, `verdict` (`code`, `reason`, `suggestions`, `cautions`; `strongest` column, its `association` with the
+        response as AUROC over patients with `p_association`, and the strict AUROC `score_within` its strata with `p_within`
+        from `pairs_within` pairs), `power`, `comparison` (with several models and data sets), `params`, `data`, `versions`,
+        and `command`, the call that repeats the evaluation (a model that is given as an object has to be saved for that).
     `.obs['evaluation_prob' | key_added + '_prob']` : :class:`float`
         Calibrated P(sensitive) of each labeled cell by heads and a calibrator that did not see it, for the first model.
     `.obs['evaluation_score' | key_added + '_score']` : :class:`float`
