@@ -29,7 +29,7 @@ def trained(labeled):
 
 
 @pytest.mark.filterwarnings("ignore:All calls are 'uncertain'")
-@pytest.mark.parametrize("head", ["logistic", "mlp"])
+@pytest.mark.parametrize("head", ["logistic", "mlp", "pseudobulk_lda", "mil"])
 def test_saved_model_predicts_the_same_in_a_new_process(tmp_path, head) -> None:
     small = sdr.datasets.toy(n_samples=6, cells_per_sample=15, n_genes=100, signal=2.0)
     model = sdr.tl.train_response(small, model="pca", group_key="sample", head=head, n_comps=10)

@@ -20,7 +20,7 @@ DEFAULT_C, MIL_C = 0.1, 0.01
 SHARE = 0.2
 """Of the cells of a sample that `'mil'` listens to."""
 FEW_GROUPS, MAX_DIMS = 50, 128
-MIL_ROUNDS = 10
+MIL_ROUNDS = 5
 
 
 @dataclass(frozen=True)
