@@ -97,7 +97,9 @@ class Calibration(State):
 
         if not self.informative:
             k, n = self.prevalence * self.n_samples, self.n_samples
-            low, high = beta.ppf([(1 - self.level) / 2, (1 + self.level) / 2], k + 0.5, n - k + 0.5)
+            low, high = (
+                float(beta.ppf(at, k + 0.5, n - k + 0.5)) for at in ((1 - self.level) / 2, (1 + self.level) / 2)
+            )
             prob = self.probability(z)
             return np.minimum(np.where(np.isnan(z), np.nan, low), prob), np.maximum(
                 np.where(np.isnan(z), np.nan, high), prob

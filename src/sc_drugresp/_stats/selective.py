@@ -86,10 +86,11 @@ class HeldOutCalls(State):
                 clopper_pearson(false, n_other, 0.95),
                 clopper_pearson(false, n_other, 0.05),
             )
-            out[name] = tuple(
+            value, low, high = (
                 float(share * hit / (share * hit + (1 - share) * slip)) if hit + slip > 0 else np.nan
                 for hit, slip in zip(hits, slips)
             )
+            out[name] = (value, low, high)
         return out
 
     def statement(self, unit: str = "samples") -> str:
