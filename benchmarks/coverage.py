@@ -11,7 +11,8 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from simulated import Table, earlier, embeddings, markdown, rate, scores, seeds
 
 # A neighbor of this file, coverage.py, must not be taken for the package of that name.
 sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
@@ -38,39 +39,7 @@ from sc_drugresp._stats.ood_fit import fit_ood
 from sc_drugresp._stats.permutation import permutation_test
 from sc_drugresp._stats.prior_shift import ClassScores, correct_prior
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "coverage.md"
-Table = list[dict[str, object]]
-
-
-def seeds(n: int, label: int) -> Iterator[np.random.Generator]:
-    """Independent streams, other ones for each table and setting."""
-    for child in np.random.SeedSequence([2026, label]).spawn(n):
-        yield np.random.default_rng(child)
-
-
-def rate(hits: list[float] | np.ndarray) -> str:
-    """Mean with its Monte-Carlo standard error."""
-    values = np.asarray(hits, dtype=float)
-    return f"{values.mean():.3f} ± {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
-
-
-def scores(n_samples: int, rng: np.random.Generator, *, between: float, gap: float = 2.0, cells: int = 50):
-    """Held-out logits: samples vary around their class (SD `between`), cells around their sample (SD 1)."""
-    label = np.arange(n_samples) % 2
-    groups = np.repeat(np.arange(n_samples), rng.integers(cells // 2, cells * 2, n_samples))
-    center = rng.normal((label - 0.5) * gap, between)
-    return rng.normal(center[groups]), label[groups], groups
-
-
-def embeddings(n_samples: int, rng: np.random.Generator, *, dim=16, between=0.6, gap=1.6, cells=30):
-    label = np.arange(n_samples) % 2
-    groups = np.repeat(np.arange(n_samples), cells)
-    X = rng.normal(0, between, (n_samples, dim))[groups] + rng.normal(size=(len(groups), dim))
-    X[:, 0] += gap * (label[groups] - 0.5)
-    return X, label[groups], groups
 
 
 def guaranteed(z: np.ndarray, y: np.ndarray, groups: np.ndarray, alpha: float = 0.1) -> np.ndarray | None:
@@ -467,12 +436,6 @@ def prevalence_intervals(n: int) -> Table:
     return rows
 
 
-def markdown(rows: Table) -> str:
-    names = list(rows[0])
-    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
-    return "\n".join([*lines, *("| " + " | ".join(str(row[name]) for name in names) + " |" for row in rows)])
-
-
 SECTIONS = (
     (
         "Error among calls (stated 0.10)",
@@ -550,12 +513,6 @@ SECTIONS = (
         lambda f: prevalence_intervals(int(300 * f)),
     ),
 )
-
-
-def earlier(page: Path) -> dict[str, str]:
-    """Sections of the page as it is."""
-    text = page.read_text(encoding="utf-8") if page.is_file() else ""
-    return {part.partition("\n")[0]: f"## {part.strip()}" for part in text.split("\n## ")[1:]}
 
 
 def main() -> None:
