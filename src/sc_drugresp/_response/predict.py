@@ -137,8 +137,8 @@ def predict(
     called = trust.conformal.calls(logits) & ~(ood | foreign[index])[:, None]
     samples = None
     if sample_scores is not None:
-        found = dict(zip(*(values.tolist() for values in sample_scores)))
-        whole = np.array([found.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
+        by_name = dict(zip(*(values.tolist() for values in sample_scores)))
+        whole = np.array([by_name.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
         calls = trust.samples.calls(whole) & ~foreign[:, None] & np.isfinite(whole)[:, None]
         samples = SampleCalls(names, whole, calls)
     return Prediction(usable, prob, low, high, sets, ood, score, codes, called, samples)

@@ -135,7 +135,7 @@ def _table(
     return table
 
 
-def _calls(stored: Mapping[str, Any], table: pd.DataFrame, score: Score, group_key: str | None) -> pd.Categorical:
+def _calls(stored: Mapping[str, Any], table: pd.DataFrame, score: Score, group_key: str | None) -> pd.Series:
     """Call of each sample: by the score of the head if all cells of the same samples count, else by their mean."""
     import pandas as pd
 
@@ -162,4 +162,5 @@ def _calls(stored: Mapping[str, Any], table: pd.DataFrame, score: Score, group_k
     called &= (table["fraction_ood"].to_numpy() <= MOST)[:, None]
     if score == "worst":
         called[:, 0] &= by("worst")[:, 0]
-    return pd.Categorical(call_names(called), categories=list(CALL_CLASSES))
+    calls = pd.Categorical(call_names(called).tolist(), categories=list(CALL_CLASSES))
+    return pd.Series(calls, index=table.index)
