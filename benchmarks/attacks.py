@@ -246,7 +246,7 @@ def copies(rng: np.random.Generator) -> tuple[ad.AnnData, Call]:
     return added(adata, part, 3, rng), {}
 
 
-@attack("B", "copies of whole patients plus 3 counts", "OK, 0.94")
+@attack("B", "copies of whole patients plus 3 counts", "")
 def copied_patients(rng: np.random.Generator) -> tuple[ad.AnnData, Call]:
     """Every patient a second time, under another name."""
     adata = cohort(rng)
@@ -295,7 +295,7 @@ def smuggled(rng: np.random.Generator) -> tuple[ad.AnnData, Call]:
     return adata, {"use_rep": "X_external", "model": None}
 
 
-@attack("B", "a proxy of AUROC 0.92 in `obs_features`", "OK, 1.00", obs_features=("proxy",))
+@attack("B", "a proxy of AUROC 0.92 in `obs_features`", "passes", obs_features=("proxy",))
 def proxy(rng: np.random.Generator) -> tuple[ad.AnnData, Call]:
     """A noisy copy of the label, cell by cell."""
     adata = cohort(rng)
@@ -303,7 +303,7 @@ def proxy(rng: np.random.Generator) -> tuple[ad.AnnData, Call]:
     return adata, {"model": None}
 
 
-@attack("B", "`cross_dataset` with shared patients", "OK, 0.8", few_shot=())
+@attack("B", "`cross_dataset` with shared patients", "", few_shot=())
 def shared(rng: np.random.Generator) -> tuple[ad.AnnData, Call]:
     """Half of the patients of one data set also stand in the other."""
     adata = cohort(rng, n=12, cells=2 * CELLS)
@@ -411,7 +411,7 @@ def attack_row(one: Attack, repeats: int) -> dict[str, str]:
     names = Counter(f["strongest"] for f in found if f.get("strongest"))
     return {
         "attack": one.name,
-        "before": one.before or "not looked at",
+        "before": one.before or "not measured",
         "verdict": ", ".join(f"{name} {n} of {repeats}" for name, n in verdicts.most_common()),
         "strict AUROC": spread([f.get("auroc", np.nan) for f in found]),
         "within strata": spread([f.get("within", np.nan) for f in found]),

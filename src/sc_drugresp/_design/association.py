@@ -29,6 +29,8 @@ be called confounded."""
 _CELLS_TELL = 0.7
 """AUROC over cells below which a measurement that varies within patients is not called a confounder."""
 _STRIKING, _SMALL = 0.75, 0.05
+_WHOLE = 0.9
+"""Mean share of the main level in patients from which a column is a property of patients, not of their cells."""
 _MOST_PAIRS, _BINS = 60, 4
 
 
@@ -86,6 +88,7 @@ class _Test:
     auroc: float
     allowed: bool = True
     names: bool = True
+    whole: bool = False
 
 
 def associations(columns: Sequence[Column], table: UnitTable, y: np.ndarray) -> list[Association]:
@@ -132,7 +135,7 @@ def associations(columns: Sequence[Column], table: UnitTable, y: np.ndarray) -> 
                     right,
                     len(table),
                     confounds=test.allowed and family != "derived" and p_value <= level,
-                    aliased=test.names and family == "design" and kind.aliased and not table.paired.any(),
+                    aliased=test.whole and family == "design" and kind.aliased and not table.paired.any(),
                 )
             )
         # One column says more than several together, and a confounder more than what was read from expression.
@@ -180,7 +183,11 @@ def _single(column: Column, table: UnitTable, rows: np.ndarray, y: np.ndarray) -
         strata = values.argmax(axis=1)
         held = np.array([len(np.unique(table.held[level > 0])) > 1 for level in values.T])
         matrix = _centered(values[:, held], table.strata)
-        return _Test(column.name, column.family, _scaled(matrix), strata, _leave_one_out(values, table), names=True)
+        named = values[:, np.array(column.levels) != ""]
+        whole = (
+            bool((named.max(axis=1) / np.maximum(named.sum(axis=1), 1e-9)).mean() >= _WHOLE) if named.size else False
+        )
+        return _Test(column.name, column.family, _scaled(matrix), strata, _leave_one_out(values, table), whole=whole)
     means = values[:, 0]
     ranks = np.column_stack([_ranks(part, table.strata) for part in values.T])
     auroc = _either_way(means, table)
