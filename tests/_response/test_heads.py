@@ -228,7 +228,7 @@ def as_adata(data: tuple[np.ndarray, np.ndarray, np.ndarray]) -> ad.AnnData:
 
 @pytest.fixture(scope="module")
 def fifth() -> ad.AnnData:
-    """Thirty patients of whom a fifth of the cells carries the signal."""
+    """Patients of whom a fifth of the cells carries the signal."""
     return as_adata(patients(2 * fit.MIN_FOR_AUTO, 0, effect=1.8, share=0.2, cells=25))
 
 

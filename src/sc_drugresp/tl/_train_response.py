@@ -68,7 +68,7 @@ def train_response(
         `'logistic'` (L2, standardized embedding, the mean of its cells for a sample), `'pseudobulk_lda'` (shrinkage LDA
         of the means of samples), `'mil'` (logistic regression of the fifth of the cells of each sample that looks most
         sensitive, or most resistant), `'mlp'` (scDrugMap's), or `'auto'`: the best of the first three in nested
-        cross-validation over samples, with at least 8 samples of each class; otherwise `'logistic'`, with a warning.
+        cross-validation over samples, with at least 6 samples of each class; otherwise `'logistic'`, with a warning.
         Penalties and choices are made once, for the folds and for the final head.
     error_level
         Error level of the conformal calls: at most this share of a class should get a wrong call.
