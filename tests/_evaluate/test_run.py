@@ -9,6 +9,7 @@ from scipy.stats import kstest
 from sklearn.linear_model import LogisticRegression
 
 from sc_drugresp._data import CountSource
+from sc_drugresp._design.quality import qc_features
 from sc_drugresp._evaluate.naive import (
     MostVariable,
     PseudobulkFeatures,
@@ -21,7 +22,6 @@ from sc_drugresp._evaluate.naive import (
     permute_labels,
     permuted_scores,
     prevalence_prediction,
-    qc_features,
     refit_p_value,
 )
 from sc_drugresp._evaluate.scores import Truth, score_rows
@@ -262,10 +262,11 @@ def test_features_that_are_fitted_alike_are_fitted_once():
 
     reader = source(60)
     known = FittedFeatures("mine", PCA(), reader)
-    rows = naive_baselines(reader, np.repeat(["a", "b"], 30), known=[known])
+    groups, qc = np.repeat(["a", "b"], 30), qc_features(reader)
+    rows = naive_baselines(reader, groups, qc, known=[known])
     assert rows["pca_logistic"].features is known
     for other in (FittedFeatures("x", PCA(n_comps=5), reader), FittedFeatures("x", PCA(), source(60))):
-        assert naive_baselines(reader, np.repeat(["a", "b"], 30), known=[other])["pca_logistic"].features is not other
+        assert naive_baselines(reader, groups, qc, known=[other])["pca_logistic"].features is not other
 
 
 def test_default_head_is_a_balanced_logistic_regression():

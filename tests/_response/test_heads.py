@@ -67,16 +67,16 @@ def test_the_loudest_cells_of_each_group_count() -> None:
 
 def test_discriminant_looks_past_directions_in_which_patients_differ() -> None:
     """A direction that patients share is learned from their means; a regression over cells cannot know it."""
-    world = {"effect": 0.6, "strong": 1.0, "between": 0.1}
-    found = {h: np.mean([auroc_of_new_patients(h, s, **world) for s in range(6)]) for h in OVER_SAMPLES}
+    world = {"effect": 0.8, "strong": 1.0, "between": 0.05}
+    found = {h: np.mean([auroc_of_new_patients(h, s, **world) for s in range(3)]) for h in OVER_SAMPLES}
     assert found["pseudobulk_lda"] > 0.95
     assert found["pseudobulk_lda"] > max(found["logistic"], found["mil"]) + 0.05
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_top_share_finds_a_fifth_of_the_cells_on_either_side(sign) -> None:
-    world = {"effect": 1.5, "share": 0.2, "sign": sign, "between": 0.4}
-    found = {h: np.mean([auroc_of_new_patients(h, s, **world) for s in range(6)]) for h in OVER_SAMPLES}
+    world = {"effect": 2.0, "share": 0.2, "sign": sign, "between": 0.4}
+    found = {h: np.mean([auroc_of_new_patients(h, s, **world) for s in range(3)]) for h in OVER_SAMPLES}
     assert found["mil"] > 0.9
     assert found["mil"] > max(found["logistic"], found["pseudobulk_lda"]) + 0.1
     x, y, groups = patients(16, 0, **world)
@@ -154,50 +154,39 @@ def test_few_of_a_class_are_neither_chosen_on_in_folds_nor_for_the_final_head() 
     assert out.setting == HeadSetting("logistic", fit.DEFAULT_C)
 
 
-def test_probabilities_of_hidden_samples_mean_what_they_say_with_three_of_seventeen() -> None:
-    """The calibration of the folds holds for the final head: new samples get the probabilities that held-out ones get."""
-    truth, hidden, ranks = [], [], []
-    for seed in range(6):
-        x, y, groups = patients(17, seed, sensitive=3, effect=0.9, cells=20)
-        probs = []
-        for name in range(17):
-            rest = groups != name
-            data = x[rest], y[rest], groups[rest]
-            out = held_out("logistic", data)
-            known = np.isfinite(out.logit)
-            fitted = fit_calibration(out.logit[known], data[1][known], data[2][known], n_boot=2)
-            final = fit_setting(out.setting, *data)
-            probs.append(fitted.probability(final.logit(x[~rest])).mean())
-        label = np.arange(17) < 3
-        ranks.append(roc_auc_score(label, probs))
-        truth += label.tolist()
-        hidden += probs
-    truth, hidden = np.array(truth), np.array(hidden)
-    assert np.mean(ranks) > 0.7
-    assert abs(hidden.mean() - truth.mean()) < 0.08
-    for low, high in ((0.0, 0.2), (0.2, 1.0)):
-        part = (hidden >= low) & (hidden < high)
-        error = np.sqrt(max(truth[part].mean() * (1 - truth[part].mean()), 0.02) / part.sum())
-        assert abs(hidden[part].mean() - truth[part].mean()) < 3 * error
+def test_probabilities_of_new_samples_are_those_of_held_out_ones_with_three_of_seventeen() -> None:
+    """The calibration comes from the logits of the folds; a head of another penalty has other logits."""
+    world = {"effect": 1.0, "dim": 40, "between": 1.0, "cells": 15}
+    new, held = [], []
+    for seed in range(4):
+        data = _, y, groups = patients(17, seed, sensitive=3, **world)
+        out = held_out("logistic", data)
+        known = np.isfinite(out.logit)
+        fitted = fit_calibration(out.logit[known], y[known], groups[known], n_boot=2)
+        again, *_ = patients(34, 500 + seed, sensitive=6, **world)
+        new.append(fitted.probability(fit_setting(out.setting, *data).logit(again)).mean())
+        held.append(fitted.probability(out.logit[known]).mean())
+    assert np.mean(new) == pytest.approx(np.mean(held), abs=0.05)
+    assert np.mean(new) == pytest.approx(3 / 17, abs=0.05)
 
 
-def test_folds_with_one_penalty_rank_together_as_well_as_apart() -> None:
-    """Tuned apart, each fold has a scale of its own, and the pooled score is worth less than the heads."""
-    once, apart = [], []
-    for seed in range(12):
-        data = x, y, groups = patients(16, seed, effect=0.45, dim=30)
-        truth = np.arange(16) < 8
-        features, folds = FixedFeatures("x", x), strict_folds(y, groups, rng=0)
-        once.append(roc_auc_score(truth, held_out("logistic", data).sample_logit))
-        parts = [cross_validate(features, y, groups, [fold]).sample_logit for fold in folds]
-        apart.append(roc_auc_score(truth, np.nanmean(parts, axis=0)))
-    assert np.mean(once) > np.mean(apart) + 0.01
+def test_labels_that_were_hidden_are_found_again_with_three_of_seventeen() -> None:
+    x, y, groups = patients(17, 0, sensitive=3, effect=1.2, cells=15)
+    probs = []
+    for name in range(17):
+        rest = groups != name
+        shown = x[rest], y[rest], groups[rest]
+        out = held_out("logistic", shown)
+        fitted = fit_calibration(out.logit, *shown[1:], n_boot=2)
+        probs.append(fitted.probability(fit_setting(out.setting, *shown).logit(x[~rest])).mean())
+    assert roc_auc_score(np.arange(17) < 3, probs) > 0.8
+    assert np.mean(probs) == pytest.approx(3 / 17, abs=0.1)
 
 
 def test_choosing_once_for_all_folds_does_not_raise_scores_without_signal() -> None:
     found = [
-        roc_auc_score(np.arange(12) < 6, held_out("logistic", patients(12, seed, cells=12, dim=8)).sample_logit)
-        for seed in range(60)
+        roc_auc_score(np.arange(12) < 6, held_out("logistic", patients(12, seed, cells=8, dim=8)).sample_logit)
+        for seed in range(16)
     ]
     assert abs(np.mean(found) - 0.5) < 3 * np.std(found) / np.sqrt(len(found))
 
@@ -239,7 +228,7 @@ def as_adata(data: tuple[np.ndarray, np.ndarray, np.ndarray]) -> ad.AnnData:
 
 @pytest.fixture(scope="module")
 def fifth() -> ad.AnnData:
-    """Thirty patients of whom a fifth of the cells carries the signal."""
+    """Patients of whom a fifth of the cells carries the signal."""
     return as_adata(patients(2 * fit.MIN_FOR_AUTO, 0, effect=1.8, share=0.2, cells=25))
 
 

@@ -209,7 +209,7 @@ def _written(obs: pd.DataFrame) -> set[str]:
     for base in bases:
         evaluation, prediction = EvaluationKeys.of(base), PredictionKeys.of(base)
         if {evaluation.prob, evaluation.fold} <= names:
-            out |= {evaluation.prob, evaluation.fold}
+            out |= {value for key, value in vars(evaluation).items() if key != "uns"}
         if {prediction.prob, prediction.ood} <= names:
             out |= {value for key, value in vars(prediction).items() if key not in ("uns", "samples")}
     return out

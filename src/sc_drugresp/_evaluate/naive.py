@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._response.crossfit import cross_validate, mean_of
+from .._response.crossfit import cross_validate_repeats, mean_of
 from .._response.features import FittedFeatures, FixedFeatures
 from .._stats.groups import balanced_weights
 from .._stats.intervals import MACRO
@@ -261,7 +261,7 @@ def permuted_scores(
     rows: dict[str, list[dict[str, float]]] = {"cell": [], "sample": []}
     for _ in range(n):
         dealt = permute_labels(y, units, datasets, generator)
-        outs = [cross_validate(features, dealt, units, f, head=head, rng=rng, **options) for f in folds(dealt)]
+        outs = cross_validate_repeats(features, dealt, units, folds(dealt), head=head, rng=rng, **options)
         out = mean_of(outs)
         parts: dict[str, list[dict[str, float]]] = {"cell": [], "sample": []}
         for name in np.unique(datasets[out.scored]):

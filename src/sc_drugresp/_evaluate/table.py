@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.log import logger
-from .._response.crossfit import OutOfFold, cross_validate, mean_of
+from .._response.crossfit import OutOfFold, cross_validate_repeats, mean_of
 from .._stats.intervals import MACRO
 from .._stats.metrics import CALIBRATION_METRICS
 from .deployed import Deployed, deploy
@@ -121,10 +121,7 @@ class Table:
             if advance is not None:
                 advance(sum(map(len, repeats)))
             return self._fitted[key][1]
-        outs = [
-            cross_validate(features, y, units, folds, head=head, rng=self.rng, advance=advance, **options)
-            for folds in repeats
-        ]
+        outs = cross_validate_repeats(features, y, units, repeats, head=head, rng=self.rng, advance=advance, **options)
         self._fitted[key] = ((features, repeats), outs)  # what is kept keeps its identity
         return outs
 

@@ -16,7 +16,7 @@ from .heads import OVER_SAMPLES, pool
 from .selection import describe_selection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from .._stats.folds import Fold
     from .features import Features
@@ -115,6 +115,59 @@ class _Sums:
         return np.where(self.tested > 0, self.sample / np.maximum(self.tested, 1), np.nan)
 
 
+class _Pass:
+    """One way through the folds of a split: what each setting says of the tested cells and samples."""
+
+    def __init__(self, n_cells: int, names: np.ndarray, n_settings: int) -> None:
+        self.names = names
+        self.sums = [_Sums(n_cells, len(names)) for _ in range(n_settings)]
+        self.trials: list[Trial | None] = []
+        self.times, self.one_class = np.zeros(n_cells, dtype=np.int64), np.zeros(n_cells, dtype=np.int64)
+        self.last = np.full(n_cells, -1, dtype=np.int64)
+        self.n_folds = self.abstained = 0
+        self.notes: list[str] = []
+
+    def _count(self, fold: Fold) -> None:
+        self.last[fold.test] = self.n_folds
+        self.times[fold.test] += 1
+        self.n_folds += 1
+
+    def skip(self, fold: Fold) -> None:
+        """A fold from which nothing can be learned."""
+        self._count(fold)
+        self.notes.append(f"fold {fold.name!r} has one class in training; its cells get P(sensitive) = 0.5")
+        self.one_class[fold.test] += 1
+
+    def add(self, fold: Fold, heads: Iterable[Any], x: np.ndarray, codes: np.ndarray, trial: Trial | None) -> None:
+        """Take in the heads of a fold, one for each setting, and how the settings did inside its training cells."""
+        self._count(fold)
+        self.trials.append(trial)
+        empty = [found.add(head, x, fold.test, codes) for head, found in zip(heads, self.sums)]
+        self.abstained += empty[-1]
+
+    def finish(
+        self, settings: Sequence[HeadSetting], chosen: HeadSetting, classes: np.ndarray, *, own: bool
+    ) -> OutOfFold:
+        """Predictions under the setting that was chosen."""
+        if self.abstained:
+            self.notes.append(
+                f"{self.abstained} cells have no embedding; they get P(sensitive) = 0.5 and are scored like all others"
+            )
+        kept = self.sums[settings.index(chosen)]
+        scores = [found.by_fold for found in self.sums]
+        prob = np.where(self.times > 0, (kept.prob + self.one_class / 2) / np.maximum(self.times, 1), np.nan)
+        return OutOfFold(
+            kept.cells(),
+            prob,
+            self.last,
+            tuple(self.notes),
+            samples=self.names,
+            sample_logit=kept.samples(),
+            setting=None if own else chosen,
+            selection={} if own else describe_selection(settings, self.trials, scores, classes, chosen),
+        )
+
+
 def mean_of(repeats: Sequence[OutOfFold]) -> OutOfFold:
     """Mean predictions over repeats of a split that test the same cells; folds are those of the first."""
     if len(repeats) == 1:
@@ -131,12 +184,23 @@ def cross_validate(
     y: np.ndarray,
     groups: np.ndarray,
     folds: Sequence[Fold],
+    **how: Any,
+) -> OutOfFold:
+    """As :func:`cross_validate_repeats`, of one split."""
+    return cross_validate_repeats(features, y, groups, [folds], **how)[0]
+
+
+def cross_validate_repeats(
+    features: Features,
+    y: np.ndarray,
+    groups: np.ndarray,
+    repeats: Sequence[Sequence[Fold]],
     *,
     head: HeadChoice | HeadFitter = "logistic",
     rng: int = 0,
     advance: Callable[[int], Any] | None = None,
     **options: Any,
-) -> OutOfFold:
+) -> list[OutOfFold]:
     """Fit on the training cells of every fold and predict its test cells.
 
     What is to be chosen (the penalty, the kind of head) is chosen once for all folds, since logits of heads with
@@ -153,8 +217,9 @@ def cross_validate(
         1 sensitive, 0 resistant, per cell.
     groups
         Sample of each cell: the unit of balancing and of tuning.
-    folds
-        The split. A cell that is tested more than once gets the mean of its predictions.
+    repeats
+        The split, once for every pairing of samples. A cell that is tested more than once in one of them gets the mean of its
+        predictions. What is chosen is chosen for all of them.
     head, options
         Kind of head and options of :func:`~sc_drugresp._response.fit.settings_for`, or a fitter and its options.
     rng
@@ -170,53 +235,31 @@ def cross_validate(
     own = head if callable(head) else None
     settings = [HeadSetting()] if callable(head) else settings_for(head, y, groups, **options)
     codes, names = encode_groups(groups)
-    sums = [_Sums(len(y), len(names)) for _ in settings]
-    trials: list[Trial | None] = []
-    times, one_class = np.zeros(len(y), dtype=np.int64), np.zeros(len(y), dtype=np.int64)
-    last = np.full(len(y), -1, dtype=np.int64)
-    abstained, notes = 0, []
-    for number, fold in enumerate(folds):
-        if np.intersect1d(fold.train, fold.test).size:
-            msg = f"Fold {fold.name!r} tests cells that it learns from."
-            raise ValueError(msg)
-        last[fold.test] = number
-        times[fold.test] += 1
-        if len(np.unique(y[fold.train])) < 2:
-            notes.append(f"fold {fold.name!r} has one class in training; its cells get P(sensitive) = 0.5")
-            one_class[fold.test] += 1
-        else:
-            x, x_test = features.split(fold.train, fold.test)
-            labels, samples, tested = y[fold.train], groups[fold.train], codes[fold.test]
-            if not (own or trials) and centered(x, samples):
-                warn(CENTERED.format(name=features.name))
-            trials.append(try_settings(settings, x, labels, samples, rng=rng))
-            for setting, found in zip(settings, sums):
-                if own:
-                    fitted = own(x, labels, samples, rng=rng, **options)
-                else:
-                    fitted = fit_setting(setting, x, labels, samples, rng=rng)
-                empty = found.add(fitted, x_test, fold.test, tested)
-            abstained += empty
-        if advance is not None:
-            advance(1)
-    if abstained:
-        notes.append(f"{abstained} cells have no embedding; they get P(sensitive) = 0.5 and are scored like all others")
-    chosen = choose_setting(settings, trials)
-    kept = sums[settings.index(chosen)]
+    passes = [_Pass(len(y), names, len(settings)) for _ in repeats]
+    for one, folds in zip(passes, repeats):
+        for fold in folds:
+            if np.intersect1d(fold.train, fold.test).size:
+                msg = f"Fold {fold.name!r} tests cells that it learns from."
+                raise ValueError(msg)
+            labels, samples = y[fold.train], groups[fold.train]
+            if len(np.unique(labels)) < 2:
+                one.skip(fold)
+            else:
+                x, x_test = features.split(fold.train, fold.test)
+                if one is passes[0] and not (own or one.trials) and centered(x, samples):
+                    warn(CENTERED.format(name=features.name))
+                fits = (
+                    own(x, labels, samples, rng=rng, **options)
+                    if own
+                    else fit_setting(setting, x, labels, samples, rng=rng)
+                    for setting in settings
+                )
+                one.add(fold, fits, x_test, codes[fold.test], try_settings(settings, x, labels, samples, rng=rng))
+            if advance is not None:
+                advance(1)
+    chosen = choose_setting(settings, [trial for one in passes for trial in one.trials])
     classes = group_classes(y, codes, len(names))
-    scores = [found.by_fold for found in sums]
-    selection = {} if own else describe_selection(settings, trials, scores, classes, chosen)
-    prob = np.where(times > 0, (kept.prob + one_class / 2) / np.maximum(times, 1), np.nan)
-    return OutOfFold(
-        kept.cells(),
-        prob,
-        last,
-        tuple(notes),
-        samples=names,
-        sample_logit=kept.samples(),
-        setting=None if own else chosen,
-        selection=selection,
-    )
+    return [one.finish(settings, chosen, classes, own=own is not None) for one in passes]
 
 
 def centered(x: np.ndarray, groups: np.ndarray) -> bool:

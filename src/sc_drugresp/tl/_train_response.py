@@ -69,7 +69,7 @@ def train_response(
         `'logistic'` (L2, standardized embedding, the mean of its cells for a sample), `'pseudobulk_lda'` (shrinkage LDA
         of the means of samples), `'mil'` (logistic regression of the fifth of the cells of each sample that looks most
         sensitive, or most resistant), `'mlp'` (scDrugMap's), or `'auto'`: the best of the first three in nested
-        cross-validation over samples, with at least 8 samples of each class; otherwise `'logistic'`, with a warning.
+        cross-validation over samples, with at least 6 samples of each class; otherwise `'logistic'`, with a warning.
         Penalties and choices are made once, for the folds and for the final head.
     error_level
         Error level of the calls: at most this share of those called, and of each class, should get a wrong call. A level of
@@ -142,8 +142,6 @@ def train_response(
     labels, names = y[rows].astype(np.int64), groups[rows]
     keys = {"label_key": label_key, "group_key": group_key}
     verdict = judge(obs.iloc[rows], labels, group_key=group_key)
-    if verdict.code in {"ALIASED", "CONFOUNDED"}:
-        warn(f"These data are {verdict}")
     common: dict[str, Any] = {"head": head, "error_level": error_level, "rng": seed, "keys": keys, "verdict": verdict}
     if recipe is not None and recipe.tuned:
         from .._response.tune.train import train_tuned
@@ -157,6 +155,8 @@ def train_response(
         features = choose_features(adata, matrices, use_rep=use_rep, recipe=recipe, sets=sets, rng=seed)
         depth = matrices.depth()
         trained, _ = train_frozen(features, labels, names, depth=None if depth is None else depth[rows], **common)
+    if verdict.code in {"ALIASED", "CONFOUNDED"}:
+        warn(f"These data are {verdict}")
     target.write(uns={key: training_record(trained)})
     logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", key)
     return trained
