@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .._data import GeneAlignment, GeneVocab
-from ._weights import read_json
+from ._files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -19,9 +19,10 @@ from .._nn import FlowLayer, SetLayout, run_layers
 from ._config import Config, size
 from ._driver import evaluating
 from ._encoder import Batch, CellEncoder
+from ._files import read_json
 from ._network import check_tokens
 from ._sets import SetRun, set_codes
-from ._weights import read_json, read_tensors
+from ._weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

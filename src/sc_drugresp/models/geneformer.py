@@ -15,9 +15,11 @@ from .._data.rank_kernels import rank_by_value
 from .._nn import PostNormLayer, mean_between
 from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
+from ._files import read_json
 from ._layouts import BERT, BERT_DROPPED
 from ._network import check_tokens
-from ._weights import check_token_ids, read_json, read_pickled_dict, read_tensors
+from ._pickles import read_pickled_dict
+from ._weights import check_token_ids, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,11 +143,11 @@ class Geneformer(CellEncoder):
         TypeError
             There is no such option.
         """
-        ids = {str(name): int(token) for name, token in read_pickled_dict(files["tokens"]).items()}
+        ids = read_pickled_dict(files["tokens"], int)
         config = _config(files, ids).replace(**options)
         state = read_tensors(files["weights"])
         model = cls.build(config, _vocabulary(files, ids), state, source=files["weights"])
-        published = read_pickled_dict(files["medians"])
+        published = read_pickled_dict(files["medians"], float)
         genes = {name: token for name, token in ids.items() if not name.startswith("<")}
         if missing := sorted(genes.keys() - published.keys()):
             msg = (
@@ -246,7 +248,7 @@ def _vocabulary(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneVocab:
     genes = [name for name in ids if name not in special]
     mapping = {name: name for name in genes}
     if "mapping" in files:
-        mapping = {str(name): str(target) for name, target in read_pickled_dict(files["mapping"]).items()}
+        mapping = read_pickled_dict(files["mapping"], str)
     names = [name for name in genes if mapping.get(name) == name]
     synonyms = {name: target for name, target in mapping.items() if name != target and target in ids}
     names += sorted(set(synonyms.values()) - set(names))  # current ids that only retired ones lead to

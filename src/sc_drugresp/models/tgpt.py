@@ -15,8 +15,9 @@ from .._data.rank_kernels import top_counts
 from .._nn import SelfAttention, mean_between
 from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
+from ._files import read_json
 from ._symbols import SymbolVocab, read_tokenizer
-from ._weights import check_token_ids, read_json, read_tensors
+from ._weights import check_token_ids, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
