@@ -78,6 +78,21 @@ class Config:
         optional = {name: about["published"] for name, about in named.items() if not about["required"]}
         return read_sizes(table, required, optional, source=source)
 
+    @classmethod
+    def stated(cls, source: object, /, **sizes: Any) -> Self:
+        """Settings that a file states.
+
+        Raises
+        ------
+        ValueError
+            A value is not allowed; the message names the file.
+        """
+        try:
+            return cls(**sizes)
+        except ValueError as error:
+            msg = f"{source} is damaged or of another model: {error}"
+            raise ValueError(msg) from error
+
     def replace(self, **options: Any) -> Self:
         """Return the same settings with some of them changed.
 

@@ -56,12 +56,10 @@ def differences(row: Checkpoint, found: Mapping[str, Any]) -> list[str]:
 
 def _place_of(other: Checkpoint, row: Checkpoint, weights: Path) -> str:
     """The folder or name that the weights have, if it is that of another checkpoint and not of this one."""
-    for part in (-2, -1):
-        ours, theirs = (checkpoint.files["weights"].path.split("/") for checkpoint in (row, other))
-        here = weights.absolute().parts[part]
-        if len(theirs) >= -part and theirs[part] == here and (len(ours) < -part or ours[part] != here):
-            return here
-    return ""
+    ours, theirs = (checkpoint.files["weights"].path.split("/") for checkpoint in (row, other))
+    part = -2 if len(theirs) > 1 else -1  # files of one name lie in folders that tell them apart
+    here = weights.absolute().parts[part]
+    return here if theirs[part] == here and ours[part:][0] != here else ""
 
 
 def check_hashes(row: Checkpoint, files: Mapping[str, Path], name: str) -> Source:
@@ -121,7 +119,7 @@ def check_identity(
         also = "its weights are the published ones; another file of it is damaged" if published else "it is damaged"
         msg = f"{files['weights'].parent} is not {name}: found {what}; {also}. Download it again. {_TRUST}"
         raise ValueError(msg)
-    if not depth_known:
+    if not depth_known and "layers" in wrong:
         msg = (
             f"{files['weights']} does not say how many layers it should have, so that nobody would notice if the last "
             f"one were missing: found {what} ({name}). Give `layers={found['layers']}` if that is right, or put the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -58,7 +59,7 @@ class PerformerConfig(Config):
         sizes = read_shapes(state, places, model=cls._title(), source=source)
         sizes["heads"] //= sizes["head_dim"]
         sizes["genes"] -= specials
-        return cls(**sizes)
+        return cls.stated(source, **sizes)
 
 
 class GeneTable(nn.Module):
@@ -148,14 +149,7 @@ class PerformerEncoder(CellEncoder):
         vocab = cls.vocabulary(read_genes(files, config.genes, cls.gene_lists))
         model = cls.build(config.replace(**options), vocab, state, source=files["weights"])
         model.depth_stated = stated
-        table = model.gene.table[config.genes :]
-        if not torch.equal(table, torch.tensor(cls.last_rows, dtype=table.dtype)[:, None].expand_as(table)):
-            msg = (
-                f"{files['weights']}: the last {cls.specials} rows of the gene table pos_emb.emb.weight "
-                f"{tuple(model.gene.table.shape)} must be all {' and '.join(map(str, cls.last_rows))}, found other numbers. "
-                "Rows are missing or were moved: download the file again."
-            )
-            raise ValueError(msg)
+        _check_tables(model, state, files["weights"])
         return model
 
     @classmethod
@@ -172,6 +166,32 @@ class PerformerEncoder(CellEncoder):
         """All layers and the final norm; the last layer computes the positions `queries` only."""
         x = run_layers(self.layers, x, *inputs, queries=queries, gradient_checkpointing=self.gradient_checkpointing)
         return self.final_norm(x)
+
+
+def _check_tables(model: PerformerEncoder, state: Mapping[str, Tensor], path: Path) -> None:
+    """Check that neither the table of genes nor that of classes lacks a row or has one too many.
+
+    Raises
+    ------
+    ValueError
+        The rows that stand for no gene are not the last ones, or the masked-token head knows other classes.
+    """
+    table = model.gene.table[model.config.genes :]
+    if not torch.equal(table, torch.tensor(model.last_rows, dtype=table.dtype)[:, None].expand_as(table)):
+        msg = (
+            f"{path}: the last {model.specials} rows of the gene table pos_emb.emb.weight {tuple(model.gene.table.shape)} "
+            f"must be all {' and '.join(map(str, model.last_rows))}, found other numbers. Rows are missing or were moved: "
+            "download the file again."
+        )
+        raise ValueError(msg)
+    head = next((x for name, x in state.items() if re.fullmatch(rf"{_PREFIX}to_out\.weight", name)), None)
+    classes = model.value.weight
+    if head is not None and head.ndim == 2 and head.shape != classes.shape:
+        msg = (
+            f"{path}: token_emb.weight has the shape {tuple(classes.shape)}, expected that of the head to_out.weight, "
+            f"{tuple(head.shape)}. A table lacks rows: download the file again."
+        )
+        raise ValueError(msg)
 
 
 def _trained(content: Any, state: Mapping[str, Tensor], path: Path) -> bool:

@@ -238,6 +238,9 @@ def flat_state(value: Any, *, source: object) -> dict[str, Tensor]:
             "alone, under `state_dict`."
         )
         raise ValueError(msg)
+    if empty := [name for name, item in value.items() if item.is_meta]:
+        msg = f"{source}: tensor {empty[0]} has a shape but no numbers; expected numbers. Take the published file."
+        raise ValueError(msg)
     listed = listed_layers(value)
     if lost := sorted(layer for layer, has_tensors in listed.items() if not has_tensors):
         msg = (
@@ -336,9 +339,9 @@ def check_tensor(name: str, tensor: Tensor, dtype: Any, *, source: object) -> No
     import torch
 
     known = (torch.float32, torch.float64, torch.float16, torch.bfloat16) if dtype.is_floating_point else (dtype,)
-    plain = tensor.layout == torch.strided and not tensor.is_nested and tensor.device.type == "cpu"
+    plain = tensor.layout == torch.strided and not tensor.is_nested
     if tensor.dtype not in known or not plain:
-        found = str(tensor.dtype) if plain else f"a tensor of layout {tensor.layout} on {tensor.device.type!r}"
+        found = str(tensor.dtype) if plain else f"a tensor of layout {tensor.layout}"
         msg = (
             f"{source}: tensor {name} is stored as {found}, expected {' or '.join(map(str, known))}. Numbers of another "
             "kind do not give the published network; take the published file."
@@ -357,7 +360,7 @@ def check_finite(name: str, tensor: Tensor, *, source: object) -> Tensor:
     import torch
 
     # One pass without a mask as large as the tensor; a sum that overflows is looked at again.
-    if tensor.is_floating_point() and not tensor.sum(dtype=torch.float64).isfinite():
+    if tensor.is_floating_point() and not tensor.is_meta and not tensor.sum(dtype=torch.float64).isfinite():
         wrong = tensor.isfinite().logical_not_().sum().item()
         if wrong:
             msg = (

@@ -92,7 +92,11 @@ class CellLM(PerformerEncoder):
         if differing:
             msg = f"{path} does not belong to this checkpoint: {'; '.join(differing)}."
             raise ValueError(msg)
-        return config.replace(max_length=values.get("max_seq_len", config.max_length))
+        try:
+            return config.replace(max_length=values.get("max_seq_len", config.max_length))
+        except ValueError as error:
+            msg = f"{path} is damaged: {error}"
+            raise ValueError(msg) from error
 
     @classmethod
     def vocabulary(cls, names: list[str]) -> GeneVocab:

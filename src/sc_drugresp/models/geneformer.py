@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .._data import CountBlock
+
+_LAYER = re.compile(r"(?:bert\.)?encoder\.layer\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,10 @@ class Geneformer(CellEncoder):
     @classmethod
     def build(cls, config: Any, vocab: GeneVocab, state: Mapping[str, Tensor], *, source: object) -> Self:
         """Build on the `meta` device and load strictly; layers above the one that is read are left in the file."""
+        found = 1 + max((int(match[1]) for match in map(_LAYER.match, state) if match), default=-1)
+        if 0 < found < config.layers:
+            msg = f"{source} has {found} layers, expected {config.layers}: tensors are missing. Download it again."
+            raise ValueError(msg)
         unused = tuple(f"encoder.layer.{i}." for i in range(config.depth, config.layers))
         state = {name: tensor for name, tensor in state.items() if not name.removeprefix("bert.").startswith(unused)}
         return super().build(config, vocab, state, source=source)
@@ -233,7 +240,8 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneformerConf
         "V1 networks need the dictionaries `gc30M` (model names 'geneformer.v1-...'), V2 networks those named `gc104M`."
     )
     check_token_ids(ids, sizes["vocab_size"], source=files["tokens"], network=path, hint=hint)
-    return GeneformerConfig(
+    return GeneformerConfig.stated(
+        path,
         **sizes,
         pad_id=ids.get("<pad>", 0),
         cls_id=ids.get("<cls>"),

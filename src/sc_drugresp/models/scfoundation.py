@@ -109,7 +109,8 @@ class ScFoundationConfig(Config):
         sizes = read_sizes(encoder, {"width": "hidden_dim", "heads": "heads", "layers": "depth"}, source=source)
         names = {"bin_num": "bin_num", "bin_alpha": "bin_alpha", "seq_len": "seq_len"}
         names |= {"mask_value": "mask_token_id", "pad_value": "pad_token_id"}
-        return cls(**sizes, ffn_dim=4 * sizes["width"], **read_sizes(flat, names, source=source))
+        sizes |= read_sizes(flat, names, source=source)
+        return cls.stated(source, **sizes, ffn_dim=4 * sizes["width"])
 
 
 class ValueEncoder(nn.Module):

@@ -77,7 +77,7 @@ class ScGPTConfig(Config):
         if style != "continuous":
             msg = f"{source} describes values embedded as {style!r}; only the published style 'continuous' is known."
             raise ValueError(msg)
-        return cls(**sizes)
+        return cls.stated(source, **sizes)
 
 
 class ValueEncoder(nn.Module):

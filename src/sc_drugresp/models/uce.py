@@ -155,7 +155,10 @@ class UCE(CellEncoder):
         if "nhead" not in published and "heads" not in options and sizes["width"] != UCEConfig.width:
             msg = f"{weights} is {sizes['width']} wide, the published networks {UCEConfig.width}. {HEADS}"
             raise ValueError(msg)
-        config = UCEConfig().replace(**{**sizes, **UCEConfig.read_published(published, source=weights), **options})
+        given = UCEConfig.read_published(published, source=weights) | {
+            name: value for name, value in options.items() if name == "heads"
+        }
+        config = UCEConfig.stated(weights, **sizes, **given).replace(**options)
         if len(special := {config.pad, config.closing, config.cls}) < 3 or not 0 <= min(special) <= max(special) < 4:
             msg = f"{weights}: pad, closing and cls must be three different rows among 0 to 3, found {sorted(special)}."
             raise ValueError(msg)
