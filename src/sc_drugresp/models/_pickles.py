@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickletools
 import re
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 8_000_000
 _MOST_STEPS = 600_000
-"""Bounds of memory and time; the largest published dictionary has 4 MB and half a million instructions."""
+_MOST_STACK = 50_000
+"""Bounds of memory and time: the largest published dictionary has 4 MB, about half a million instructions, and groups of
+2,000 operands."""
 _SCALAR, _DTYPE = object(), object()
 _GLOBALS = {
     ("numpy.core.multiarray", "scalar"): _SCALAR,
@@ -60,8 +63,14 @@ class _NumberType:
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
+_PLAIN = frozenset({str, int, float, bool, bytes, type(None), _NumberType})
+
+
 class _Machine:
-    """Stack, marks and memo of the program."""
+    """Stack, marks and memo of the program.
+
+    Lists and tuples hold plain values, and dictionaries these and lists and tuples: nothing can be deep, or inside itself.
+    """
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -73,6 +82,13 @@ class _Machine:
             msg = "an instruction without its operands"
             raise _Refused(msg)
         return self.stack.pop()
+
+    def plain(self, items: list[Any]) -> list[Any]:
+        for item in items:
+            if type(item) not in _PLAIN:
+                msg = f"a {type(item).__name__} inside of a list or tuple"
+                raise _Refused(msg)
+        return items
 
     def since_mark(self) -> list[Any]:
         if not self.marks:
@@ -95,8 +111,11 @@ class _Machine:
             msg = "a key without a value"
             raise _Refused(msg)
         for key, value in zip(items[::2], items[1::2]):
-            if type(key) not in (str, int):
+            if type(key) is not str:
                 msg = f"a key that is a {type(key).__name__}"
+                raise _Refused(msg)
+            if type(value) not in _PLAIN and type(value) not in (list, tuple):
+                msg = f"a {type(value).__name__} inside of a dictionary"
                 raise _Refused(msg)
             if key in table:
                 msg = f"the key {key!r:.60} twice"
@@ -146,7 +165,8 @@ class _Machine:
         self.stack.append(value)
 
     def group(self, n: int) -> None:
-        self.stack.append(tuple(reversed([self.pop() for _ in range(n)])))
+        items = [self.pop() for _ in range(n)]
+        self.stack.append(tuple(reversed(self.plain(items))))
 
 
 def _push(machine: _Machine, value: Any) -> None:
@@ -174,12 +194,12 @@ def _set_item(machine: _Machine, _: Any) -> None:
 
 def _append(machine: _Machine, _: Any) -> None:
     value = machine.pop()
-    machine.top(list).append(value)
+    machine.top(list).extend(machine.plain([value]))
 
 
 def _appends(machine: _Machine, _: Any) -> None:
     items = machine.since_mark()
-    machine.top(list).extend(items)
+    machine.top(list).extend(machine.plain(items))
 
 
 def _dict(machine: _Machine, _: Any) -> None:
@@ -200,11 +220,11 @@ _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "EMPTY_DICT": lambda machine, _: machine.stack.append({}),
     "EMPTY_LIST": lambda machine, _: machine.stack.append([]),
     "EMPTY_TUPLE": lambda machine, _: machine.stack.append(()),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.since_mark())),
+    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.plain(machine.since_mark()))),
     "TUPLE1": lambda machine, _: machine.group(1),
     "TUPLE2": lambda machine, _: machine.group(2),
     "TUPLE3": lambda machine, _: machine.group(3),
-    "LIST": lambda machine, _: machine.stack.append(machine.since_mark()),
+    "LIST": lambda machine, _: machine.stack.append(machine.plain(machine.since_mark())),
     "DICT": _dict,
     "APPEND": _append,
     "APPENDS": _appends,
@@ -228,8 +248,8 @@ def _interpret(content: bytes) -> Any:
     """What the program leaves on its stack."""
     machine, file = _Machine(), BytesIO(content)
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        if step == _MOST_STEPS:
-            msg = f"more than {_MOST_STEPS:,} instructions"
+        if step == _MOST_STEPS or len(machine.stack) + len(machine.marks) > _MOST_STACK:
+            msg = f"more than {_MOST_STEPS:,} instructions, or {_MOST_STACK:,} operands at once"
             raise _Refused(msg)
         if opcode.name == "STOP":
             break
@@ -267,7 +287,9 @@ def read_pickled_dict(path: Path, of: type = object) -> dict[str, Any]:
         msg = f"{path} has {size:,} bytes; expected a pickled dictionary of at most {_MOST_BYTES:,}. {again}"
         raise ValueError(msg)
     try:
-        value = _interpret(Path(path).read_bytes())
+        with warnings.catch_warnings():  # damaged escapes in texts of the oldest protocol
+            warnings.simplefilter("ignore", DeprecationWarning)
+            value = _interpret(Path(path).read_bytes())
     except (_Refused, ValueError, OverflowError) as error:
         found = f"{error}".splitlines()[0][:200] if str(error) else type(error).__name__
         msg = f"{path} is not a plain pickled dictionary and was not loaded; found {found}. {again}"
@@ -276,7 +298,7 @@ def read_pickled_dict(path: Path, of: type = object) -> dict[str, Any]:
         msg = f"{path} should hold a dictionary, found {type(value).__name__}{'' if value else ' (empty)'}. {again}"
         raise ValueError(msg)
     for key, item in value.items():
-        if type(key) is not str or type(item) not in (str, int, float, bool) or not _fits(item, of):
+        if item is None or type(item) in (bytes, _NumberType) or not _fits(item, of):
             wanted = _KINDS.get(of, "text or numbers")
             msg = f"{path}: expected {wanted} by name, found {key!r:.60}: {_brief(item)}. {again}"
             raise ValueError(msg)
