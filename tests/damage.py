@@ -122,5 +122,7 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
         case 6:
             out[place : place + length] = bytes(len(out[place : place + length]))
         case _:
-            out[place : place + length] = rng.integers(256, size=len(out[place : place + length]), dtype=np.uint8).tobytes()
+            out[place : place + length] = rng.integers(
+                256, size=len(out[place : place + length]), dtype=np.uint8
+            ).tobytes()
     return bytes(out)

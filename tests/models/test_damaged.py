@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -44,9 +42,7 @@ def test_an_intact_copy_is_local_and_loads(copy):
 # Tensors --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.int64], ids=str
-)
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.int64], ids=str)
 def test_numbers_of_another_kind_are_refused(copy, dtype):
     name = copy.used()[0]
     copy.change(lambda s: s.update({name: s[name].to(dtype)}) if name in s else None)
@@ -77,7 +73,11 @@ def test_tensors_of_other_dimensions_are_refused(copy):
 
 def test_every_matrix_with_a_row_more_or_less_is_refused(copy):
     for name in copy.used():
-        for change in (lambda x: torch.cat([x, x[-1:]]), lambda x: x[:-1].clone(), lambda x: torch.cat([x] + [x[:1]] * 3)):
+        for change in (
+            lambda x: torch.cat([x, x[-1:]]),
+            lambda x: x[:-1].clone(),
+            lambda x: torch.cat([x] + [x[:1]] * 3),
+        ):
             before = copy.weights.read_bytes()
             copy.change(lambda s, name=name, change=change: s.update({name: change(s[name])}) if name in s else None)
             with pytest.raises(ValueError) as caught:
@@ -112,7 +112,9 @@ def test_a_missing_last_layer_is_refused_where_no_file_states_the_depth(copy):
 
 def test_a_missing_layer_in_between_is_refused(copy):
     cls = model_class(find(copy.name)[0])
-    lost = [n for n, x in copy.state.items() if cls.remap({n: x}) and next(iter(cls.remap({n: x}))).startswith("layers.0.")]
+    lost = [
+        n for n, x in copy.state.items() if cls.remap({n: x}) and next(iter(cls.remap({n: x}))).startswith("layers.0.")
+    ]
     copy.change(lambda s: [s.pop(name, None) for name in lost])
     refused(copy)
 
@@ -120,13 +122,8 @@ def test_a_missing_layer_in_between_is_refused(copy):
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def each_file(copy: Copy) -> Iterator[tuple[str, Path]]:
-    for role, path in copy.files.items():
-        yield role, path
-
-
 def test_empty_files_folders_pipes_and_dangling_links_are_refused_at_once(copy):
-    for role, path in each_file(copy):
+    for role, path in copy.files.items():
         content = path.read_bytes()
         path.unlink()
         path.write_bytes(b"")
@@ -277,7 +274,7 @@ def test_a_token_table_with_a_row_more_is_refused_without_a_configuration(tmp_pa
     (uce.folder.parent / "config.json").unlink()
     table = "pe_embedding.weight"
     uce.change(lambda s: s.update({table: torch.cat([s[table], s[table][-1:]])}))
-    with pytest.raises(ValueError, match="expected 324.*found 325"):
+    with pytest.raises(ValueError, match=r"expected 324.*found 325"):
         uce.load(heads=4)
 
 

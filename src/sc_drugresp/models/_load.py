@@ -51,9 +51,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         raise TypeError(msg)
 
 
-def load(
-    name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bool = True, **options: Any
-) -> Embedder:
+def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bool = True, **options: Any) -> Embedder:
     """Load a model by name, ready to embed.
 
     Foundation models are :class:`torch.nn.Module` objects with `tokenize`, `embed_tokens`, `hidden` and `pool`, so
@@ -115,7 +113,7 @@ def load(
                 f"{owner!r}, or give the folder of {full_name} with `checkpoint=`. Pass verify=False to load it all the same."
             )
             raise ValueError(msg)
-        known = encoder.depth_stated or "layers" in options
+        known = getattr(encoder, "depth_stated", True) or "layers" in options
         source = check_identity(full_name, row, files, found, given=checkpoint is not None, depth_known=known)
         if source != "published":
             for path in files.values():

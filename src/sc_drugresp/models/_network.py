@@ -161,8 +161,12 @@ class CellNetwork(nn.Module, ABC):
         if depth > max(1_000, len(translated)):  # not a million modules to find out that their tensors are missing
             msg = f"{source} has {len(translated)} tensors, but its configuration says {depth} layers. Take both from one checkpoint."
             raise ValueError(msg)
-        with torch.device("meta"):
-            model = cls(config, vocab)
+        try:
+            with torch.device("meta"):
+                model = cls(config, vocab)
+        except ValueError as error:
+            msg = f"{source}: {error}"
+            raise ValueError(msg) from error
         load_strict(model, translated, source=source)
         return model.eval()
 

@@ -143,7 +143,9 @@ class PerformerEncoder(CellEncoder):
         state = flat_state(content, source=files["weights"])
         translated = cls.translate(state, source=files["weights"])
         config: Any = cls.Config.from_state(translated, specials=cls.specials, source=files["weights"])  # type: ignore[attr-defined]
-        stated = "config" in files or bool(listed_layers(innermost(content))) or _trained(content, state, files["weights"])
+        stated = (
+            "config" in files or bool(listed_layers(innermost(content))) or _trained(content, state, files["weights"])
+        )
         if "config" in files:
             config = cls.with_published(config, files["config"])
         vocab = cls.vocabulary(read_genes(files, config.genes, cls.gene_lists))

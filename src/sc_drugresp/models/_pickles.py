@@ -37,7 +37,7 @@ _NUMBERS = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248])")
 _KINDS = {str: "text", int: "whole numbers", float: "finite numbers above 0"}
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The program does something that a dictionary of plain values does not need."""
 
 
@@ -47,7 +47,7 @@ class _NumberType:
     def __init__(self, args: Any) -> None:
         if not (type(args) is tuple and args and type(args[0]) is str and _NUMBERS.fullmatch(args[0])):
             msg = "a numpy type that is no plain number"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         self.dtype = np.dtype(args[0])
 
     def set_state(self, state: Any) -> None:
@@ -59,7 +59,7 @@ class _NumberType:
             and state[2:] == (None, None, None, -1, -1, 0)
         ):
             msg = "a numpy type with fields or parts"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         self.dtype = self.dtype.newbyteorder(state[1])
 
 
@@ -80,20 +80,20 @@ class _Machine:
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             msg = "an instruction without its operands"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         return self.stack.pop()
 
     def plain(self, items: list[Any]) -> list[Any]:
         for item in items:
             if type(item) not in _PLAIN:
                 msg = f"a {type(item).__name__} inside of a list or tuple"
-                raise _Refused(msg)
+                raise _RefusedError(msg)
         return items
 
     def since_mark(self) -> list[Any]:
         if not self.marks:
             msg = "the end of a group without its beginning"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
@@ -102,30 +102,30 @@ class _Machine:
     def top(self, kind: type) -> Any:
         if not self.stack or type(self.stack[-1]) is not kind:
             msg = f"an instruction that needs a {kind.__name__}"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         return self.stack[-1]
 
     def set_items(self, items: list[Any]) -> None:
         table = self.top(dict)
         if len(items) % 2:
             msg = "a key without a value"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         for key, value in zip(items[::2], items[1::2]):
             if type(key) is not str:
                 msg = f"a key that is a {type(key).__name__}"
-                raise _Refused(msg)
+                raise _RefusedError(msg)
             if type(value) not in _PLAIN and type(value) not in (list, tuple):
                 msg = f"a {type(value).__name__} inside of a dictionary"
-                raise _Refused(msg)
+                raise _RefusedError(msg)
             if key in table:
                 msg = f"the key {key!r:.60} twice"
-                raise _Refused(msg)
+                raise _RefusedError(msg)
             table[key] = value
 
     def find(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str or (module, name) not in _GLOBALS:
             msg = f"it refers to {str(module)[:40]}.{str(name)[:40]}"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         self.stack.append(_GLOBALS[module, name])
 
     def call(self) -> None:
@@ -136,11 +136,11 @@ class _Machine:
             dtype, content = args[0].dtype, args[1]
             if type(content) is not bytes or len(content) != dtype.itemsize:
                 msg = f"a numpy scalar without its {dtype.itemsize} bytes"
-                raise _Refused(msg)
+                raise _RefusedError(msg)
             self.stack.append(np.frombuffer(content, dtype)[0].item())
         else:
             msg = "a call of something that is no numpy scalar"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
 
     def build(self) -> None:
         state = self.pop()
@@ -149,19 +149,19 @@ class _Machine:
     def get(self, place: int) -> None:
         if place not in self.memo:
             msg = f"value {place}, which was never stored"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         self.stack.append(self.memo[place])
 
     def put(self, place: int) -> None:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
             msg = "an instruction without its operands"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         self.memo[place] = self.stack[-1]
 
     def push_number(self, value: Any) -> None:
         if not -(1 << 63) <= value < 1 << 64:
             msg = "a whole number of more than 64 bits"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         self.stack.append(value)
 
     def group(self, n: int) -> None:
@@ -250,17 +250,17 @@ def _interpret(content: bytes) -> Any:
     for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if step == _MOST_STEPS or len(machine.stack) + len(machine.marks) > _MOST_STACK:
             msg = f"more than {_MOST_STEPS:,} instructions, or {_MOST_STACK:,} operands at once"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         if opcode.name == "STOP":
             break
         run = _STEPS.get(opcode.name)
         if run is None:
             msg = f"the instruction {opcode.name}"
-            raise _Refused(msg)
+            raise _RefusedError(msg)
         run(machine, argument)
     if len(machine.stack) != 1 or machine.marks or file.tell() != len(content):
         msg = "something before or behind the dictionary"
-        raise _Refused(msg)
+        raise _RefusedError(msg)
     return machine.stack[0]
 
 
@@ -290,7 +290,7 @@ def read_pickled_dict(path: Path, of: type = object) -> dict[str, Any]:
         with warnings.catch_warnings():  # damaged escapes in texts of the oldest protocol
             warnings.simplefilter("ignore", DeprecationWarning)
             value = _interpret(Path(path).read_bytes())
-    except (_Refused, ValueError, OverflowError) as error:
+    except (_RefusedError, ValueError, OverflowError) as error:
         found = f"{error}".splitlines()[0][:200] if str(error) else type(error).__name__
         msg = f"{path} is not a plain pickled dictionary and was not loaded; found {found}. {again}"
         raise ValueError(msg) from None

@@ -192,7 +192,9 @@ def read_positions(path: Path, species: str, known: Iterable[str] = ()) -> tuple
         msg = f"{path} ends or breaks off within line {line}; expected {', '.join(columns)}. Download it again."
         raise ValueError(msg)
     if absent := sorted(set(known) - set(table["species"])):
-        msg = f"{path} has no position of {', '.join(absent)}; it is truncated or of another release. Download it again."
+        msg = (
+            f"{path} has no position of {', '.join(absent)}; it is truncated or of another release. Download it again."
+        )
         raise ValueError(msg)
     codes, names = pd.factorize(table["species"] + "_" + table["chromosome"], sort=True)
     table = table.assign(code=codes, start=start.astype(np.int64))[table["species"] == species]

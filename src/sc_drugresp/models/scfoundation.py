@@ -186,7 +186,8 @@ class ScFoundation(CellEncoder):
         """Build one network of `weights` (`models.ckpt`) with the gene list `genes`; `config` only for safetensors."""
         state, published = _network(files, ScFoundationConfig().replace(**options).key)
         config = ScFoundationConfig.from_published(published, source=files["weights"]).replace(**options)
-        return cls.build(config, read_genes(files["genes"]), state, source=files["weights"])
+        both = f"{files['weights']} with {files['genes']}"
+        return cls.build(config, read_genes(files["genes"]), state, source=both)
 
     @classmethod
     def example_vocab(cls, config: ScFoundationConfig) -> GeneVocab:
