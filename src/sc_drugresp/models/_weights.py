@@ -37,6 +37,7 @@ _BROKEN = (
     zlib.error,
 )
 """What torch and zipfile raise on damaged files."""
+_UNSAFE = re.compile(r"Unsupported (?:global|class|operand)[^\n]{0,80}?(?=was not|\n|$)")
 _NUMBERED = re.compile(r"(?:^|\.)(?:layers?|h|transformer_encoder)\.(\d+)$")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
@@ -68,9 +69,10 @@ def read_state(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)  # noqa: TID251
     except pickle.UnpicklingError as error:
+        found = _UNSAFE.search(str(error))  # not torch's advice to switch its protection off
         msg = (
             f"{path} holds more than tensors and plain values, so reading it could run code; it was not loaded "
-            f"({_first_line(error)}). Get the file from its publisher again, or convert it to safetensors."
+            f"({found[0].strip() if found else 'it is no table of tensors'}). Get the file from its publisher again, or convert it to safetensors."
         )
         raise ValueError(msg) from error
     except _BROKEN as error:
