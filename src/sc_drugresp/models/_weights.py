@@ -37,7 +37,7 @@ _BROKEN = (
     zlib.error,
 )
 """What torch and zipfile raise on damaged files."""
-_UNSAFE = re.compile(r"Unsupported (?:global|class|operand)[^\n]{0,80}?(?=was not|\n|$)")
+_UNSAFE = re.compile(r"(?i)unsupported (?:global|class|operand)[^\n]{0,80}?(?= was not| whose|\n|$)")
 _NUMBERED = re.compile(r"(?:^|\.)(?:layers?|h|transformer_encoder)\.(\d+)$")
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 
