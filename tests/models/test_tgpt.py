@@ -134,6 +134,7 @@ def test_the_longer_checkpoint_takes_126_genes(copy, adata):
     state["transformer.wpe.weight"] = torch.cat([state["transformer.wpe.weight"], extra])
     save(state, copy / "pytorch_model.bin")
     (copy / "config.json").write_text(json.dumps({**config, "n_positions": 128}))
+    copy = copy.rename(copy.with_name("transcriptome-gpt-1024-8-16-128"))
     model = sdr.models.load("tgpt.126", checkpoint=copy)
     assert model.tokenize(adata, genes="exact").lengths.max() == 128
     assert np.isfinite(model.embed(adata, genes="exact")[0]).all()

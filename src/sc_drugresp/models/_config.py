@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import operator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
 
@@ -10,6 +12,10 @@ from ._weights import read_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_MOST = 10_000_000
+"""No size of a published network comes near; a damaged file may ask for any memory."""
+_PLAIN = {float: "a finite number", int: "a whole number", str: "text"}
 
 
 def size(
@@ -72,6 +78,21 @@ class Config:
         optional = {name: about["published"] for name, about in named.items() if not about["required"]}
         return read_sizes(table, required, optional, source=source)
 
+    @classmethod
+    def stated(cls, source: object, /, **sizes: Any) -> Self:
+        """Settings that a file states.
+
+        Raises
+        ------
+        ValueError
+            A value is not allowed; the message names the file.
+        """
+        try:
+            return cls(**sizes)
+        except ValueError as error:
+            msg = f"{source} is damaged or of another model: {error}"
+            raise ValueError(msg) from error
+
     def replace(self, **options: Any) -> Self:
         """Return the same settings with some of them changed.
 
@@ -91,11 +112,16 @@ class Config:
 
     def _problem(self, field: dataclasses.Field[Any]) -> str:
         value, choices = getattr(self, field.name), self._choices().get(field.name)
-        if choices is not None and value not in choices:
+        if choices is not None and (isinstance(value, list | dict) or value not in choices):
             return f"`{field.name}` must be one of {choices}, found {value!r}."
         least, other = field.metadata.get("least"), field.metadata.get("divides")
-        if least is not None and value is not None and value < least:
-            return f"`{field.name}` must be at least {least}, found {value}."
+        if field.metadata and value is not None:
+            kind = int if least is not None else type(field.default)
+            if not _is(value, kind):
+                return f"`{field.name}` must be {_PLAIN[kind]}, found {value!r:.80}."
+        if least is not None and value is not None and not least <= value <= _MOST:
+            limit = f"at least {least}" if value < least else f"at most {_MOST:,}"
+            return f"`{field.name}` must be {limit}, found {value}."
         if other and getattr(self, other) % value:
             return f"`{other}` ({getattr(self, other)}) is not a multiple of `{field.name}` ({value}). {field.metadata['hint']}"
         return ""
@@ -109,3 +135,15 @@ class Config:
     def _choices(cls) -> dict[str, tuple[Any, ...]]:
         hints = get_type_hints(cls)
         return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value, perhaps a numpy scalar, is text or a number of this kind; truth values are no numbers."""
+    if kind not in _PLAIN:
+        return True
+    if isinstance(value, bool) or kind is str or isinstance(value, str):
+        return kind is str and isinstance(value, str)
+    try:
+        return math.isfinite(operator.index(value) if kind is int else float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False

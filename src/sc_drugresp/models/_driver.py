@@ -46,10 +46,19 @@ def embed_batch(encoder: CellNetwork, tokens: Tokens, cells: np.ndarray) -> np.n
     try:
         with torch.inference_mode():
             batch = encoder.collate(tokens.take(cells))
-            return encoder({name: x.to(encoder.device) for name, x in batch.items()}).float().cpu().numpy()
+            values = encoder({name: x.to(encoder.device) for name, x in batch.items()}).float().cpu().numpy()
     except torch.OutOfMemoryError:
         if len(cells) == 1:
             raise
         torch.cuda.empty_cache()
         warn(f"The device ran out of memory with {len(cells)} cells in a batch; trying halves. Lower `batch_tokens`.")
         return np.concatenate([embed_batch(encoder, tokens, half) for half in np.array_split(cells, 2)])
+    if not np.isfinite(values).all():
+        wrong = int((~np.isfinite(values).all(axis=1)).sum())
+        msg = (
+            f"{encoder.name or type(encoder).__name__} computed NaN or infinite numbers for {wrong} of {len(cells)} cells "
+            "that express genes it knows; expected finite ones. Its weights or these counts are far out of range: load it "
+            "again from the published files, and check the counts."
+        )
+        raise ValueError(msg)
+    return values

@@ -19,7 +19,7 @@ class Embedder(Protocol):
     name
         `'model'` or `'model.checkpoint'`.
     checkpoint
-        Name, file and hash of the weights; empty for embedders without weights.
+        Name, file, hash and source of the weights; empty for embedders without weights.
     expects
         What the matrix must contain: raw `'counts'`, or `'any'` values.
     aligns_genes, vocab

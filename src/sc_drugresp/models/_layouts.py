@@ -48,7 +48,13 @@ BERT_DROPPED = (
 
 
 def rename(state: Mapping[str, Any], rules: Mapping[str, str], *, drop: Iterable[str] = ()) -> dict[str, Any]:
-    """Rename parameters by regular expressions applied in order; names that match `drop` are left out."""
+    """Rename parameters by regular expressions applied in order; names that match `drop` are left out.
+
+    Raises
+    ------
+    ValueError
+        Two parameters would have the same name.
+    """
     dropped = [re.compile(pattern) for pattern in drop]
     out = {}
     for name, tensor in state.items():
@@ -57,12 +63,21 @@ def rename(state: Mapping[str, Any], rules: Mapping[str, str], *, drop: Iterable
         new = name
         for pattern, replacement in rules.items():
             new = re.sub(pattern, replacement, new)
+        if new in out:
+            msg = f"tensor {name} and another one both stand for {new}; expected one of them"
+            raise ValueError(msg)
         out[new] = tensor
     return out
 
 
 def split_rows(state: dict[str, Any], pattern: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """Split fused tensors by rows: `pattern` has one group `(fused)` that each of `names` replaces (q, k, v)."""
+    """Split fused tensors by rows: `pattern` has one group `(fused)` that each of `names` replaces (q, k, v).
+
+    Raises
+    ------
+    ValueError
+        The rows of a tensor cannot be split into equal parts.
+    """
     regex = re.compile(pattern)
     out = {}
     for name, tensor in state.items():
@@ -70,7 +85,13 @@ def split_rows(state: dict[str, Any], pattern: str, names: tuple[str, ...]) -> d
         if match is None:
             out[name] = tensor
             continue
-        size = tensor.shape[0] // len(names)
+        size, rest = divmod(tensor.shape[0] if tensor.ndim else 0, len(names))
+        if rest or not size:
+            msg = (
+                f"tensor {name} has the shape {tuple(tensor.shape)}; expected rows for {' and '.join(names)}, "
+                f"{len(names)} times the same number"
+            )
+            raise ValueError(msg)
         for i, part in enumerate(names):
             out[name[: match.start(1)] + part + name[match.end(1) :]] = tensor[i * size : (i + 1) * size]
     return out

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.hashing import sha256
 from .._core.imports import require
+from ._files import check_file
 from ._hub import locate
+from ._identity import Source, check_identity, other_owner
 from ._registry import find
+from ._weights import check_archive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,14 +44,14 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         return
     cls = model_class(find(name)[0])
     config = getattr(cls, "Config", None)
-    known = {field.name for field in fields(config)} if config else set(inspect.signature(cls).parameters)
+    known = {field.name for field in fields(config)} | {"verify"} if config else set(inspect.signature(cls).parameters)
     unknown = sorted(options.keys() - known)
     if unknown:
         msg = f"Unknown option {unknown[0]!r}. Options of {name!r}: {sorted(known)}."
         raise TypeError(msg)
 
 
-def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: Any) -> Embedder:
+def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bool = True, **options: Any) -> Embedder:
     """Load a model by name, ready to embed.
 
     Foundation models are :class:`torch.nn.Module` objects with `tokenize`, `embed_tokens`, `hidden` and `pool`, so
@@ -61,18 +64,24 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
     checkpoint
         Folder with the published files, or the weights file in it. `None` takes them from the cache and downloads
         what is missing.
+    verify
+        Whether files are compared with what is published about them: hashes, sizes, number of layers, and the checksums
+        inside torch files. `False` takes files that look damaged or of another checkpoint, such as those of a network
+        that you trained further. Nothing in a file is ever executed, verified or not.
     options
         Fields of the model's `Config` to change: pooling, length limit, and so on.
 
     Returns
     -------
     A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, or a baseline. Its attributes
-    `aligns_genes`, `needs_fit`, `tunable`, `set_based` and `expects` say what it can do.
+    `aligns_genes`, `needs_fit`, `tunable`, `set_based` and `expects` say what it can do. Its `checkpoint` says what was
+    loaded: `name`, `file`, `sha256`, and `source`, which is `'published'` (all known hashes agree), `'unverified'` (the
+    sizes agree, no hash is known, or `verify=False`) or `'local'` (of no registered checkpoint).
 
     Raises
     ------
     ValueError
-        There is no such model, or the files do not fit together.
+        There is no such model; the files are damaged, do not fit together, or are those of another checkpoint.
     FileNotFoundError
         Files are missing and cannot be downloaded.
 
@@ -82,12 +91,38 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, **options: An
     >>> sdr.models.load("pca", n_comps=20).dim
     20
     """
+    if not isinstance(verify, bool):
+        msg = f"`verify` must be True or False, found {verify!r}."
+        raise TypeError(msg)
     spec, row = find(name)
     cls = model_class(spec)
     if row is None:
         return cls(**options)
-    files = locate(spec, row, None if checkpoint is None else Path(checkpoint))
+    full_name = f"{spec.name}.{row.tag}"
+    files = {role: check_file(path) for role, path in locate(spec, row, _path(checkpoint)).items()}
     encoder = cls.from_files(files, **{**row.options, **options})
-    encoder.name = f"{spec.name}.{row.tag}"
-    encoder.checkpoint = {"name": encoder.name, "file": files["weights"].name, "sha256": sha256(files["weights"])}
+    source: Source = "local" if checkpoint is not None else "unverified"
+    if verify:
+        found = {field: getattr(encoder.config, field, None) for field in row.sizes if field not in options}
+        if other := other_owner(spec, row, files, found):
+            owner = f"{spec.name}.{other[0].tag}"
+            if "." not in str(name):
+                return load(owner, checkpoint, **options)
+            msg = (
+                f"{files['weights']} belongs to {owner}, found by {other[1]}, but {full_name} was asked for. Load "
+                f"{owner!r}, or give the folder of {full_name} with `checkpoint=`. Pass verify=False to load it all the same."
+            )
+            raise ValueError(msg)
+        known = getattr(encoder, "depth_stated", True) or "layers" in options
+        source = check_identity(full_name, row, files, found, given=checkpoint is not None, depth_known=known)
+        for role, path in files.items():
+            if source != "published" or row.files[role].sha256 is None:
+                check_archive(path)
+    encoder.name = full_name
+    digest = sha256(files["weights"])
+    encoder.checkpoint = {"name": full_name, "file": files["weights"].name, "sha256": digest, "source": source}
     return encoder
+
+
+def _path(checkpoint: str | PathLike[str] | None) -> Path | None:
+    return None if checkpoint is None else Path(checkpoint)

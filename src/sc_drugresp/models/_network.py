@@ -45,6 +45,8 @@ class CellNetwork(nn.Module, ABC):
         What fills up the shorter sequences of a batch.
     n_ids, longest
         Token ids and positions of the network, where they are limited.
+    depth_stated
+        Whether a file says how many layers there are. Otherwise they were counted, and nobody would miss the last one.
     """
 
     Config: ClassVar[type[Config]]
@@ -58,6 +60,7 @@ class CellNetwork(nn.Module, ABC):
     pad_value: float = 0.0
     n_ids: int | None = None
     longest: int | None = None
+    depth_stated: bool = True
 
     def __init__(self, config: Any, vocab: GeneVocab) -> None:
         super().__init__()
@@ -136,11 +139,35 @@ class CellNetwork(nn.Module, ABC):
         return self.pool(self.hidden(batch, self.leading), batch)
 
     @classmethod
+    def translate(cls, state: Mapping[str, Tensor], *, source: object) -> dict[str, Tensor]:
+        """As :meth:`remap`; errors name the file.
+
+        Raises
+        ------
+        ValueError
+            A tensor has not the shape that it must have to be translated.
+        """
+        try:
+            return cls.remap(state)
+        except (ValueError, RuntimeError, IndexError) as error:
+            msg = f"{source}: {str(error).splitlines()[0]}. Check that the file belongs to {cls.__name__}, or download it again."
+            raise ValueError(msg) from error
+
+    @classmethod
     def build(cls, config: Any, vocab: GeneVocab, state: Mapping[str, Tensor], *, source: object) -> Self:
         """Build on the `meta` device, load strictly, and switch to evaluation."""
-        with torch.device("meta"):
-            model = cls(config, vocab)
-        load_strict(model, cls.remap(state), source=source)
+        translated = cls.translate(state, source=source)
+        depth = getattr(config, "layers", 0)
+        if depth > max(1_000, len(translated)):  # not a million modules to find out that their tensors are missing
+            msg = f"{source} has {len(translated)} tensors, but its configuration says {depth} layers. Take both from one checkpoint."
+            raise ValueError(msg)
+        try:
+            with torch.device("meta"):
+                model = cls(config, vocab)
+        except ValueError as error:
+            msg = f"{source}: {error}"
+            raise ValueError(msg) from error
+        load_strict(model, translated, source=source)
         return model.eval()
 
     @classmethod

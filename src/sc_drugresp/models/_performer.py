@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -12,13 +14,15 @@ from .._data import GeneVocab
 from .._nn import PerformerLayer, run_layers
 from ._config import Config, size
 from ._encoder import CellEncoder
-from ._weights import read_shapes, read_tensors
+from ._files import check_file, read_lines
+from ._weights import flat_state, innermost, listed_layers, read_shapes, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 _PREFIX = r"(?:module\.|encoder\.)*"
+_BUFFERS = ("projection_matrix", "calls_since_last_redraw")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class PerformerConfig(Config):
         sizes = read_shapes(state, places, model=cls._title(), source=source)
         sizes["heads"] //= sizes["head_dim"]
         sizes["genes"] -= specials
-        return cls(**sizes)
+        return cls.stated(source, **sizes)
 
 
 class GeneTable(nn.Module):
@@ -83,13 +87,14 @@ class PerformerEncoder(CellEncoder):
 
     Attributes
     ----------
-    specials
-        Rows of the gene table that do not stand for genes.
+    specials, last_rows
+        Rows of the gene table that do not stand for genes, and the number that fills each of them.
     gene_lists
         Files with the names of the genes, for error messages.
     """
 
     specials: ClassVar[int] = 1
+    last_rows: ClassVar[tuple[float, ...]] = (0.0,)
     gene_lists: ClassVar[str]
     renames: ClassVar[Mapping[str, str]] = {
         rf"^{_PREFIX}": "",
@@ -134,12 +139,20 @@ class PerformerEncoder(CellEncoder):
         ValueError
             The files are damaged, of another model, or do not belong together.
         """
-        state = read_tensors(files["weights"])
-        config: Any = cls.Config.from_state(cls.remap(state), specials=cls.specials, source=files["weights"])  # type: ignore[attr-defined]
+        content = read_state(files["weights"])
+        state = flat_state(content, source=files["weights"])
+        translated = cls.translate(state, source=files["weights"])
+        config: Any = cls.Config.from_state(translated, specials=cls.specials, source=files["weights"])  # type: ignore[attr-defined]
+        stated = (
+            "config" in files or bool(listed_layers(innermost(content))) or _trained(content, state, files["weights"])
+        )
         if "config" in files:
             config = cls.with_published(config, files["config"])
         vocab = cls.vocabulary(read_genes(files, config.genes, cls.gene_lists))
-        return cls.build(config.replace(**options), vocab, state, source=files["weights"])
+        model = cls.build(config.replace(**options), vocab, state, source=files["weights"])
+        model.depth_stated = stated
+        _check_tables(model, state, files["weights"])
+        return model
 
     @classmethod
     def with_published(cls, config: Any, path: Path) -> Any:
@@ -157,6 +170,56 @@ class PerformerEncoder(CellEncoder):
         return self.final_norm(x)
 
 
+def _check_tables(model: PerformerEncoder, state: Mapping[str, Tensor], path: Path) -> None:
+    """Check that neither the table of genes nor that of classes lacks a row or has one too many.
+
+    Raises
+    ------
+    ValueError
+        The rows that stand for no gene are not the last ones, or the masked-token head knows other classes.
+    """
+    table = model.gene.table[model.config.genes :]
+    if not torch.equal(table, torch.tensor(model.last_rows, dtype=table.dtype)[:, None].expand_as(table)):
+        msg = (
+            f"{path}: the last {model.specials} rows of the gene table pos_emb.emb.weight {tuple(model.gene.table.shape)} "
+            f"must be all {' and '.join(map(str, model.last_rows))}, found other numbers. Rows are missing or were moved: "
+            "download the file again."
+        )
+        raise ValueError(msg)
+    head = next((x for name, x in state.items() if re.fullmatch(rf"{_PREFIX}to_out\.weight", name)), None)
+    classes = model.value.weight
+    if head is not None and head.ndim == 2 and head.shape != classes.shape:
+        msg = (
+            f"{path}: token_emb.weight has the shape {tuple(classes.shape)}, expected that of the head to_out.weight, "
+            f"{tuple(head.shape)}. A table lacks rows: download the file again."
+        )
+        raise ValueError(msg)
+
+
+def _trained(content: Any, state: Mapping[str, Tensor], path: Path) -> bool:
+    """Whether the state of an optimizer beside the tensors tells that none of them is missing.
+
+    Raises
+    ------
+    ValueError
+        It had more parameters than there are.
+    """
+    optimizer = content.get("optimizer_state_dict") if isinstance(content, dict) else None
+    groups = optimizer.get("param_groups") if isinstance(optimizer, dict) else None
+    if not isinstance(groups, list) or not groups:
+        return False
+    listed = [group.get("params") if isinstance(group, dict) else None for group in groups]
+    expected = sum(len(names) for names in listed if isinstance(names, list))
+    found = sum(not name.endswith(_BUFFERS) for name in state)
+    if expected > found:
+        msg = (
+            f"{path} holds {found} parameters, but its optimizer had {expected}: tensors are missing, perhaps of a whole "
+            "layer. The file is incomplete: download it again."
+        )
+        raise ValueError(msg)
+    return expected == found
+
+
 def read_genes(files: Mapping[str, Path], expected: int, wanted: str) -> list[str]:
     """Gene names in model order: the lines of the file `vocab`, or the `var_names` of the h5ad `reference`.
 
@@ -167,14 +230,21 @@ def read_genes(files: Mapping[str, Path], expected: int, wanted: str) -> list[st
     ValueError
         The list is not that of a gene table with rows for `expected` genes.
     """
+    path = files.get("vocab") or files.get("reference")
     if "vocab" in files:
-        names = [line.strip() for line in files["vocab"].read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = read_lines(files["vocab"])
     elif "reference" in files:
         import h5py
         from anndata.io import read_elem
 
-        with h5py.File(files["reference"], "r") as file:
-            names = [str(name) for name in read_elem(file["var"]).index]
+        try:
+            with h5py.File(check_file(files["reference"]), "r") as file:
+                names = [str(name) for name in read_elem(file["var"]).index]
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            msg = f"{path} is not a readable .h5ad file ({str(error).splitlines()[0]}). Download it again, or put {wanted}."
+            raise ValueError(msg) from error
     else:
         msg = (
             f"No list of genes lies beside {files['weights']}, and their order cannot be guessed. Put {wanted}, into "
@@ -183,12 +253,12 @@ def read_genes(files: Mapping[str, Path], expected: int, wanted: str) -> list[st
         raise FileNotFoundError(msg)
     if len(names) != expected:
         msg = (
-            f"The list of genes has {len(names)} names, but the gene table in {files['weights']} has rows for {expected} "
-            "genes. Give the list that belongs to this checkpoint."
+            f"{path}: the list of genes has {len(names)} names, but the gene table in {files['weights']} has rows for "
+            f"{expected} genes. Give the list that belongs to this checkpoint."
         )
         raise ValueError(msg)
     if len(set(names)) != len(names):
-        twice = max(names, key=names.count)
-        msg = f"The list of genes holds {twice!r} more than once; a gene list of this model has no duplicates."
+        twice = Counter(names).most_common(1)[0][0]
+        msg = f"{path}: the list of genes holds {twice!r} more than once; a gene list of this model has no duplicates. Take the published list."
         raise ValueError(msg)
     return names

@@ -70,6 +70,8 @@ class Checkpoint:
         Whether the terms allow commercial use; `None` where they do not say.
     options
         Settings of `Config` that belong to it.
+    sizes
+        Fields of `Config` that the files give: by them the files of other checkpoints are told apart.
     description, dim, parameters, gflop_per_cell, species
         Facts for the table.
     """
@@ -85,6 +87,7 @@ class Checkpoint:
     gflop_per_cell: float | None = None
     species: tuple[str, ...] = ("human",)
     options: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int | str] = field(default_factory=dict)
 
     @property
     def download_bytes(self) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .._data import GeneAlignment, GeneVocab
-from ._weights import read_json
+from ._files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,6 +110,14 @@ def read_tokenizer(path: Path) -> tuple[dict[str, int], dict[str, int]]:
     ValueError
         It is the tokenizer of another model.
     """
+    try:
+        return _tokenizer(path)
+    except (AttributeError, KeyError, TypeError, StopIteration) as error:
+        msg = f"{path} is not the tokenizer of tGPT, or damaged ({type(error).__name__}: {error}). Download it again."
+        raise ValueError(msg) from error
+
+
+def _tokenizer(path: Path) -> tuple[dict[str, int], dict[str, int]]:
     published = read_json(path)
     model = published.get("model") or {}
     cutter = (published.get("pre_tokenizer") or {}).get("type")
@@ -120,7 +128,10 @@ def read_tokenizer(path: Path) -> tuple[dict[str, int], dict[str, int]]:
             f"{found[0]} model, {found[1]} cutting and the normalizer {found[2]}."
         )
         raise ValueError(msg)
-    ids = {str(name): int(token) for name, token in model["vocab"].items()}
+    ids = model["vocab"]
+    if not all(type(token) is int for token in ids.values()):
+        msg = f"{path} should number its tokens with whole numbers; it is damaged. Download it again."
+        raise ValueError(msg)
     template = [next(iter(step.items())) for step in (published.get("post_processor") or {}).get("single", [])]
     ends = [value["id"] for kind, value in template if kind == "SpecialToken"]
     if [kind for kind, _ in template] != ["SpecialToken", "Sequence", "SpecialToken"] or not {*ends} <= ids.keys():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._weights import read_json, read_shapes
+from ._files import read_json
+from ._weights import read_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_SIZES = {"width": "d_model", "layers": "nlayers", "n_tokens": "n_tokens", "dim": "output_dim", "ffn_dim": "d_hid"}
 _TENSORS = {
     "token_dim": ("encoder.0.weight", 1),
     "width": ("encoder.0.weight", 0),
@@ -40,10 +42,10 @@ def read_sizes(state: Mapping[str, Tensor], table: Tensor, weights: Path) -> tup
 
 def _published(sizes: Mapping[str, int], weights: Path) -> dict[str, Any]:
     for path in (weights.with_name("config.json"), weights.parent.with_name("config.json")):
-        published = read_json(path) if path.is_file() else {}
+        published = read_json(path) if path.exists() else {}
         if "nhead" not in published:
             continue  # none, or another program's
-        for ours, theirs in (("width", "d_model"), ("layers", "nlayers"), ("n_tokens", "n_tokens")):
+        for ours, theirs in _SIZES.items():
             if published.get(theirs, sizes[ours]) != sizes[ours]:
                 msg = f"{path} says {theirs}={published[theirs]}, but {weights} has {sizes[ours]}. Take both from one checkpoint."
                 raise ValueError(msg)

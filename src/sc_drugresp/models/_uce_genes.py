@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import tarfile
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from .._core.files import copy_member
 from .._core.log import logger
 from .._data import GeneVocab
-from ._weights import read_pickled_dict, read_state
+from ._files import read_text
+from ._pickles import read_pickled_dict
+from ._registry import registry
+from ._weights import read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import pandas as pd
@@ -63,7 +67,9 @@ class GenomeTable:
         return cls(vocab, first, genes % n_chromosomes, genes, first + len(vocab))
 
 
-def read_genome(files: Mapping[str, Path], species: str, n_tokens: int) -> GenomeTable:
+def read_genome(
+    files: Mapping[str, Path], species: str, n_tokens: int, published: Mapping[str, Any] | None = None
+) -> GenomeTable:
     """Combine token offsets, protein keys and chromosome positions.
 
     Parameters
@@ -74,6 +80,8 @@ def read_genome(files: Mapping[str, Path], species: str, n_tokens: int) -> Genom
         A species of the offsets file.
     n_tokens
         Rows of the token table; the chromosomes come last.
+    published
+        The `config.json` of the checkpoint, which may tell how many rows are chromosomes.
 
     Raises
     ------
@@ -82,12 +90,12 @@ def read_genome(files: Mapping[str, Path], species: str, n_tokens: int) -> Genom
     FileNotFoundError
         The protein file of the species is missing.
     """
-    offsets = {str(name): int(row) for name, row in read_pickled_dict(files["offsets"]).items()}
+    offsets = read_pickled_dict(files["offsets"], int)
     if species not in offsets:
         msg = f"UCE has no species {species!r} in {files['offsets']}. Available species: {sorted(offsets)}."
         raise ValueError(msg)
     symbols = protein_symbols(files, species)
-    positions, n_chromosomes = read_positions(files["chromosomes"], species)
+    positions, n_chromosomes = read_positions(files["chromosomes"], species, known=offsets)
     first, chromosome_offset = offsets[species], n_tokens - n_chromosomes
     limit = min([row for row in offsets.values() if row > first], default=chromosome_offset)
     if first + len(symbols) > limit:
@@ -96,12 +104,14 @@ def read_genome(files: Mapping[str, Path], species: str, n_tokens: int) -> Genom
             f"with {n_tokens} rows, {n_chromosomes} of them chromosomes. Take all UCE files from one release."
         )
         raise ValueError(msg)
+    _check_layout(files, offsets, chromosome_offset, n_chromosomes, published or {})
     placed = np.flatnonzero(np.isin(symbols, positions.index))
-    if not len(placed):
-        msg = f"None of the {len(symbols)} genes of {species} has a position in {files['chromosomes']}."
-        raise ValueError(msg)
     if left_out := len(symbols) - len(placed):
+        if not _is_published(files["chromosomes"]):
+            raise ValueError(_unplaced(files["chromosomes"], symbols, placed, species))
         logger.info("%s: %d genes without a chromosome position are left out", species, left_out)
+    if not len(placed):
+        raise ValueError(_unplaced(files["chromosomes"], symbols, placed, species))
     found = positions.reindex(symbols, fill_value=0)
     names = [symbols[i] for i in placed]
     vocab = GeneVocab(names, first + placed.astype(np.int32), duplicates="keep", fold_case=True)
@@ -109,24 +119,85 @@ def read_genome(files: Mapping[str, Path], species: str, n_tokens: int) -> Genom
     return GenomeTable(vocab, first, found["code"].to_numpy(dtype=np.int32), place, chromosome_offset)
 
 
-def read_positions(path: Path, species: str) -> tuple[pd.DataFrame, int]:
-    """Chromosome `code` and `start` of each symbol of a species, and the number of chromosomes of all species.
+def _is_published(chromosomes: Path) -> bool:
+    """Whether a table of positions is the published one, in which a gene without a position is no damage."""
+    return registry()["uce"].checkpoints["4l"].files["chromosomes"].expected.problem(chromosomes) is None
+
+
+def _unplaced(path: Path, symbols: list[str], placed: np.ndarray, species: str) -> str:
+    lost = symbols[min(set(range(len(symbols))) - set(placed.tolist()))]
+    return (
+        f"{path} has no position for {len(symbols) - len(placed)} of the {len(symbols)} genes of {species} (such as "
+        f"{lost}); expected one for each. The file is truncated or of another release: take the published one."
+    )
+
+
+def _check_layout(
+    files: Mapping[str, Path],
+    offsets: Mapping[str, int],
+    chromosome_offset: int,
+    n_chromosomes: int,
+    published: Mapping[str, Any],
+) -> None:
+    """Check that the chromosomes begin in the token table where the genes of the last species end.
 
     Raises
     ------
     ValueError
-        The file is damaged, or gives a symbol two positions.
+        The token table or the table of positions lacks rows, or has too many.
+    """
+    last = max(offsets, key=lambda name: offsets[name])
+    stated = {
+        "n_chrom_tokens": (published.get("n_chrom_tokens"), n_chromosomes),
+        "CHROM_TOKEN_OFFSET": (published.get("CHROM_TOKEN_OFFSET"), chromosome_offset),
+    }
+    if PROTEINS + last in files:
+        stated[f"the end of {last}"] = (offsets[last] + len(protein_symbols(files, last)), chromosome_offset)
+    for name, (expected, found) in stated.items():
+        if expected is not None and expected != found:
+            msg = (
+                f"{files['chromosomes']} has {n_chromosomes} chromosomes, with which they begin at row "
+                f"{chromosome_offset} of the token table in {files['weights']}; expected {expected} ({name}), found "
+                f"{found}. One of the files is truncated: take both from one release."
+            )
+            raise ValueError(msg)
+
+
+def read_positions(path: Path, species: str, known: Iterable[str] = ()) -> tuple[pd.DataFrame, int]:
+    """Chromosome `code` and `start` of each symbol of a species, and the number of chromosomes of all species.
+
+    `known` are species that must be there.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, lacks a species, or gives a symbol two positions.
     """
     import pandas as pd
 
     columns = ["gene_symbol", "chromosome", "start", "species"]
+    text = read_text(path)
     try:
-        table = pd.read_csv(path, usecols=columns, dtype=str, keep_default_na=False)
-    except ValueError as error:
+        table = pd.read_csv(StringIO(text), usecols=columns, dtype=str, keep_default_na=False)
+        start = table["start"].astype(float).to_numpy()
+        if not (np.isfinite(start) & (np.abs(start) < 1e15)).all():
+            msg = "a start that is no number"
+            raise ValueError(msg)
+    except (ValueError, OverflowError) as error:
         msg = f"{path} is not UCE's table of chromosome positions ({error}); it needs the columns {', '.join(columns)}."
         raise ValueError(msg) from error
+    empty = (table["species"] == "").to_numpy()
+    if empty.any() or not text.endswith("\n"):
+        line = 2 + int(empty.argmax()) if empty.any() else 1 + len(table)
+        msg = f"{path} ends or breaks off within line {line}; expected {', '.join(columns)}. Download it again."
+        raise ValueError(msg)
+    if absent := sorted(set(known) - set(table["species"])):
+        msg = (
+            f"{path} has no position of {', '.join(absent)}; it is truncated or of another release. Download it again."
+        )
+        raise ValueError(msg)
     codes, names = pd.factorize(table["species"] + "_" + table["chromosome"], sort=True)
-    table = table.assign(code=codes, start=table["start"].astype(float).astype(np.int64))[table["species"] == species]
+    table = table.assign(code=codes, start=start.astype(np.int64))[table["species"] == species]
     own = table.set_index(table["gene_symbol"].str.upper())[["code", "start"]]
     own = own[~own.reset_index().duplicated().to_numpy()]
     if not own.index.is_unique:
@@ -156,8 +227,8 @@ def protein_symbols(files: Mapping[str, Path], species: str) -> list[str]:
         )
         raise FileNotFoundError(msg)
     table = read_state(path)
-    if not isinstance(table, dict) or not all(isinstance(key, str) for key in table):
-        msg = f"{path} should hold a dictionary of symbols, found {type(table).__name__}."
+    if not isinstance(table, dict) or not table or not all(isinstance(key, str) for key in table):
+        msg = f"{path} should hold a dictionary of symbols, found {type(table).__name__}. Take the published file."
         raise ValueError(msg)
     return list(dict.fromkeys(key.upper() for key in table))
 

@@ -13,9 +13,9 @@ from .._data import GeneVocab, Tokens
 from .._data.logbins import bin_tokens, check_range, first_tokens, log2_cp10k
 from .._nn.performer import streams
 from ._config import size
+from ._files import read_json
 from ._network import check_tokens
 from ._performer import PerformerConfig, PerformerEncoder
-from ._weights import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,6 +67,7 @@ class CellLM(PerformerEncoder):
 
     Config = CellLMConfig
     specials: ClassVar[int] = 2
+    last_rows: ClassVar[tuple[float, ...]] = (1.0, 0.0)
     gene_lists: ClassVar[str] = (
         "gene_list.txt (one symbol a line), or zheng68k_hgnc.h5ad with the genes in its var_names"
     )
@@ -91,7 +92,11 @@ class CellLM(PerformerEncoder):
         if differing:
             msg = f"{path} does not belong to this checkpoint: {'; '.join(differing)}."
             raise ValueError(msg)
-        return config.replace(max_length=int(values.get("max_seq_len", config.max_length)))
+        try:
+            return config.replace(max_length=values.get("max_seq_len", config.max_length))
+        except ValueError as error:
+            msg = f"{path} is damaged: {error}"
+            raise ValueError(msg) from error
 
     @classmethod
     def vocabulary(cls, names: list[str]) -> GeneVocab:

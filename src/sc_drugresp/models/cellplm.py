@@ -19,9 +19,10 @@ from .._nn import FlowLayer, SetLayout, run_layers
 from ._config import Config, size
 from ._driver import evaluating
 from ._encoder import Batch, CellEncoder
+from ._files import read_json
 from ._network import check_tokens
 from ._sets import SetRun, set_codes
-from ._weights import read_json, read_tensors
+from ._weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -165,8 +166,15 @@ class CellPLM(CellEncoder):
         published = read_json(beside if beside.is_file() else files["config"])
         state = read_tensors(weights)
         config = _config(published, state, weights).replace(**options)
-        vocab = GeneVocab([str(name) for name in published["gene_list"]], kind="ensembl", duplicates="first")
-        return cls.build(config, vocab, state, source=weights)
+        vocab = GeneVocab(published["gene_list"], kind="ensembl", duplicates="first")
+        model = cls.build(config, vocab, state, source=weights)
+        if (stated := published.get("out_dim", len(vocab))) != len(vocab):
+            msg = (
+                f"The configuration of {weights} says out_dim={stated!r}, but its gene_list has {len(vocab)} genes; expected "
+                "the same number. Genes are missing: take the published files."
+            )
+            raise ValueError(msg)
+        return model
 
     @classmethod
     def example_vocab(cls, config: Any) -> GeneVocab:
@@ -260,12 +268,16 @@ class CellPLM(CellEncoder):
 def _config(published: dict[str, Any], state: Mapping[str, Tensor], source: object) -> CellPLMConfig:
     """Sizes from the published configuration, checked against the names of the weights."""
     sizes = CellPLMConfig.read_published(published, source=f"The configuration of {source}")
-    latent, norm = published.get("latent_mod"), published.get("norm", "groupnorm")
+    latent, norm = str(published.get("latent_mod")), published.get("norm", "groupnorm")
     if norm != "groupnorm" or latent not in ("vae", "gmvae") or not published.get("gene_list"):
         msg = (
             f"The configuration of {source} is not one of CellPLM: expected norm 'groupnorm', latent_mod 'vae' or 'gmvae' "
-            f"and a gene_list, found {norm!r}, {latent!r} and {len(published.get('gene_list') or [])} genes."
+            f"and a gene_list, found {norm!r:.40}, {latent!r:.40} and {'a' if published.get('gene_list') else 'no'} gene_list."
         )
+        raise ValueError(msg)
+    genes = published["gene_list"]
+    if not isinstance(genes, list) or not all(isinstance(name, str) for name in genes) or len(set(genes)) < len(genes):
+        msg = f"The gene_list in the configuration of {source} must name each gene once; take the published file."
         raise ValueError(msg)
     found = "gmvae" if any(name.startswith("latent.layers.1.inference.") for name in state) else "vae"
     if found != latent:
@@ -276,5 +288,5 @@ def _config(published: dict[str, Any], state: Mapping[str, Tensor], source: obje
         "clusters": "latent.layers.1.inference.inference_qyx.0.logits.weight",
         "mixture_dim": "latent.layers.1.inference.inference_qzyx.0.weight",
     }
-    sizes |= {name: state[tensor].shape[0] for name, tensor in tensors.items() if tensor in state}
-    return CellPLMConfig(**sizes, latent=latent)
+    sizes |= {name: len(state[tensor]) for name, tensor in tensors.items() if tensor in state and state[tensor].ndim}
+    return CellPLMConfig.stated(f"The configuration of {source}", **sizes, latent=latent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -15,15 +16,19 @@ from .._data.rank_kernels import rank_by_value
 from .._nn import PostNormLayer, mean_between
 from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
+from ._files import read_json
 from ._layouts import BERT, BERT_DROPPED
 from ._network import check_tokens
-from ._weights import check_token_ids, read_json, read_pickled_dict, read_tensors
+from ._pickles import read_pickled_dict
+from ._weights import check_token_ids, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from .._data import CountBlock
+
+_LAYER = re.compile(r"(?:bert\.)?encoder\.layer\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -141,11 +146,11 @@ class Geneformer(CellEncoder):
         TypeError
             There is no such option.
         """
-        ids = {str(name): int(token) for name, token in read_pickled_dict(files["tokens"]).items()}
+        ids = read_pickled_dict(files["tokens"], int)
         config = _config(files, ids).replace(**options)
         state = read_tensors(files["weights"])
         model = cls.build(config, _vocabulary(files, ids), state, source=files["weights"])
-        published = read_pickled_dict(files["medians"])
+        published = read_pickled_dict(files["medians"], float)
         genes = {name: token for name, token in ids.items() if not name.startswith("<")}
         if missing := sorted(genes.keys() - published.keys()):
             msg = (
@@ -159,6 +164,10 @@ class Geneformer(CellEncoder):
     @classmethod
     def build(cls, config: Any, vocab: GeneVocab, state: Mapping[str, Tensor], *, source: object) -> Self:
         """Build on the `meta` device and load strictly; layers above the one that is read are left in the file."""
+        found = 1 + max((int(match[1]) for match in map(_LAYER.match, state) if match), default=-1)
+        if 0 < found < config.layers:
+            msg = f"{source} has {found} layers, expected {config.layers}: tensors are missing. Download it again."
+            raise ValueError(msg)
         unused = tuple(f"encoder.layer.{i}." for i in range(config.depth, config.layers))
         state = {name: tensor for name, tensor in state.items() if not name.removeprefix("bert.").startswith(unused)}
         return super().build(config, vocab, state, source=source)
@@ -231,7 +240,8 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneformerConf
         "V1 networks need the dictionaries `gc30M` (model names 'geneformer.v1-...'), V2 networks those named `gc104M`."
     )
     check_token_ids(ids, sizes["vocab_size"], source=files["tokens"], network=path, hint=hint)
-    return GeneformerConfig(
+    return GeneformerConfig.stated(
+        path,
         **sizes,
         pad_id=ids.get("<pad>", 0),
         cls_id=ids.get("<cls>"),
@@ -246,7 +256,7 @@ def _vocabulary(files: Mapping[str, Path], ids: Mapping[str, int]) -> GeneVocab:
     genes = [name for name in ids if name not in special]
     mapping = {name: name for name in genes}
     if "mapping" in files:
-        mapping = {str(name): str(target) for name, target in read_pickled_dict(files["mapping"]).items()}
+        mapping = read_pickled_dict(files["mapping"], str)
     names = [name for name in genes if mapping.get(name) == name]
     synonyms = {name: target for name, target in mapping.items() if name != target and target in ids}
     names += sorted(set(synonyms.values()) - set(names))  # current ids that only retired ones lead to

@@ -19,8 +19,9 @@ from .._data.kernels import restrict_rows
 from .._nn import PostNormLayer
 from ._config import Config, size
 from ._encoder import Batch, CellEncoder
+from ._files import read_json, read_text
 from ._layouts import TORCH_ENCODER
-from ._weights import read_json, read_sizes, read_state
+from ._weights import flat_state, read_sizes, read_state
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,10 +94,14 @@ class ScFoundationConfig(Config):
         ValueError
             A size is missing, or the configuration describes another kind of network.
         """
-        flat = dict(config)
-        if "model_config" in flat:
-            flat = {**flat["model_config"][flat["model"]], **flat.get("dataset_config", {}).get("rnaseq", {})}
-        encoder = flat.get("encoder", {})
+        try:
+            flat = dict(config)
+            if "model_config" in flat:
+                flat = {**flat["model_config"][flat["model"]], **flat.get("dataset_config", {}).get("rnaseq", {})}
+            encoder = dict(flat.get("encoder", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            msg = f"{source}: the configuration is not a table with `encoder` and its sizes; found {config!r:.80}."
+            raise ValueError(msg) from error
         kind = encoder.get("module_type", "transformer")
         if kind != "transformer" or encoder.get("norm_first", False):
             msg = f"{source} describes another encoder ({kind!r}, norm_first={encoder.get('norm_first')})."
@@ -104,7 +109,8 @@ class ScFoundationConfig(Config):
         sizes = read_sizes(encoder, {"width": "hidden_dim", "heads": "heads", "layers": "depth"}, source=source)
         names = {"bin_num": "bin_num", "bin_alpha": "bin_alpha", "seq_len": "seq_len"}
         names |= {"mask_value": "mask_token_id", "pad_value": "pad_token_id"}
-        return cls(**sizes, ffn_dim=4 * sizes["width"], **read_sizes(flat, names, source=source))
+        sizes |= read_sizes(flat, names, source=source)
+        return cls.stated(source, **sizes, ffn_dim=4 * sizes["width"])
 
 
 class ValueEncoder(nn.Module):
@@ -180,7 +186,8 @@ class ScFoundation(CellEncoder):
         """Build one network of `weights` (`models.ckpt`) with the gene list `genes`; `config` only for safetensors."""
         state, published = _network(files, ScFoundationConfig().replace(**options).key)
         config = ScFoundationConfig.from_published(published, source=files["weights"]).replace(**options)
-        return cls.build(config, read_genes(files["genes"]), state, source=files["weights"])
+        both = f"{files['weights']} with {files['genes']}"
+        return cls.build(config, read_genes(files["genes"]), state, source=both)
 
     @classmethod
     def example_vocab(cls, config: ScFoundationConfig) -> GeneVocab:
@@ -269,9 +276,9 @@ def read_genes(path: Path) -> GeneVocab:
         The file is no such list.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [(row["gene_name"], int(row["index"])) for row in csv.DictReader(file, delimiter="\t")]
-    except (KeyError, TypeError, ValueError) as error:
+        table = csv.DictReader(read_text(path).splitlines(), delimiter="\t")
+        rows = [(row["gene_name"], int(row["index"])) for row in table]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         msg = f"{path} should be a tab-separated list with the columns gene_name and index ({error!r})."
         raise ValueError(msg) from error
     names, index = [name for name, _ in rows], [i for _, i in rows]
@@ -290,10 +297,10 @@ def _network(files: Mapping[str, Path], key: str) -> tuple[dict[str, Tensor], Ma
         if "config" not in files:
             msg = f"{path} holds tensors without their configuration. Put it beside the file as config.json."
             raise ValueError(msg)
-        return dict(content), read_json(files["config"])
+        return flat_state(content, source=path), read_json(files["config"])
     entry = content if "state_dict" in content else content.get(key)
     if not isinstance(entry, Mapping) or not {"state_dict", "config"} <= entry.keys():
         found = sorted(map(str, content))
         msg = f"{path} has no network {key!r} with `config` and `state_dict`; found the keys {found}."
         raise ValueError(msg)
-    return dict(entry["state_dict"]), entry["config"]
+    return flat_state(entry["state_dict"], source=path), entry["config"]

@@ -16,8 +16,9 @@ from .._data.bin_kernels import keep_smallest, quantile_bins
 from .._nn import PostNormLayer
 from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
+from ._files import read_json
 from ._layouts import TORCH_ENCODER
-from ._weights import read_json, read_tensors
+from ._weights import read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,7 @@ class ScGPTConfig(Config):
         if style != "continuous":
             msg = f"{source} describes values embedded as {style!r}; only the published style 'continuous' is known."
             raise ValueError(msg)
-        return cls(**sizes)
+        return cls.stated(source, **sizes)
 
 
 class ValueEncoder(nn.Module):
@@ -191,6 +192,13 @@ def read_vocab(path: Path) -> GeneVocab:
     ids = list(table.values())
     if not ids or not all(type(i) is int and i >= 0 for i in ids) or len(set(ids)) < len(ids):
         msg = f"{path} should map gene symbols to distinct ids; it is no scGPT vocabulary."
+        raise ValueError(msg)
+    if max(ids) != len(ids) - 1:
+        missing = min(set(range(len(ids))) - set(ids))
+        msg = (
+            f"{path} has {len(ids)} ids up to {max(ids)}, but none for row {missing} of the gene table; expected each row "
+            "once. Genes are missing: take the published file."
+        )
         raise ValueError(msg)
     return make_vocab(table)
 

@@ -15,8 +15,9 @@ from .._data.rank_kernels import top_counts
 from .._nn import SelfAttention, mean_between
 from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
+from ._files import read_json
 from ._symbols import SymbolVocab, read_tokenizer
-from ._weights import check_token_ids, read_json, read_tensors
+from ._weights import check_token_ids, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -213,6 +214,9 @@ def _config(files: Mapping[str, Path], ids: Mapping[str, int], special: Mapping[
         raise ValueError(msg)
     sizes = TGPTConfig.read_published(published, source=path)
     hint = "Take both files from the same checkpoint."
+    if not 0 <= sizes.get("pad_id", 0) < len(ids):
+        msg = f"{path}: pad_token_id must lie between 0 and {len(ids) - 1}, found {sizes['pad_id']}. Download it again."
+        raise ValueError(msg)
     check_token_ids(ids, sizes["vocab_size"], source=files["vocab"], network=path, hint=hint)
     defaults = {"ffn_dim": 4 * sizes["dim"], "max_length": min(64, sizes["positions"])}
-    return TGPTConfig(**{**defaults, **sizes, **special})
+    return TGPTConfig.stated(path, **{**defaults, **sizes, **special})

@@ -21,7 +21,7 @@ from ._layouts import TORCH_ENCODER
 from ._network import check_tokens
 from ._uce_files import read_sizes
 from ._uce_genes import GenomeTable, read_genome
-from ._weights import read_state, read_tensors
+from ._weights import check_finite, check_tensor, read_state, read_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from .._data import CountBlock
     from .._data.counts import AlignedCounts
 
+HEADS = (
+    "The checkpoint does not hold the number of heads: give it as `heads=`, or as 'nhead' in a config.json beside the "
+    "weights."
+)
 _ROWS_AT_ONCE = 2_048
 _PAD_BIAS = 1.0
 """What upstream adds to the attention logits of padding."""
@@ -69,8 +73,7 @@ class UCEConfig(Config):
         "nhead",
         required=False,
         divides="width",
-        hint="The checkpoint does not hold the number of heads: give it as `heads=`, or as 'nhead' in a config.json "
-        "beside the weights.",
+        hint=HEADS,
     )
     layers: int = size(4)
     ffn_dim: int = size(5120)
@@ -137,15 +140,34 @@ class UCE(CellEncoder):
         weights = files["weights"]
         state = read_tensors(weights)
         table = state.get("pe_embedding.weight")
+        origin = weights
         if table is None and "tokens" in files:
-            table = read_state(files["tokens"])
+            origin = files["tokens"]
+            table = read_state(origin)
         if not isinstance(table, Tensor) or table.ndim != 2:
-            msg = f"{weights} has no token table 'pe_embedding.weight', and there is no all_tokens.torch beside it."
+            found = f", found the shape {tuple(table.shape)}" if isinstance(table, Tensor) else ""
+            msg = (
+                f"{weights} has no token table 'pe_embedding.weight' of two dimensions{found}, and there is no "
+                "all_tokens.torch beside it. Take the published file."
+            )
             raise ValueError(msg)
         sizes, published = read_sizes(state, table, weights)
-        config = UCEConfig().replace(**{**sizes, **UCEConfig.read_published(published, source=weights), **options})
-        genome = read_genome(files, config.species, config.n_tokens)
+        if "nhead" not in published and "heads" not in options and sizes["width"] != UCEConfig.width:
+            msg = f"{weights} is {sizes['width']} wide, the published networks {UCEConfig.width}. {HEADS}"
+            raise ValueError(msg)
+        given = UCEConfig.read_published(published, source=weights) | {
+            name: value for name, value in options.items() if name == "heads"
+        }
+        config = UCEConfig.stated(weights, **sizes, **given).replace(**options)
+        if len(special := {config.pad, config.closing, config.cls}) < 3 or not 0 <= min(special) <= max(special) < 4:
+            msg = f"{weights}: pad, closing and cls must be three different rows among 0 to 3, found {sorted(special)}."
+            raise ValueError(msg)
+        genome = read_genome(files, config.species, config.n_tokens, published)
         model = cls.build(config, genome.vocab, state, source=weights)
+        model.depth_stated = "nlayers" in published
+        check_tensor("pe_embedding.weight", table, torch.float32, source=origin)
+        for first, last in ((0, 4), (genome.first, genome.first + len(genome.place)), (genome.chromosome_offset, None)):
+            check_finite("pe_embedding.weight", table[first:last], source=origin)
         model.table, model.genome = table, genome
         return model
 

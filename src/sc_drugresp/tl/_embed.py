@@ -69,7 +69,8 @@ def embed(
     {rng}
     {copy}
     options
-        Options of the model (pooling, length limit, number of components ...), see its page.
+        Options of the model (pooling, length limit, number of components ...), see its page; `verify=False` takes
+        files of a checkpoint that are not the published ones, see :func:`~sc_drugresp.models.load`.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def embed(
     `.obsm['X_<model>' | key_added]` : :class:`numpy.ndarray` (shape `(n_obs, dim)`, dtype `float32`)
         One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
     `.uns['<model>' | key_added]` : :class:`dict`
-        `params`, `checkpoint` (name and hash), `genes` (matched, duplicates, share of counts covered) and `cells`
+        `params`, `checkpoint` (name, file, hash and source), `genes` (matched, duplicates, share of counts covered) and `cells`
         (how many could not be embedded).
 
     Raises

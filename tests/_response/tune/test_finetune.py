@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import cell_lines, close, load
+from helpers import RunsCode, cell_lines, close, load
 from peft import LoraConfig, PeftModel, inject_adapter_in_model, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 
@@ -401,3 +401,20 @@ def test_capped_sequences_keep_their_special_tokens():
         for sequence in map(tokens.sequence, range(len(tokens)))
     ]
     assert all(row.sum() == 24 for row in genes)
+
+
+@pytest.mark.parametrize("damage", ["code", "cut", "empty", "bit"])
+def test_a_damaged_file_of_an_interrupted_run_is_refused(tmp_path, damage):
+    case, _, _ = lora("tgpt")
+    case.tune(checkpoint_dir=tmp_path)
+    path = tmp_path / "last.ckpt"
+    content = bytearray(path.read_bytes())
+    if damage == "code":
+        torch.save({"state_dict": RunsCode(tmp_path / "executed")}, path)
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes({"cut": content[:5_000], "empty": b"", "bit": content}[damage])
+    with pytest.raises(ValueError, match=r"cannot be resumed.*last\.ckpt.*Delete") as caught:
+        case.tune(checkpoint_dir=tmp_path)
+    assert "weights_only" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 
 from ..._core.device import resolve_device
 from ..._core.progress import visible
+from ...models._weights import check_archive, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,7 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
     Raises
     ------
     ValueError
-        The interrupted run was another one.
+        The interrupted run was another one, or what it left behind is damaged.
     """
     where = resolve_device()
     callbacks: list[pl.Callback] = []
@@ -49,6 +50,8 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
             )
         )
         resume = folder / LAST if (folder / LAST).is_file() else None
+        if resume is not None:
+            _check_readable(resume)
     if visible():
         callbacks.append(TQDMProgressBar(leave=False))
     cuda = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
@@ -72,6 +75,16 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
             inference_mode=False,
         )
         trainer.fit(module, ckpt_path=resume, weights_only=True)
+
+
+def _check_readable(resume: Path) -> None:
+    """Refuse a file that Lightning could not read, or only by running code in it, before training starts."""
+    try:
+        check_archive(resume)
+        read_state(resume)
+    except ValueError as error:
+        msg = f"Training cannot be resumed: {error} Delete {resume} to start anew, or give another `checkpoint_dir`."
+        raise ValueError(msg) from error
 
 
 def precision(wanted: str, where: torch.device) -> str:
