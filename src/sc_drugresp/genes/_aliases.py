@@ -38,6 +38,8 @@ class GeneFile:
     local_names: tuple[str, ...]
 
 
+ABOUT = 20_000_000
+"""Bytes of the larger one; many times as much is another file."""
 _ARCHIVE = "https://storage.googleapis.com/public-download-files/hgnc/archive/archive/quarterly/tsv"
 SOURCES: dict[str, GeneFile] = {
     "hgnc": GeneFile(
@@ -142,6 +144,7 @@ def fetch_file(kind: str) -> Path:
         What arrived is not the file of the first download.
     """
     from .._core.download import fetch
+    from .._core.expected import Expected
 
     source = SOURCES[kind]
     folder = settings.cache_dir / "genes"
@@ -149,7 +152,7 @@ def fetch_file(kind: str) -> Path:
         f"download {source.url} ({source.name}; {source.publisher}; {source.license}) and put it into {folder}, "
         "or into the folder named by the environment variable SC_DRUGRESP_DATA."
     )
-    return fetch(folder / source.local_names[0], [source.url], manual=manual, attempts=2)
+    return fetch(folder / source.local_names[0], [source.url], Expected(about=ABOUT), manual=manual, attempts=2)
 
 
 @lru_cache(maxsize=4)
