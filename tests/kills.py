@@ -21,7 +21,7 @@ def kill_often(action: Callable[[int], object], check: Callable[[int], object], 
             try:
                 while True:
                     action(i)
-            except BaseException:
+            except BaseException:  # noqa: BLE001
                 import traceback
 
                 traceback.print_exc()

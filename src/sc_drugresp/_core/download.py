@@ -11,7 +11,7 @@ from .expected import Expected, record_of
 from .files import left_behind, locked, part_of, put_in_place, write_text
 from .log import logger
 from .settings import settings
-from .transfer import Failed, discard, tag_of, transfer
+from .transfer import TransferError, discard, tag_of, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +101,7 @@ def _fetch(path: Path, urls: Sequence[str], expected: Expected, hint: str, *, at
                     if not expected.hashed and stated:
                         _check(part, path.name, replace(expected, sha256=stated))
                     _check(part, path.name, expected)
-                except Failed as failure:
+                except TransferError as failure:
                     kind = "the file is not the published one: " if failure.wrong else ""
                     failures.append(f"{url}: {kind}{failure}")
                     if failure.wrong:
@@ -129,4 +129,4 @@ def _fetch(path: Path, urls: Sequence[str], expected: Expected, hint: str, *, at
 def _check(part: Path, name: str, expected: Expected) -> None:
     problem = expected.problem(part, name=name) if part.is_file() else "it is empty"
     if problem:
-        raise Failed(problem, again=expected.hashed, wrong=True)
+        raise TransferError(problem, again=expected.hashed, wrong=True)

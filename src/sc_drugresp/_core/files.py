@@ -90,7 +90,7 @@ def copy_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -
         with draft.open("wb") as out:
             shutil.copyfileobj(source, out, 1 << 20)
         if (found := draft.stat().st_size) != member.size:
-            msg = f"{archive.name} is cut short: {member.name} has {found:,} of its {member.size:,} bytes."
+            msg = f"{archive.name!r} is cut short: {member.name} has {found:,} of its {member.size:,} bytes."
             raise ValueError(msg)
 
 

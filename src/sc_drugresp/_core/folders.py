@@ -21,7 +21,7 @@ _AT_FDCWD, _SWAP = -100, 2
 
 @contextmanager
 def draft_of_folder(path: Path, own: Collection[str]) -> Iterator[Path]:
-    """A folder beside `path` to fill: it takes the place of `path` if the block ends well, and is removed if not.
+    """A folder beside `path` to fill with files: it takes the place of `path` if the block ends well, and is removed if not.
 
     The two are exchanged in one step where the system can do that, else by two renames, which `standing` and the next
     call repair if the process is killed between them. What lies in `path` and is not one of ours stays there.
@@ -40,9 +40,11 @@ def draft_of_folder(path: Path, own: Collection[str]) -> Iterator[Path]:
         new.mkdir()
         try:
             yield new
-            for folder, _, names in os.walk(new):
-                for name in (*names, ""):
-                    sync(new.__class__(folder, name))
+            mode = new.stat().st_mode & 0o666  # the user's umask; safetensors keeps its files to their owner
+            for file in new.iterdir():
+                file.chmod(mode)
+                sync(file)
+            sync(new)
             if not path.exists():
                 new.rename(path)
             else:

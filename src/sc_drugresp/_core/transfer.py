@@ -31,7 +31,7 @@ GONE = frozenset({400, 401, 403, 404, 405, 410, 451})
 """HTTP statuses that a retry cannot fix."""
 
 
-class Failed(Exception):
+class TransferError(Exception):
     """A transfer that did not bring the file; `again`: another try could help; `wrong`: something else was offered."""
 
     def __init__(self, text: str, *, again: bool = False, wrong: bool = False) -> None:
@@ -86,7 +86,7 @@ def transfer(url: str, part: Path, name: str, expected: Expected) -> str | None:
 
     Raises
     ------
-    Failed
+    TransferError
         The file did not come.
     OSError
         The disk is full, read-only, ...
@@ -101,14 +101,14 @@ def transfer(url: str, part: Path, name: str, expected: Expected) -> str | None:
                 return _receive(session, address, headers, part, name, expected, watch)
         except (requests.RequestException, urllib3.exceptions.HTTPError, EOFError, OSError) as error:
             if watch.reason:
-                raise Failed(watch.reason, again=watch.received >= CHUNK) from error
+                raise TransferError(watch.reason, again=watch.received >= CHUNK) from error
             if _unreachable(error):
                 text = "the server cannot be reached; is there a network?"
-                raise Failed(text) from error
+                raise TransferError(text) from error
             if not isinstance(error, requests.RequestException) and isinstance(error, OSError) and error.errno:
                 raise  # the disk, not the network
             text = f"{type(error).__name__}: {error}"
-            raise Failed(text, again=not isinstance(error, ValueError)) from error  # ValueError: a bad address
+            raise TransferError(text, again=not isinstance(error, ValueError)) from error  # ValueError: a bad address
 
 
 def tag_of(part: Path) -> Path:
@@ -132,7 +132,7 @@ def _receive(
             headers["If-Range"] = tag_of(part).read_text(encoding="utf-8")
     with session.get(address, headers=headers, stream=True, timeout=(CONNECT, WINDOW)) as response:
         if watch.reason:  # headers that were cut off look like headers that ended
-            raise Failed(watch.reason)
+            raise TransferError(watch.reason)
         _check_status(response, part)
         start = have if response.status_code == 206 else 0
         length = _length(response)
@@ -161,16 +161,16 @@ def _check_status(response: requests.Response, part: Path) -> None:
     if status == 416:  # nothing beyond what we have: what we have is wrong
         discard(part)
         text = "the partial file does not fit; starting again"
-        raise Failed(text, again=True)
+        raise TransferError(text, again=True)
     if status not in {200, 206}:
         said = response.headers.get("X-Error-Message", "")[:300]
         text = f"the server answered {status}" + (f" ({said})" if said else "")
         if status in {401, 403} and response.headers.get("X-Error-Code") == "GatedRepo":
             text += "; accept its terms on the Hugging Face Hub and log in with `hf auth login`"
-        raise Failed(text, again=status >= 400 and status not in GONE)
+        raise TransferError(text, again=status >= 400 and status not in GONE)
     if response.request.url.startswith("http:") and any(reply.url.startswith("https:") for reply in response.history):
         text = f"the server redirects to {response.request.url[:100]}, which is not encrypted"
-        raise Failed(text)
+        raise TransferError(text)
 
 
 def _check_headers(
@@ -184,29 +184,29 @@ def _check_headers(
         if not start or not fits:
             discard(part)
             text = f"the server sent another part of the file than bytes {start:,} and on"
-            raise Failed(text, again=bool(start))
+            raise TransferError(text, again=bool(start))
     encoding = headers.get("Content-Encoding", "identity").lower()
     if encoding not in {"identity", ""} and not expected.hashed and not name.endswith((".gz", ".tgz")):
         text = f"the server compressed the file ({encoding}) though it was asked not to"
-        raise Failed(text)
+        raise TransferError(text)
     kind = headers.get("Content-Type", "").lower()
     if kind.startswith("text/html") and not expected.hashed and not name.endswith((".html", ".htm")):
         text = "it is a web page, perhaps one to log in"
-        raise Failed(text, wrong=True)
+        raise TransferError(text, wrong=True)
     if total is None:
         if expected.size is None and not expected.hashed and "chunked" not in headers.get("Transfer-Encoding", ""):
             text = "the server does not say how long the file is, so that nobody could tell if it is cut short"
-            raise Failed(text)
+            raise TransferError(text)
         return
     if expected.size is not None and total != expected.size:
         text = f"it has {total:,} bytes instead of {expected.size:,}"
-        raise Failed(text, again=True, wrong=True)
+        raise TransferError(text, again=True, wrong=True)
     if total > expected.most:
         text = f"it has {total:,} bytes, at most {expected.most:,} were expected"
-        raise Failed(text, wrong=True)
+        raise TransferError(text, wrong=True)
     if total - start > (free := shutil.disk_usage(part.parent).free):
         text = f"it needs {total - start:,} bytes, {free:,} are free in {part.parent}"
-        raise Failed(text)
+        raise TransferError(text)
 
 
 def _write(
@@ -221,7 +221,7 @@ def _write(
             watch.received += len(chunk)
             if have > most:
                 text = f"the server sends more than {most:,} bytes"
-                raise Failed(text, wrong=True)
+                raise TransferError(text, wrong=True)
             file.write(chunk)
             bar.update(len(chunk))
             if not looked and have >= HEAD:
@@ -229,12 +229,12 @@ def _write(
                 file.flush()
                 with part.open("rb") as begun:
                     if problem := wrong_content(name, begun.read(HEAD)):
-                        raise Failed(problem, wrong=True)
+                        raise TransferError(problem, wrong=True)
     if watch.reason:
-        raise Failed(watch.reason, again=watch.received >= CHUNK)
+        raise TransferError(watch.reason, again=watch.received >= CHUNK)
     if total is not None and have != total:
         text = f"IncompleteRead: the connection ended after {have:,} of {total:,} bytes"
-        raise Failed(text, again=True)
+        raise TransferError(text, again=True)
 
 
 def _length(response: requests.Response) -> int | None:
@@ -279,7 +279,7 @@ def _address(url: str) -> tuple[str, dict[str, str]]:
 
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         text = "HF_HUB_OFFLINE is set"
-        raise Failed(text)
+        raise TransferError(text)
     try:
         owner, repo, name = url.removeprefix("hf://").split("/", 2)
         repo, _, revision = repo.partition("@")
@@ -288,7 +288,7 @@ def _address(url: str) -> tuple[str, dict[str, str]]:
         return huggingface_hub.hf_hub_url(f"{owner}/{repo}", name, revision=revision or None), headers
     except (ValueError, OSError) as error:  # HFValidationError among them; a token file that cannot be read
         text = f"the address cannot be resolved on the hub ({type(error).__name__}: {error})"
-        raise Failed(text) from error
+        raise TransferError(text) from error
 
 
 def _unreachable(error: BaseException | None) -> bool:

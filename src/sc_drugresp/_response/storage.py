@@ -17,7 +17,7 @@ from .heads import head_arrays, head_from_arrays
 from .trust import PARTS, Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from os import PathLike
 
 FORMAT = 2
@@ -81,16 +81,15 @@ def _meta(fields: Mapping[str, Any]) -> str:
 
 def _not_finite(value: Any, name: str) -> str | None:
     """Name of the first NaN or infinity in nested values."""
+    if isinstance(value, float | np.floating) and not np.isfinite(value):
+        return f"{name} = {value}"
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+        return f"{name}, an array with NaN or infinity,"
+    pairs: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
         pairs = value.items()
     elif isinstance(value, list | tuple):
         pairs = enumerate(value)
-    elif isinstance(value, float | np.floating) and not np.isfinite(value):
-        return f"{name} = {value}"
-    elif isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
-        return f"{name} with NaN or infinity"
-    else:
-        return None
     return next((found for key, item in pairs if (found := _not_finite(item, f"{name}[{key!r}]"))), None)
 
 
