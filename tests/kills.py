@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 def kill_often(action: Callable[[int], object], check: Callable[[int], object], *, n: int, longest: float) -> None:
     """Let a child do `action(i)` over and over and kill it within `longest` seconds, `n` times; then `check(i)`."""
-    moments = random.Random(0)
+    moments = random.Random(0)  # noqa: S311 (no secret)
     for i in range(n):
         child = os.fork()
         if not child:

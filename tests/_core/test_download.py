@@ -20,7 +20,7 @@ from sc_drugresp._core.download import fetch
 from sc_drugresp._core.expected import Expected
 
 BODY = np.random.default_rng(0).bytes(50_000)
-SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
+SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY, usedforsecurity=False).hexdigest()
 
 
 @pytest.fixture

@@ -57,8 +57,8 @@ def test_files_of_others_stay(model, tmp_path, way):
     assert (folder / "notes.txt").read_text() == "mine"
     assert (folder / "notes.txt").stat().st_mtime_ns == before.st_mtime_ns
     assert (folder / "figures" / "deep" / "a.png").read_bytes() == b"png"
-    assert os.readlink(folder / "link") == "notes.txt"
-    assert os.readlink(folder / "gone") == "nowhere"
+    assert str((folder / "link").readlink()) == "notes.txt"
+    assert str((folder / "gone").readlink()) == "nowhere"
     assert names(tmp_path) == ["m"]
 
 
@@ -200,3 +200,26 @@ def test_kills_leave_the_old_or_the_new_model(tmp_path, n, renames):
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *arguments], capture_output=True, text=True)
     assert run.stdout.strip().endswith(f"killed {n} times"), run.stderr
     assert json.loads((tmp_path / "m" / "model.json").read_text())["info"]["which"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("adapter_config.json", b""),
+        ("adapter_config.json", b"{"),
+        ("adapter_config.json", b"\xff\xfe"),
+        ("adapter_model.safetensors", b""),
+        ("adapter_model.safetensors", b"\xff" * 100),
+        ("encoder.safetensors", b"\x08" + bytes(7) + b"not json"),
+    ],
+)
+def test_a_damaged_adapter_is_one_clear_error(model, tmp_path, name, body):
+    import torch
+
+    adapter = {"config": {"r": 2}, "tensors": {"a.lora_A.weight": torch.zeros(2, 3)}}
+    tuned = ResponseModel(**{**vars(model), "adapter": adapter, "weights": {"a": torch.zeros(2)}})
+    tuned.save(tmp_path / "m")
+    assert ResponseModel.load(tmp_path / "m").adapter["config"] == {"r": 2}
+    (tmp_path / "m" / name).write_bytes(body)
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        ResponseModel.load(tmp_path / "m")

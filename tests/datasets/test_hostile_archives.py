@@ -150,7 +150,7 @@ def test_two_members_of_one_name_are_refused(tmp_path):
 def test_a_member_outside_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="lies outside"):
         read(tmp_path, tar({name: table()}))
-    assert os.listdir(tmp_path) == ["GSE1_RAW.tar"]
+    assert [file.name for file in tmp_path.iterdir()] == ["GSE1_RAW.tar"]
 
 
 # Damage ---------------------------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_a_member_that_is_cut_short_leaves_no_file(tmp_path, stream):
             member = archive.next()
             with pytest.raises((ValueError, tarfile.ReadError)):
                 copy_member(archive, member, tmp_path / "out" / "big.pt")
-        assert os.listdir(tmp_path / "out") == []
+        assert list((tmp_path / "out").iterdir()) == []
 
 
 KILLS = """

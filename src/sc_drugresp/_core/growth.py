@@ -18,7 +18,7 @@ LONGEST_LINE = 512_000_000
 HEADER = 1_000_000
 """Bytes of a name or an extended header in a tar archive."""
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, OSError)
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
 def most_bytes(path: Path) -> int:

@@ -172,10 +172,11 @@ def _read(folder: Path, path: Path) -> dict[str, Any]:
         if "embedder" in meta:
             cls = model_class(find(meta["representation"]["model"])[0])
             fields["embedder"] = cls.from_state(meta["embedder"], load_file(folder / EMBEDDER))
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        fields |= _tensors(folder)
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         msg = f"The model in {path} is damaged or incomplete ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
-    return fields | _tensors(folder)
+    return fields
 
 
 def _tensors(path: Path) -> dict[str, Any]:

@@ -140,6 +140,6 @@ def _check_end(tar: tarfile.TarFile, name: str) -> None:
 def _rest(tar: tarfile.TarFile) -> Iterator[bytes]:
     file = tar.fileobj
     if file is not None:
-        file.seek(tar.offset)  # type: ignore[attr-defined]
+        file.seek(tar.offset)
         while block := file.read(1 << 20):
             yield block
