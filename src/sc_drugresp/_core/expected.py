@@ -120,7 +120,7 @@ def wrong_content(name: str, head: bytes) -> str | None:
             return f"it does not begin like a {suffix} file"
     if name.endswith(".safetensors") and (head[8:9] != b"{" or int.from_bytes(head[:8], "little") > 100_000_000):
         return "it does not begin like a .safetensors file"
-    if name.endswith((".bin", ".tar")) and re.fullmatch(rb"[\t\n\r -~]+", head):
+    if name.endswith((".bin", ".tar")) and re.fullmatch(rb"[\t\n\r -~]{8,}", head):
         return "it is text, perhaps an error message"
     if name.endswith(".json") and not text.startswith(("{", "[")):
         return "it is not JSON"

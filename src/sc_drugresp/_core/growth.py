@@ -36,8 +36,8 @@ def check_growth(path: Path, size: int, what: str = "it") -> None:
     """
     if size > (most := most_bytes(path)):
         msg = (
-            f"{path.name} has {path.stat().st_size:,} bytes, and {what} would take {size:,}: more than {most:,}, which "
-            "no matrix of counts does. It is refused."
+            f"{path.name} has {path.stat().st_size:,} bytes, and {what} would take {size:,}, more than a real file would "
+            f"({most:,}). It is refused."
         )
         raise ValueError(msg)
 

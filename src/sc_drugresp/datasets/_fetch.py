@@ -79,7 +79,9 @@ def load(name: str, *, force: bool = False) -> AnnData:
     Returns
     -------
     :class:`~anndata.AnnData` as deposited: `.X` (CSR, dtype `float32`) holds what `.uns['dataset']['values']` says;
-    `.obs['response']` exists where the deposit labels cells, patients or arms.
+    `.obs['response']` exists where the deposit labels cells, patients or arms. Where the deposit is an archive, every
+    file in it that is a matrix is read, samples in archives and folders of their own too;
+    `.uns['dataset']['ignored_files']` lists the others.
 
     Raises
     ------

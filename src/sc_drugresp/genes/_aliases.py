@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._core.growth import open_packed, unpacked_size
 from .._core.hashing import sha256
 from .._core.log import logger
 from .._core.settings import settings
@@ -238,15 +239,17 @@ def _read(path: Path) -> pd.DataFrame:
     """A table of text, tab-separated, gzipped whatever its name says, or not."""
     import pandas as pd
 
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
     try:
-        table = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace",
-            compression="gzip" if zipped else None,
-        )  # fmt: skip
+        unpacked_size(path)
+        with open_packed(path) as file:
+            table = pd.read_csv(
+                file, sep="\t", dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace"
+            )
     except pd.errors.EmptyDataError as error:
         msg = f"The gene file {path} is empty. Remove it, so that it is fetched again."
+        raise ValueError(msg) from error
+    except ValueError as error:
+        msg = f"The gene file {path} cannot be read ({error}). Remove it, so that it is fetched again."
         raise ValueError(msg) from error
     return table.fillna("")
 
