@@ -189,6 +189,46 @@ def test_what_drips_is_cut_off(server, tmp_path, start, drop):
     assert not [thread for thread in threading.enumerate() if "download watch" in thread.name]
 
 
+def test_the_body_of_a_redirect_is_not_read(server, tmp_path):
+    sent = []
+
+    def reply(connection: socket.socket, request: str) -> None:
+        if "/file.bin " not in request:
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n"
+            connection.sendall(head.encode() + BODY)
+            return
+        connection.sendall(b"HTTP/1.1 302 Found\r\nLocation: /real\r\nContent-Length: 944000000\r\n\r\n")
+        for _ in range(944):
+            connection.sendall(bytes(1_000_000))
+            sent.append(1_000_000)
+
+    server.reply = reply
+    assert fetch(tmp_path / "file.bin", [server.url]).read_bytes() == BODY
+    assert sum(sent) < 30_000_000
+
+
+def test_redirects_without_end_are_refused(server, tmp_path):
+    server.says(b"", "Location: /file.bin", status="302 Found")
+    refused(server, tmp_path / "file.bin", None, "redirects more than 10 times")
+
+
+def test_a_token_does_not_follow_to_another_server(server, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_secret")
+    elsewhere = RawServer()
+    elsewhere.says(BODY)
+    server.says(b"", f"Location: {elsewhere.url.replace('127.0.0.1', 'localhost')}", status="302 Found")
+    monkeypatch.setenv("NO_PROXY", "*")
+    fetch(tmp_path / "file.bin", ["hf://owner/repo/file.bin"])
+    assert "hf_secret" in server.requests[0]
+    assert elsewhere.requests
+    assert "hf_secret" not in elsewhere.requests[0]
+    elsewhere.close()
+
+
 def test_a_transfer_has_an_end(server, tmp_path, monkeypatch):
     monkeypatch.setattr(transfer, "LONGEST", 1.0)
     server.drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"400\r\n" + bytes(1024) + b"\r\n")
@@ -253,6 +293,7 @@ def test_a_good_file_is_read_once_per_process(file_server, tmp_path, monkeypatch
     assert len(read) <= 2  # what arrived, and the file under its name
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has neither FIFOs nor SIGKILL")
 @pytest.mark.parametrize("place", ["folder", "fifo", "dangling link"])
 def test_what_is_no_file_is_not_opened(file_server, tmp_path, place):
     path = tmp_path / "file.bin"
@@ -364,6 +405,7 @@ kill_often(action, check, n=NUMBER, longest=0.08)
 """
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has neither FIFOs nor SIGKILL")
 @pytest.mark.parametrize("n", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_kills_leave_the_file_or_nothing_and_the_next_call_no_orphan(file_server, tmp_path, n):
     file_server.files["/file.bin"] = body = np.random.default_rng(1).bytes(8_000_000)

@@ -128,8 +128,8 @@ def test_a_full_disk_keeps_the_old_model(model, tmp_path, monkeypatch, call, way
 
 def test_a_process_that_died_between_two_renames_loses_nothing(model, tmp_path):
     model.save(tmp_path / "m")
-    (tmp_path / "m").rename(tmp_path / ".m.old")
-    (tmp_path / ".m.new").mkdir()
+    (tmp_path / "m").rename(tmp_path / ".m.sc_drugresp-old")
+    (tmp_path / ".m.sc_drugresp-new").mkdir()
     assert ResponseModel.load(tmp_path / "m").info == model.info
     with pytest.raises(FileExistsError, match="overwrite=True"):
         model.save(tmp_path / "m")

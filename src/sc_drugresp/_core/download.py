@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .connection import TransferError
 from .expected import Expected, record_of
 from .files import left_behind, locked, part_of, put_in_place, write_text
 from .log import logger
 from .settings import settings
-from .transfer import TransferError, discard, tag_of, transfer
+from .transfer import discard, tag_of, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

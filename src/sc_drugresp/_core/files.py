@@ -7,24 +7,34 @@ import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from .log import logger
+
 if TYPE_CHECKING:
     import tarfile
     from collections.abc import Iterator
     from pathlib import Path
 
+    from filelock import BaseFileLock
+
+PATIENCE = 5.0
+"""Seconds of waiting for somebody else before it is told."""
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one thread of one process at a time write `path`; the lock is a hidden file beside it, gone afterwards."""
-    from filelock import FileLock, SoftFileLock
+    from filelock import FileLock, SoftFileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
     place = path.with_name(f".{path.name}.lock")
-    lock = FileLock(place)
+    lock: BaseFileLock = FileLock(place)
     try:
-        lock.acquire()
+        lock.acquire(timeout=PATIENCE)
     except NotImplementedError:  # a file system without `flock`
         lock = SoftFileLock(place)
+        lock.acquire()
+    except Timeout:
+        logger.info("waiting for another process or thread that writes %s", path)
         lock.acquire()
     try:
         yield

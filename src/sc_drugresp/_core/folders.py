@@ -77,7 +77,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def _beside(path: Path) -> tuple[Path, Path]:
-    return path.with_name(f".{path.name}.new"), path.with_name(f".{path.name}.old")
+    return path.with_name(f".{path.name}.sc_drugresp-new"), path.with_name(f".{path.name}.sc_drugresp-old")
 
 
 def _clear(path: Path) -> None:

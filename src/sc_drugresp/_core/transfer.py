@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
+from .connection import TransferError, address_of, answer, session_for, unreachable
 from .expected import HEAD, Expected, wrong_content
 from .progress import progress_bar
 
@@ -29,14 +30,6 @@ LONGEST = 24 * 3600.0
 """Seconds that one transfer may take."""
 GONE = frozenset({400, 401, 403, 404, 405, 410, 451})
 """HTTP statuses that a retry cannot fix."""
-
-
-class TransferError(Exception):
-    """A transfer that did not bring the file; `again`: another try could help; `wrong`: something else was offered."""
-
-    def __init__(self, text: str, *, again: bool = False, wrong: bool = False) -> None:
-        super().__init__(text)
-        self.again, self.wrong = again, wrong
 
 
 class Watch:
@@ -96,13 +89,13 @@ def transfer(url: str, part: Path, name: str, expected: Expected) -> str | None:
 
     with Watch() as watch:
         try:
-            address, headers = _address(url)
-            with _session(watch) as session:
+            address, headers = address_of(url)
+            with session_for(watch) as session:
                 return _receive(session, address, headers, part, name, expected, watch)
         except (requests.RequestException, urllib3.exceptions.HTTPError, EOFError, OSError) as error:
             if watch.reason:
                 raise TransferError(watch.reason, again=watch.received >= CHUNK) from error
-            if _unreachable(error):
+            if unreachable(error):
                 text = "the server cannot be reached; is there a network?"
                 raise TransferError(text) from error
             if not isinstance(error, requests.RequestException) and isinstance(error, OSError) and error.errno:
@@ -130,7 +123,8 @@ def _receive(
         headers = headers | {"Range": f"bytes={have}-"}
         if not expected.hashed:
             headers["If-Range"] = tag_of(part).read_text(encoding="utf-8")
-    with session.get(address, headers=headers, stream=True, timeout=(CONNECT, WINDOW)) as response:
+    response, linked = answer(session, address, headers, timeout=(CONNECT, WINDOW))
+    with response:
         if watch.reason:  # headers that were cut off look like headers that ended
             raise TransferError(watch.reason)
         _check_status(response, part)
@@ -144,7 +138,6 @@ def _receive(
             if tag and not tag.startswith("W/"):
                 tag_of(part).write_text(tag, encoding="utf-8")
         _write(response, part, name, expected, start, total, watch)
-    linked = [reply.headers.get("X-Linked-Etag", "").strip('"') for reply in (*response.history, response)]
     return next((text for text in linked if re.fullmatch("[0-9a-f]{64}", text)), None)
 
 
@@ -168,9 +161,6 @@ def _check_status(response: requests.Response, part: Path) -> None:
         if status in {401, 403} and response.headers.get("X-Error-Code") == "GatedRepo":
             text += "; accept its terms on the Hugging Face Hub and log in with `hf auth login`"
         raise TransferError(text, again=status >= 400 and status not in GONE)
-    if response.request.url.startswith("http:") and any(reply.url.startswith("https:") for reply in response.history):
-        text = f"the server redirects to {response.request.url[:100]}, which is not encrypted"
-        raise TransferError(text)
 
 
 def _check_headers(
@@ -240,61 +230,3 @@ def _write(
 def _length(response: requests.Response) -> int | None:
     text = response.headers.get("Content-Length", "")
     return int(text) if re.fullmatch(r"\d{1,18}", text) else None
-
-
-def _session(watch: Watch) -> requests.Session:
-    import requests
-    from requests.adapters import HTTPAdapter
-
-    class Adapter(HTTPAdapter):
-        """Shows the watch every connection, those behind proxies and redirects too."""
-
-        def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-            pool = super().get_connection_with_tls_context(*args, **kwargs)
-            plain = pool.ConnectionCls
-
-            class Connection(plain):  # type: ignore[misc, valid-type]
-                def connect(self) -> None:
-                    watch.add(self)
-                    super().connect()
-                    watch.add(self.sock)  # http.client forgets it once the answer has begun
-
-            if not hasattr(pool, "watched"):
-                pool.ConnectionCls, pool.watched = Connection, True
-            return pool
-
-    session = requests.Session()
-    for scheme in ("https://", "http://"):
-        session.mount(scheme, Adapter())
-    return session
-
-
-def _address(url: str) -> tuple[str, dict[str, str]]:
-    """Web address and headers; `hf://owner/repo@revision/folder/file` becomes an address on the user's hub."""
-    headers = {"Accept-Encoding": "identity"}  # a .gz file must arrive as it is
-    if not url.startswith("hf://"):
-        return url, headers
-    import huggingface_hub
-    import huggingface_hub.constants
-
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        text = "HF_HUB_OFFLINE is set"
-        raise TransferError(text)
-    try:
-        owner, repo, name = url.removeprefix("hf://").split("/", 2)
-        repo, _, revision = repo.partition("@")
-        if token := huggingface_hub.get_token():
-            headers["Authorization"] = f"Bearer {token}"
-        return huggingface_hub.hf_hub_url(f"{owner}/{repo}", name, revision=revision or None), headers
-    except (ValueError, OSError) as error:  # HFValidationError among them; a token file that cannot be read
-        text = f"the address cannot be resolved on the hub ({type(error).__name__}: {error})"
-        raise TransferError(text) from error
-
-
-def _unreachable(error: BaseException | None) -> bool:
-    """Whether no connection was made at all: no network, an unknown host, or nobody who listens there."""
-    from urllib3.exceptions import NewConnectionError
-
-    while error is not None and not isinstance(error, NewConnectionError):
-        error = getattr(error, "original_error", None) or error.__cause__ or error.__context__
-    return error is not None
