@@ -323,6 +323,8 @@ def test_forcing_keeps_the_old_file_until_the_new_one_is_there(file_server, tmp_
     with pytest.raises(ConnectionError):
         fetch(path, [url], force=True, pause=0.001)
     assert path.read_bytes() == BODY
+    with sdr.settings.override(offline=True):
+        assert fetch(path, [url]) == path  # and what is remembered of it
 
 
 @pytest.mark.parametrize("text", ["", "x", "\x00" * 64, "é"])

@@ -105,6 +105,25 @@ def test_archives_in_archives_are_read(tmp_path, packed):
     assert found == {"GSM1_a": TOTAL, "GSM2_b": 2 * TOTAL, "GSM3": 3 * TOTAL}
 
 
+def test_archives_in_archives_share_one_limit(tmp_path):
+    """Each level may grow three hundredfold on its own; together they would fill the disk."""
+    body = tar({"GSM1.bin": bytes(60 * MEGA)})
+    for _ in range(2):
+        body = tar({"a.tar.gz": gzip.compress(body), "b.tar.gz": gzip.compress(body)})
+    with pytest.raises(ValueError, match="more than a real file would"):
+        read(tmp_path, body)
+    assert [file.name for file in tmp_path.iterdir()] == ["GSE1_RAW.tar"]
+
+
+def test_what_a_killed_process_unpacked_goes_with_the_next_call(tmp_path):
+    left = tmp_path / ".GSE1_RAW.tar.sc_drugresp-unpacked"
+    left.mkdir()
+    (left / "GSM9.txt").write_bytes(table(9))
+    (tmp_path / ".GSE1_RAW.tar.lock").touch()
+    assert samples(read(tmp_path, tar({"GSM1.txt": table()}))) == {"GSM1": TOTAL}
+    assert [file.name for file in tmp_path.iterdir()] == ["GSE1_RAW.tar"]
+
+
 def test_archives_without_end_are_refused(tmp_path):
     body = tar({"GSM1.csv": table(1, ",")})
     for _ in range(6):

@@ -62,7 +62,6 @@ def fetch(
         What arrived is not the expected file.
     """
     known = expected or Expected()
-    record = record_of(path)
     hint = f"\nBy hand: {manual}" if manual else ""
     problem = None if force else known.or_remembered(path).problem_once(path)
     if problem is None and not force:
@@ -77,13 +76,13 @@ def fetch(
     if path.exists() and problem:
         logger.warning("%s is not the published file: %s; it is downloaded again", path, problem)
     with locked(path):
-        if force:
-            record.unlink(missing_ok=True)
+        if force:  # what is remembered is replaced when the new file is here
             discard(part_of(path))
-        known = known.or_remembered(path)
-        if not force and known.problem_once(path) is None:  # another thread or process was quicker
-            discard(part_of(path))
-            return path
+        else:
+            known = known.or_remembered(path)
+            if known.problem_once(path) is None:  # another thread or process was quicker
+                discard(part_of(path))
+                return path
         return _fetch(path, urls, known, hint, attempts=attempts, pause=pause)
 
 

@@ -85,7 +85,19 @@ def sync(path: Path) -> None:
 
 
 def copy_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    """Write the content of a regular file in an archive to `path`; its name, owner and mode are not used.
+    """Write the content of a regular file in an archive to `path`, where it appears complete or not at all.
+
+    Raises
+    ------
+    ValueError
+        It is not a regular file, or the archive ends before it does.
+    """
+    with draft_of(path) as draft:
+        write_member(archive, member, draft)
+
+
+def write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    """Write the content of a regular file in an archive; its name, owner and mode are not used.
 
     Raises
     ------
@@ -96,12 +108,12 @@ def copy_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -
     if source is None:
         msg = f"{member.name} in {archive.name!r} is not a regular file."
         raise ValueError(msg)
-    with source, draft_of(path) as draft:
-        with draft.open("wb") as out:
-            shutil.copyfileobj(source, out, 1 << 20)
-        if (found := draft.stat().st_size) != member.size:
-            msg = f"{archive.name!r} is cut short: {member.name} has {found:,} of its {member.size:,} bytes."
-            raise ValueError(msg)
+    with source, path.open("wb") as out:
+        shutil.copyfileobj(source, out, 1 << 20)
+        found = out.tell()
+    if found != member.size:
+        msg = f"{archive.name!r} is cut short: {member.name} has {found:,} of its {member.size:,} bytes."
+        raise ValueError(msg)
 
 
 def write_text(path: Path, text: str) -> None:

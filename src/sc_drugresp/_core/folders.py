@@ -58,6 +58,19 @@ def draft_of_folder(path: Path, own: Collection[str]) -> Iterator[Path]:
             _clear(path)
 
 
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """An empty folder beside a file, gone afterwards; what a killed process left in it goes first."""
+    with locked(path):
+        folder = path.with_name(f".{path.name}.sc_drugresp-unpacked")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def standing(path: Path) -> Path:
     """Where the files of a folder are: in it, or beside it if the process died while it was replaced."""
     old = _beside(path.resolve())[1]

@@ -6,11 +6,11 @@ import re
 import shutil
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from .._core.files import copy_member
+from .._core.files import write_member
 from .._core.growth import DAMAGED, GuardedMember, check_growth
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 NESTED = re.compile(r"\.(tar|tgz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 DEEPEST = 3
-MEMBERS = 100_000
 GENERIC = re.compile(r"((filtered|raw)_.*matri(x|ces).*|outs|mex|hg19|hg38|mm10|GRCh38|mm39)$", re.IGNORECASE)
 """Folders of Cell Ranger, which name no sample."""
 
@@ -68,57 +67,75 @@ def unpack(archive: Path, root: Path) -> tuple[list[Member], list[str]]:
     ValueError
         The archive is damaged or cut short, names two members alike, climbs out of its folder, or grows too much.
     """
-    members: list[Member] = []
-    skipped: list[str] = []
-    _unpack(archive, (), root, members, skipped)
-    return sorted(members, key=lambda member: (member.path.name, member.name)), skipped
+    work = _Unpacking(archive, root)
+    work.take(archive, ())
+    return sorted(work.members, key=lambda member: (member.path.name, member.name)), work.skipped
 
 
-def _unpack(archive: Path, above: tuple[str, ...], root: Path, members: list[Member], skipped: list[str]) -> None:
-    name = "!".join(above) or str(archive)
-    if len(above) > DEEPEST:
-        msg = f"{name} holds archives in archives, more than {DEEPEST} deep. Unpack it yourself."
-        raise ValueError(msg)
-    folders: dict[PurePosixPath, Path] = {}
-    nested: list[tuple[Path, str]] = []
-    total = 0
-    try:
+@dataclass
+class _Unpacking:
+    """One archive with all that lie in it, which share the limits."""
+
+    archive: Path
+    root: Path
+    members: list[Member] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    bytes: int = 0
+
+    def take(self, archive: Path, above: tuple[str, ...]) -> None:
+        """Unpack an archive that lies in the archives `above`."""
+        name = "!".join(above) or str(archive)
+        if len(above) > DEEPEST:
+            msg = f"{name} holds archives in archives, more than {DEEPEST} deep. Unpack it yourself."
+            raise ValueError(msg)
+        try:
+            nested = self._files(archive, above, name)
+        except (tarfile.TarError, *DAMAGED) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk
+            msg = f"{name} is not a complete tar archive ({error}). Remove it and load the data set again."
+            raise ValueError(msg) from error
+        for file, inner in nested:
+            self.take(file, (*above, inner))
+            file.unlink()
+
+    def _files(self, archive: Path, above: tuple[str, ...], name: str) -> list[tuple[Path, str]]:
+        """Write the files of one archive; those that are archives are returned."""
+        folders: dict[PurePosixPath, Path] = {}
+        nested: list[tuple[Path, str]] = []
         with tarfile.open(archive, tarinfo=GuardedMember) as tar:
             for item in tar:
                 path = _safe(item, name)
+                plain = item.isfile() and not item.issparse()
+                self._count(item.size if plain else 0)
                 if item.isdir():
                     continue
-                if not item.isfile() or item.issparse():
-                    skipped.append("!".join((*above, item.name)) + (" (sparse)" if item.issparse() else " (no file)"))
+                if not plain:
+                    self.skipped.append(
+                        "!".join((*above, item.name)) + (" (sparse)" if item.issparse() else " (no file)")
+                    )
                     continue
-                total += item.size
-                check_growth(archive, total, "what it holds")
-                if item.size > (free := shutil.disk_usage(root).free):
-                    msg = f"{item.name} of {name} takes {item.size:,} bytes; {free:,} are free in {root.parent}."
-                    raise ValueError(msg)
                 if path.parent not in folders:
-                    folders[path.parent] = Path(tempfile.mkdtemp(dir=root))
+                    folders[path.parent] = Path(tempfile.mkdtemp(dir=self.root))
                 file = folders[path.parent] / re.sub(r"[^\w.+() -]", "_", path.name)[-200:]
                 if file.exists():
                     msg = f"{name} has two members called {item.name!r}; which one counts is not known."
                     raise ValueError(msg)
-                copy_member(tar, item, file)
+                write_member(tar, item, file)
                 if NESTED.search(path.name):
                     nested.append((file, item.name))
                 else:
-                    members.append(Member(file, above, path))
-                if len(members) > MEMBERS:
-                    msg = f"{name} has more than {MEMBERS:,} members."
-                    raise ValueError(msg)
+                    self.members.append(Member(file, above, path))
             _check_end(tar, name)
-    except (tarfile.TarError, *DAMAGED) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk
-        msg = f"{name} is not a complete tar archive ({error}). Remove it and load the data set again."
-        raise ValueError(msg) from error
-    for file, inner in nested:
-        _unpack(file, (*above, inner), root, members, skipped)
-        file.unlink()
+        return nested
+
+    def _count(self, size: int) -> None:
+        """Add a member of this size to what the whole takes, its header too."""
+        self.bytes += size + tarfile.BLOCKSIZE
+        check_growth(self.archive, self.bytes, "what it holds")
+        if size > (free := shutil.disk_usage(self.root).free):
+            msg = f"A member of {self.archive.name} takes {size:,} bytes; {free:,} are free in {self.root.parent}."
+            raise ValueError(msg)
 
 
 def _safe(item: tarfile.TarInfo, archive: str) -> PurePosixPath:

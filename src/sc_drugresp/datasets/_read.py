@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.folders import scratch_beside
 from .._core.growth import unpacked_size
 from .._core.keys import RESPONSE, RESPONSE_CLASSES
 from .._core.log import logger, warn
@@ -18,6 +17,7 @@ from ._matrices import read_h5, read_triple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from anndata import AnnData
 
@@ -124,8 +124,8 @@ def read_tar(path: Path) -> AnnData:
     """
     import anndata as ad
 
-    with tempfile.TemporaryDirectory(prefix="sc_drugresp_") as folder:
-        members, ignored = unpack(path, Path(folder).resolve())
+    with scratch_beside(path) as folder:
+        members, ignored = unpack(path, folder)
         kinds = {member: _kind(member.path.name) for member in members}
         matrices = [member for member, (_, reader) in kinds.items() if reader is not None]
         names = _sample_names({member: kinds[member][0] for member in matrices}, path.stem)
