@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import sc_drugresp as sdr
-from sc_drugresp._core import transfer
+from sc_drugresp._core import watch
 from sc_drugresp._core.download import fetch
 from sc_drugresp._core.expected import Expected
 
@@ -74,7 +74,7 @@ class RawServer:
 def server(monkeypatch) -> Iterator[RawServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(transfer, "WINDOW", 0.5)
+    monkeypatch.setattr(watch, "WINDOW", 0.5)
     server = RawServer()
     with sdr.settings.override(offline=False):
         yield server
@@ -230,7 +230,7 @@ def test_a_token_does_not_follow_to_another_server(server, tmp_path, monkeypatch
 
 
 def test_a_transfer_has_an_end(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "LONGEST", 1.0)
+    monkeypatch.setattr(watch, "LONGEST", 1.0)
     server.drips(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"400\r\n" + bytes(1024) + b"\r\n")
     refused(server, tmp_path / "file.bin", None, "longer than 1 seconds")
 
@@ -413,6 +413,6 @@ def test_kills_leave_the_file_or_nothing_and_the_next_call_no_orphan(file_server
     file_server.files["/file.bin"] = body = np.random.default_rng(1).bytes(8_000_000)
     code = KILLS.replace("NUMBER", str(n))
     child = run(code, tmp_path / "file.bin", f"{file_server.url}/file.bin", hashlib.sha256(body).hexdigest())
-    out, error = child.communicate(timeout=300)
+    out, error = child.communicate(timeout=1500)
     assert out.strip() == f"killed {n} times", error
     assert any(wanted for _, wanted in file_server.log)  # some went on where they were killed

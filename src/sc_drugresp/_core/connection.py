@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 if TYPE_CHECKING:
     import requests
 
-    from .transfer import Watch
+    from .watch import Watch
 
 REDIRECTS = 10
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-import threading
-import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from .connection import TransferError, address_of, answer, session_for, unreachable
 from .expected import HEAD, Expected, wrong_content
 from .progress import progress_bar
+from .watch import Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,54 +17,8 @@ if TYPE_CHECKING:
     import requests
 
 CHUNK = 1 << 20
-CONNECT = 10.0
-"""Seconds to wait for a connection."""
-WINDOW = 30.0
-"""Seconds after which the first bytes must have come, and over which speed is judged."""
-SLOWEST = 1_000
-"""Bytes per second below which a transfer is given up."""
-LONGEST = 24 * 3600.0
-"""Seconds that one transfer may take."""
 GONE = frozenset({400, 401, 403, 404, 405, 410, 451})
 """HTTP statuses that a retry cannot fix."""
-
-
-class Watch:
-    """Shuts the connections of a transfer that is too slow or too long: a socket's own timeout ends with every byte."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        self.reason = ""
-        self._connections: list[Any] = []
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="sc_drugresp download watch")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def add(self, connection: Any) -> None:
-        """Note a connection, or its socket, to shut."""
-        self._connections.append(connection)
-
-    def _run(self) -> None:
-        start, last = time.monotonic(), 0
-        while not self._done.wait(min(WINDOW, max(start + LONGEST - time.monotonic(), 0))):
-            received = self.received
-            if time.monotonic() - start >= LONGEST:
-                self.reason = f"it took longer than {LONGEST:,.0f} seconds"
-            elif received - last < SLOWEST * WINDOW:
-                self.reason = f"the server sent {received - last:,} bytes in {WINDOW:g} seconds"
-            last = received
-            while self.reason and not self._done.wait(0.05):  # a redirect may open another one meanwhile
-                for item in list(self._connections):
-                    with suppress(OSError):
-                        if (sock := getattr(item, "sock", item)) is not None:
-                            sock.shutdown(socket.SHUT_RDWR)
 
 
 def transfer(url: str, part: Path, name: str, expected: Expected) -> str | None:
@@ -123,7 +74,7 @@ def _receive(
         headers = headers | {"Range": f"bytes={have}-"}
         if not expected.hashed:
             headers["If-Range"] = tag_of(part).read_text(encoding="utf-8")
-    response, linked = answer(session, address, headers, timeout=(CONNECT, WINDOW))
+    response, linked = answer(session, address, headers, timeout=watch.timeout)
     with response:
         if watch.reason:  # headers that were cut off look like headers that ended
             raise TransferError(watch.reason)
