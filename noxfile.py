@@ -56,6 +56,21 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def audit(session: nox.Session) -> None:
+    """Security: ruff's rules on the code, zizmor on the workflows, advisories against the lowest versions allowed."""
+    prepare(session, "audit", package=None)
+    session.run("ruff", "check", "--select", "S", ".")
+    session.run("zizmor", "--offline", ".github/workflows")
+    lowest = Path(session.create_tmp()) / "lowest.txt"
+    session.run("python", "scripts/lowest_versions.py", str(lowest))
+    answer = session.run("python", "scripts/lowest_versions.py", "--reachable", silent=True)
+    if str(answer).strip() != "yes":
+        session.log("Skipped: the advisories, which pypi.org publishes; it or they cannot be had from here.")
+        return
+    session.run("pip-audit", "--strict", "--no-deps", "--disable-pip", "--requirement", str(lowest))
+
+
+@nox.session
 def typecheck(session: nox.Session) -> None:
     """Types of the package."""
     prepare(session, "typecheck")

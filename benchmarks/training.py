@@ -67,8 +67,9 @@ CASES = {
 def encoders() -> Any:
     """The script beside this one; the folder itself stays off the path, where its names would hide libraries."""
     spec = importlib.util.spec_from_file_location("benchmark_encoders", Path(__file__).with_name("encoders.py"))
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        msg = "encoders.py is missing beside this script"
+        raise ImportError(msg)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -15,6 +15,7 @@ import gzip
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -29,7 +30,11 @@ CACHE = "package/dist/data/cache"
 
 def pack(version: str, directory: Path) -> Path:
     """Fetch the package through the ordinary client."""
-    subprocess.run(["npm", "pack", "--silent", f"ideogram@{version}"], cwd=directory, check=True)
+    npm = shutil.which("npm")
+    if npm is None:
+        msg = "npm is needed to fetch the package"
+        raise FileNotFoundError(msg)
+    subprocess.run([npm, "pack", "--silent", f"ideogram@{version}"], cwd=directory, check=True)  # noqa: S603 (ours)
     return next(directory.glob("ideogram-*.tgz"))
 
 

@@ -122,7 +122,9 @@ def options(spec: ModelSpec) -> list[str]:
     rows = []
     for entry in NumpyDocString(inspect.getdoc(config) or "")["Parameters"]:
         names = [option.strip() for option in entry.name.split(",")]
-        assert set(names) <= defaults.keys(), f"{config.__name__} documents options that it does not have: {names}"
+        if not set(names) <= defaults.keys():
+            msg = f"{config.__name__} documents options that it does not have: {names}"
+            raise ValueError(msg)
         shown = ", ".join(f"`{option}`" for option in names)
         values = ", ".join(f"`{defaults[option]!r}`" for option in names)
         rows.append(f"| {shown} | {values} | {' '.join(entry.desc)} |")

@@ -16,10 +16,11 @@ import pytest
 
 import sc_drugresp as sdr
 from sc_drugresp._core import download as _download
-from sc_drugresp._core.download import Expected, fetch
+from sc_drugresp._core.download import fetch
+from sc_drugresp._core.expected import Expected
 
 BODY = np.random.default_rng(0).bytes(50_000)
-SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).hexdigest()
+SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY, usedforsecurity=False).hexdigest()
 
 
 @pytest.fixture
@@ -151,11 +152,11 @@ def test_first_download_is_remembered(target, file_server):
 
 
 def test_interruption_leaves_nothing(target, file_server, monkeypatch):
-    def interrupted(url: str, part: Path) -> None:
+    def interrupted(url: str, part: Path, *_: object) -> None:
         part.write_bytes(BODY[:100])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_download, "_from_web", interrupted)
+    monkeypatch.setattr(_download, "transfer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(target, [f"{file_server.url}/file.bin"])
     assert not target.exists()
@@ -163,11 +164,11 @@ def test_interruption_leaves_nothing(target, file_server, monkeypatch):
 
 
 def test_full_disk_is_not_taken_for_the_network(target, file_server, monkeypatch):
-    def full(url: str, part: Path) -> None:
+    def full(url: str, part: Path, *_: object) -> None:
         part.write_bytes(BODY[:100])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(_download, "_from_web", full)
+    monkeypatch.setattr(_download, "transfer", full)
     with pytest.raises(OSError, match="No space left"):
         fetch(target, [f"{file_server.url}/file.bin"], pause=60)
     assert left_over(target) == []
@@ -176,7 +177,7 @@ def test_full_disk_is_not_taken_for_the_network(target, file_server, monkeypatch
 @pytest.fixture
 def hub(file_server, monkeypatch):
     """The Hugging Face Hub is the local server."""
-    import huggingface_hub
+    import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     template = file_server.url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -206,7 +207,7 @@ def test_hub_trouble_is_reported_with_the_address(target, hub):
 
 
 def test_the_hubs_own_offline_switch_is_kept(target, hub, monkeypatch):
-    import huggingface_hub
+    import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set"):

@@ -148,3 +148,18 @@ def test_offline_names_the_manual_step(server):
     with sdr.settings.override(offline=True), pytest.raises(ConnectionError, match=r"(?s)offline.*download http"):
         fetch_file("hgnc")
     assert server["requests"] == 0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        gzip.compress(b"symbol\tensembl_gene_id\tprev_symbol\talias_symbol\n")[:-9],
+        gzip.compress(bytes(100_000_000)),
+        b'symbol\tensembl_id\n"EGFR\tx\n',
+    ],
+)
+def test_a_damaged_gene_table_is_one_clear_error(tmp_path, body):
+    path = tmp_path / "hgnc_complete_set.txt"
+    path.write_bytes(body)
+    with pytest.raises(ValueError, match=r"hgnc_complete_set\.txt"):
+        read_hgnc(path)

@@ -297,7 +297,7 @@ def edit_json(path: Path, change) -> None:
         ("tokenizer.json", lambda t: t["model"]["vocab"].popitem(), "has 330 tokens, but the network"),
         ("tokenizer.json", lambda t: t["model"].update(type="BPE"), "found a BPE model"),
         ("tokenizer.json", lambda t: t.update(post_processor=None), "one token before and one behind"),
-        ("tokenizer.json", lambda t: t["model"].update(unk_token="[UNK]"), "unknown token"),
+        ("tokenizer.json", lambda t: t["model"].update(unk_token="[UNK]"), "unknown token"),  # noqa: S106 (a word)
     ],
 )
 def test_files_of_other_models_are_refused(copy, file, change, message):

@@ -1,38 +1,119 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, whoever else writes them and whenever the process is killed."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+from .log import logger
 
 if TYPE_CHECKING:
     import tarfile
     from collections.abc import Iterator
     from pathlib import Path
 
+    from filelock import BaseFileLock
+
+PATIENCE = 5.0
+"""Seconds of waiting for somebody else before it is told."""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one thread of one process at a time write `path`; the lock is a hidden file beside it, gone afterwards."""
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{path.name}.lock")
+    lock: BaseFileLock = FileLock(place)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except NotImplementedError:  # a file system without `flock`
+        lock = SoftFileLock(place)
+        lock.acquire()
+    except Timeout:
+        logger.info("waiting for another process or thread that writes %s", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # while it is held: who waits for it sees that the name is gone, and makes a new one
+            place.unlink()
+        lock.release()
+
+
+def part_of(path: Path) -> Path:
+    """The unfinished file beside `path`; one name, so that the next writer finds what a killed one left."""
+    return path.with_name(f".{path.name}.part")
+
+
+def left_behind(path: Path) -> bool:
+    """Whether a killed process left a lock or an unfinished file beside `path`."""
+    return part_of(path).exists() or path.with_name(f".{path.name}.lock").exists()
+
 
 @contextmanager
 def draft_of(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to: it takes the place of `path` if the block ends well, and is removed if not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield draft
-        draft.replace(path)
-    finally:
+    with locked(path):
+        draft = part_of(path)
         draft.unlink(missing_ok=True)
+        try:
+            yield draft
+            put_in_place(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Rename a finished draft, after its bytes have reached the disk."""
+    sync(draft)
+    draft.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or the names in a folder are on the disk, where the system can say."""
+    with suppress(OSError):  # Windows opens no folders; some network disks know no fsync
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def copy_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    """Write the content of a regular file in an archive to `path`; its name, owner and mode are not used."""
-    source = archive.extractfile(member)
+    """Write the content of a regular file in an archive to `path`, where it appears complete or not at all.
+
+    Raises
+    ------
+    ValueError
+        It is not a regular file, or the archive ends before it does.
+    """
+    with draft_of(path) as draft:
+        write_member(archive, member, draft)
+
+
+def write_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    """Write the content of a regular file in an archive; its name, owner and mode are not used.
+
+    Raises
+    ------
+    ValueError
+        It is not a regular file, or the archive ends before it does.
+    """
+    source = archive.extractfile(member) if member.isfile() and not member.issparse() else None
     if source is None:
         msg = f"{member.name} in {archive.name!r} is not a regular file."
         raise ValueError(msg)
-    with source, draft_of(path) as draft, draft.open("wb") as out:
-        shutil.copyfileobj(source, out)
+    with source, path.open("wb") as out:
+        shutil.copyfileobj(source, out, 1 << 20)
+        found = out.tell()
+    if found != member.size:
+        msg = f"{archive.name!r} is cut short: {member.name} has {found:,} of its {member.size:,} bytes."
+        raise ValueError(msg)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, Self
 
 from .settings import settings
 
@@ -13,8 +13,23 @@ def visible() -> bool:
     return settings.progress and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
+class _Unseen:
+    """A bar that nobody sees. tqdm's own would share a lock with forked processes, which stop when one is killed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, n: float = 1) -> None:
+        """Go on by `n`."""
+
+
 def progress_bar(*, total: int | None = None, desc: str = "", unit: str = "cells") -> Any:
     """A tqdm bar to be advanced by hand: ``with progress_bar(total=n) as bar: bar.update(k)``."""
+    if not visible():
+        return _Unseen()
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=desc, unit=unit, disable=not visible(), leave=False)
+    return tqdm(total=total, desc=desc, unit=unit, leave=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from .._core.compiling import njit
 
 _TABLE = 4096  # integer counts below this are ranked by counting, not by sorting
 
 
-@numba.njit(cache=True)
+@njit()
 def _unique_sorted(x: np.ndarray, histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
     """Distinct values, their cumulative counts, and whether they were counted in `histogram` (then they are integers)."""
     highest = 0
@@ -43,7 +44,7 @@ def _unique_sorted(x: np.ndarray, histogram: np.ndarray) -> tuple[np.ndarray, np
     return unique[: k + 1], ends[: k + 1], False
 
 
-@numba.njit(cache=True)
+@njit()
 def quantile_bins(indptr: np.ndarray, counts: np.ndarray, uniforms: np.ndarray, n_bins: int) -> np.ndarray:
     """Bin the entries of each cell by the quantiles of that cell.
 
@@ -97,7 +98,7 @@ def quantile_bins(indptr: np.ndarray, counts: np.ndarray, uniforms: np.ndarray, 
     return out
 
 
-@numba.njit(cache=True)
+@njit()
 def keep_smallest(indptr: np.ndarray, keys: np.ndarray, limit: int) -> np.ndarray:
     """Mark the `limit` entries of each row with the smallest keys; among equal keys the first.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from .._core.compiling import njit
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
@@ -13,7 +14,7 @@ for _i in range(64):
     _BIT[((int(_DE_BRUIJN) << _i) & (2**64 - 1)) >> 58] = _i
 
 
-@numba.njit(cache=True)
+@njit()
 def restrict_rows(
     indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, rank: np.ndarray, n_ranks: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -64,7 +65,7 @@ def restrict_rows(
     return out_indptr, out_rank[:end].copy(), out_data[:end].copy(), totals
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def mix64(x: np.uint64) -> np.uint64:
     """Finalizer of SplitMix64 (Steele et al., OOPSLA 2014): a bijection that spreads every bit."""
     x = np.uint64(x)
@@ -73,13 +74,13 @@ def mix64(x: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit(cache=True, inline="always")
+@njit(inline="always")
 def uniform(stream: np.uint64, counter: np.uint64) -> float:
     """Number `counter` of a stream, uniform on [0, 1)."""
     return float(mix64(np.uint64(stream) + _GOLDEN * (np.uint64(counter) + np.uint64(1))) >> np.uint64(11)) * _TO_UNIT
 
 
-@numba.njit(cache=True)
+@njit()
 def cell_streams(indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
     """One random stream per cell, from the seed and the cell's own counts (in any order of genes).
 
@@ -100,7 +101,7 @@ def cell_streams(indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray, s
     return streams
 
 
-@numba.njit(cache=True)
+@njit()
 def entry_uniforms(indptr: np.ndarray, gene_ids: np.ndarray, streams: np.ndarray, purpose: int) -> np.ndarray:
     """A uniform number for each entry of a CSR block, keyed by stream, gene and `purpose`.
 

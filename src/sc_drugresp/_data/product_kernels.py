@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
+
+from .._core.compiling import njit
 
 _GENES_AT_ONCE = 128  # rows of the table that stay in the second-level cache while all cells use them
 _ROWS_PER_TASK = 256
 
 
-@numba.njit(cache=True, fastmath=True, nogil=True)
+@njit(fastmath=True, nogil=True)
 def _add_rows(
     indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, table: np.ndarray, out: np.ndarray, first: int, last: int
 ) -> None:

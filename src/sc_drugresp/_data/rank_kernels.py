@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from .._core.compiling import njit
 
 _DIGIT = 11  # bits of a radix pass
 
 
-@numba.njit(cache=True)
+@njit()
 def descending_order(values: np.ndarray) -> np.ndarray:
     """Indices that sort positive numbers from large to small; equal numbers keep their order.
 
@@ -39,7 +40,7 @@ def descending_order(values: np.ndarray) -> np.ndarray:
     return order
 
 
-@numba.njit(cache=True)
+@njit()
 def rank_by_value(
     indptr: np.ndarray,
     gene_ids: np.ndarray,
@@ -82,7 +83,7 @@ def rank_by_value(
     return out_indptr, out_ids, out_values
 
 
-@numba.njit(cache=True)
+@njit()
 def top_counts(
     indptr: np.ndarray,
     gene_ids: np.ndarray,

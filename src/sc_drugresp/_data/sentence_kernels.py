@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from .._core.compiling import njit
 from .kernels import mix64, uniform
 
 _DRAW, _SHUFFLE = np.uint64(0x5EED0001), np.uint64(0x5EED0002)
 
 
-@numba.njit(cache=True)
+@njit()
 def draw_genes(
     indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray, streams: np.ndarray, sample_size: int
 ) -> np.ndarray:
@@ -70,7 +70,7 @@ def draw_like_numpy(
     return drawn, order
 
 
-@numba.njit(cache=True)
+@njit()
 def shuffle_chromosomes(drawn: np.ndarray, first: int, chromosome: np.ndarray, streams: np.ndarray) -> np.ndarray:
     """Order the chromosomes of the drawn genes at random: a chromosome's place is keyed by its code and the cell.
 
@@ -101,7 +101,7 @@ def shuffle_chromosomes(drawn: np.ndarray, first: int, chromosome: np.ndarray, s
     return out[:, :most].copy()
 
 
-@numba.njit(cache=True)
+@njit()
 def assemble_sentences(
     drawn: np.ndarray,
     order: np.ndarray,

@@ -156,11 +156,9 @@ def choose_features(
     if use_rep is None and recipe is None:
         use_rep = latest_embedding(adata)
         logger.info("using the embedding %r", use_rep or "pca")
-        recipe = Recipe("pca") if use_rep is None else None
     if use_rep is not None:
         return slot_features(adata, use_rep, matrices, rng=rng)
-    assert recipe is not None
-    return model_features(recipe, matrices, sets=sets, rng=rng)
+    return model_features(recipe or Recipe("pca"), matrices, sets=sets, rng=rng)
 
 
 def describe(kind: str, use_rep: str, info: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,9 @@ def embed_like(
     """
     how = model.representation
     if how["kind"] == "baseline":
-        assert model.embedder is not None
+        if model.embedder is None:
+            msg = f"This model was trained on {how['model']!r} and lacks the fitted embedder; save and load it as a whole."
+            raise ValueError(msg)
         return model.embedder.transform(read_counts(adata, layer=layer, expect=find(how["model"])[0].expects))
     if how["kind"] == "slot" or (how["use_rep"] in adata.obsm and not model.tuned):
         values = read_rep(adata, how["use_rep"])

@@ -116,7 +116,8 @@ class ResponseModel:
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write a folder of JSON and safetensors files; nothing is pickled.
 
-        The folder appears complete or not at all.
+        The folder appears complete or not at all. An old model stays until the new one is on the disk; the two are
+        exchanged in one step, and files of others in the folder stay there.
 
         Parameters
         ----------
@@ -129,6 +130,8 @@ class ResponseModel:
         ------
         FileExistsError
             The path exists and `overwrite` is false, or it is not a saved model.
+        ValueError
+            `info` or `representation` holds NaN or infinity.
         """
         from .storage import write_model
 

@@ -3,50 +3,94 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.folders import draft_of_folder, standing
 from .._core.json import jsonable
 from .._core.keys import RESISTANT, SENSITIVE
 from ..models._load import model_class
 from ..models._registry import find
 from .heads import head_arrays, head_from_arrays
-from .trust import Trust
+from .trust import PARTS, Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from os import PathLike
 
 FORMAT = 3
 MODEL, HEAD, EMBEDDER, WEIGHTS = "model.json", "head.safetensors", "embedder.safetensors", "encoder.safetensors"
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
+OWN = frozenset({MODEL, HEAD, EMBEDDER, WEIGHTS, ADAPTER_CONFIG, ADAPTER, *(f"{name}.safetensors" for name in PARTS)})
+"""Every name that a model may have in its folder; whatever else lies there belongs to somebody else."""
+READS = 20
+"""How often to begin again when the folder is replaced while it is read."""
 
 
 def write_model(fields: Mapping[str, Any], path: str | PathLike[str], *, overwrite: bool) -> None:
     """Write the folder of a model from its fields; it appears complete or not at all.
 
+    An old model stays until the new one is on the disk, and the two are exchanged in one step. Files of others in the
+    folder stay there.
+
     Raises
     ------
     FileExistsError
         The path exists and `overwrite` is false, or it is not a saved model.
+    ValueError
+        `info` or `representation` holds NaN or infinity, which JSON has no word for.
     """
     path = Path(path)
-    if path.exists() and not (overwrite and holds_model(path)):
+    _check_free(path, overwrite=overwrite)
+    text = _meta(fields)
+    with draft_of_folder(path, OWN) as draft:
+        _check_free(path, overwrite=overwrite)  # another process may have been quicker
+        _fill(draft, fields)
+        (draft / MODEL).write_text(text, encoding="utf-8")
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    folder = standing(path)
+    if folder.exists() and not (overwrite and (folder / MODEL).is_file()):
         msg = f"{path} exists. Choose another path" + ("." if overwrite else ", or pass overwrite=True.")
         raise FileExistsError(msg)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        _fill(draft, fields)
-        if path.exists():
-            shutil.rmtree(path)
-        draft.rename(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _meta(fields: Mapping[str, Any]) -> str:
+    """What `model.json` says; made before anything is written, so that what JSON cannot hold is found first."""
+    for name in ("info", "representation"):
+        if where := _not_finite(fields[name], name):
+            msg = f"ResponseModel.{where} is not a finite number and cannot be saved. Set it to None or remove it."
+            raise ValueError(msg)
+    meta: dict[str, Any] = {
+        "format": FORMAT,
+        "head": fields["head"].kind,
+        "score": f"P({SENSITIVE})",
+        "classes": [RESISTANT, SENSITIVE],
+        "representation": fields["representation"],
+        "info": fields["info"],
+        "history": fields["history"],
+        "trust": {name: values for name, (values, _) in fields["trust"].parts().items()},
+    }
+    if fields["embedder"] is not None:
+        meta["embedder"] = fields["embedder"].state()[0]
+    return json.dumps(jsonable(meta), indent=2, allow_nan=False)
+
+
+def _not_finite(value: Any, name: str) -> str | None:
+    """Name of the first NaN or infinity in nested values."""
+    if isinstance(value, float | np.floating) and not np.isfinite(value):
+        return f"{name} = {value}"
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+        return f"{name}, an array with NaN or infinity,"
+    pairs: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list | tuple):
+        pairs = enumerate(value)
+    return next((found for key, item in pairs if (found := _not_finite(item, f"{name}[{key!r}]"))), None)
 
 
 def _fill(folder: Path, fields: Mapping[str, Any]) -> None:
@@ -56,24 +100,12 @@ def _fill(folder: Path, fields: Mapping[str, Any]) -> None:
         save_file({key: np.ascontiguousarray(array) for key, array in arrays.items()}, folder / name)
 
     embedder, adapter, weights = (fields[name] for name in ("embedder", "adapter", "weights"))
-    parts = fields["trust"].parts()
-    meta: dict[str, Any] = {
-        "format": FORMAT,
-        "head": fields["head"].kind,
-        "score": f"P({SENSITIVE})",
-        "classes": [RESISTANT, SENSITIVE],
-        "representation": fields["representation"],
-        "info": fields["info"],
-        "history": fields["history"],
-        "trust": {name: values for name, (values, _) in parts.items()},
-    }
     save(head_arrays(fields["head"]), HEAD)
-    for name, (_, arrays) in parts.items():
+    for name, (_, arrays) in fields["trust"].parts().items():
         if arrays:
             save(arrays, f"{name}.safetensors")
     if embedder is not None:
-        meta["embedder"], arrays = embedder.state()
-        save(arrays, EMBEDDER)
+        save(embedder.state()[1], EMBEDDER)
     if adapter is not None or weights is not None:
         from safetensors.torch import save_file as save_tensors
 
@@ -82,7 +114,6 @@ def _fill(folder: Path, fields: Mapping[str, Any]) -> None:
             save_tensors(adapter["tensors"], folder / ADAPTER, metadata={"format": "pt"})
         if weights is not None:
             save_tensors(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / MODEL).write_text(json.dumps(jsonable(meta), indent=2, allow_nan=False), encoding="utf-8")
 
 
 def holds_model(path: str | PathLike[str]) -> bool:
@@ -100,32 +131,57 @@ def read_model(path: str | PathLike[str]) -> dict[str, Any]:
     ValueError
         A file is damaged or was written by another version.
     """
+    path = Path(path)
+    for _ in range(READS):
+        folder = standing(path)
+        before = _identity(folder)
+        try:
+            fields = _read(folder, path)
+        except (OSError, ValueError):
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                return fields
+    msg = f"{path} is replaced faster than it can be read."
+    raise OSError(msg)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What changes when another folder, or another model, takes the place."""
+    try:
+        return folder.stat().st_ino, (folder / MODEL).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _read(folder: Path, path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    path = Path(path)
-    if not holds_model(path):
+    if not (folder / MODEL).is_file():
         msg = f"{path} holds no saved response model ({MODEL} is missing)."
         raise FileNotFoundError(msg)
     try:
-        meta = json.loads((path / MODEL).read_text(encoding="utf-8"))
+        meta = json.loads((folder / MODEL).read_text(encoding="utf-8"))
         if meta["format"] != FORMAT:
             what = "Update sc-drugresp" if meta["format"] > FORMAT else "Train it again"
             msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
             raise ValueError(msg)
-        head = head_from_arrays(meta["head"], load_file(path / HEAD))
-        files = {name: path / f"{name}.safetensors" for name in meta["trust"]}
+        head = head_from_arrays(meta["head"], load_file(folder / HEAD))
+        files = {name: folder / f"{name}.safetensors" for name in meta["trust"]}
         arrays = {name: load_file(file) if file.is_file() else {} for name, file in files.items()}
         trust = Trust.from_parts({name: (values, arrays[name]) for name, values in meta["trust"].items()})
         fields: dict[str, Any] = {name: meta[name] for name in ("representation", "info", "history")}
         fields |= {"head": head, "trust": trust}
         if "embedder" in meta:
             cls = model_class(find(meta["representation"]["model"])[0])
-            fields["embedder"] = cls.from_state(meta["embedder"], load_file(path / EMBEDDER))
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+            fields["embedder"] = cls.from_state(meta["embedder"], load_file(folder / EMBEDDER))
+        fields |= _tensors(folder)
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         msg = f"The model in {path} is damaged or incomplete ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
-    return fields | _tensors(path)
+    return fields
 
 
 def _tensors(path: Path) -> dict[str, Any]:

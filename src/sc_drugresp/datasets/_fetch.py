@@ -61,7 +61,7 @@ def _row(dataset: Dataset | None, accession: str, where: str, path: Path) -> dic
     }
 
 
-def load(name: str) -> AnnData:
+def load(name: str, *, force: bool = False) -> AnnData:
     """Load a public drug-response data set.
 
     An `.h5ad` file of that name in `settings.data_dir` (environment variable `SC_DRUGRESP_DATA`) comes first, then the
@@ -73,11 +73,15 @@ def load(name: str) -> AnnData:
     name
         A name from :func:`~sc_drugresp.datasets.available`, or an accession that one file of `settings.data_dir`
         starts with.
+    force
+        Download again what the cache holds, and forget the remembered SHA-256: for files that the archive has changed.
 
     Returns
     -------
     :class:`~anndata.AnnData` as deposited: `.X` (CSR, dtype `float32`) holds what `.uns['dataset']['values']` says;
-    `.obs['response']` exists where the deposit labels cells, patients or arms.
+    `.obs['response']` exists where the deposit labels cells, patients or arms. Where the deposit is an archive, every
+    file in it that is a matrix is read, samples in archives and folders of their own too;
+    `.uns['dataset']['ignored_files']` lists the others.
 
     Raises
     ------
@@ -104,20 +108,20 @@ def load(name: str) -> AnnData:
         msg = f"Unknown data set {name!r}.{hint} See sc_drugresp.datasets.available() for all {len(names)}."
         raise ValueError(msg)
     cached = _cached(name)
-    if cached.is_file():
+    if cached.is_file() and not force:
         logger.info("reading %s", cached)
         return ad.read_h5ad(cached)
-    return _download(registry()[name], cached)
+    return _download(registry()[name], cached, force=force)
 
 
-def _download(dataset: Dataset, cached: Path) -> AnnData:
+def _download(dataset: Dataset, cached: Path, *, force: bool) -> AnnData:
     from ._read import read
 
     folder = cached.parent
     paths = {}
     for role, file in dataset.files.items():
         manual = f"get {file} from {dataset.page} and put it into {folder}"
-        paths[role] = fetch(folder / file, dataset.urls(role), manual=manual)
+        paths[role] = fetch(folder / file, dataset.urls(role), manual=manual, force=force)
     adata = read(dataset, paths)
     with draft_of(cached) as draft:
         adata.write_h5ad(draft, compression="gzip")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-import tarfile
-import tempfile
-from pathlib import Path
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.files import copy_member
+from .._core.folders import scratch_beside
+from .._core.growth import unpacked_size
 from .._core.keys import RESPONSE, RESPONSE_CLASSES
+from .._core.log import logger, warn
+from ._archive import Member, unpack
+from ._matrices import read_h5, read_triple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from anndata import AnnData
 
@@ -24,6 +27,12 @@ ROWS_AT_ONCE = 500
 MATRIX = re.compile(r"^(?P<stem>.*?)[._-]?matrix\.mtx(\.gz)?$", re.IGNORECASE)
 HDF5 = re.compile(r"^(?P<stem>.*?)\.h5$", re.IGNORECASE)
 TABLE = re.compile(r"^(?P<stem>.*?)\.(txt|tsv|csv)(\.gz)?$", re.IGNORECASE)
+GENES = re.compile(r"(features|genes)\.tsv(\.gz)?", re.IGNORECASE)
+BARCODES = re.compile(r"barcodes\.tsv(\.gz)?", re.IGNORECASE)
+UNREAD = re.compile(
+    r"\.(zip|7z|rar|rds|rda|rdata|loom|h5ad|h5mu|mtx|zarr)(\.gz)?$|\(sparse\)$|\(no file\)$", re.IGNORECASE
+)
+"""What may hold cells but is not read here."""
 SIDE_FILE = re.compile(r"barcodes|features|genes\.tsv|metadata|annotation|clonotype|tcr|readme|summary", re.IGNORECASE)
 
 
@@ -40,7 +49,7 @@ def read(dataset: Dataset, paths: Mapping[str, Path]) -> AnnData:
         for name in found.columns:
             adata.obs[name] = found[name].astype("category")
     _add_labels(adata, dataset)
-    adata.uns["dataset"] = {
+    adata.uns["dataset"] = adata.uns.get("dataset", {}) | {
         "accession": dataset.accession,
         "values": dataset.values,
         "label_kind": dataset.label_kind,
@@ -64,22 +73,35 @@ def read_table(path: Path, *, skip: list[int] | None = None) -> AnnData:
     from anndata import AnnData
     from scipy import sparse
 
-    options: dict[str, Any] = {"sep": _separator(path), "skiprows": skip, "low_memory": False}
+    size = unpacked_size(path)
+    if not size:
+        msg = f"{path} is empty."
+        raise ValueError(msg)
     try:
+        options: dict[str, Any] = {"sep": _separator(path), "skiprows": skip, "low_memory": False}
         header = pd.read_csv(path, nrows=1, **options)
         # R leaves the corner out: pandas then takes the first column as the index by itself.
         index = 0 if isinstance(header.index, pd.RangeIndex) else None
         genes: list[str] = []
         blocks = []
-        for part in pd.read_csv(path, index_col=index, chunksize=ROWS_AT_ONCE, **options):
-            kept = part.loc[:, ~part.columns.astype(str).str.startswith("Unnamed:")]  # a tab at the end of each line
-            genes.extend(kept.index.astype(str))
-            blocks.append(sparse.csr_matrix(kept.to_numpy(dtype=np.float32)))
-            cells = kept.columns.astype(str)
-    except (ValueError, EOFError, UnicodeDecodeError, StopIteration) as error:
+        with pd.read_csv(path, index_col=index, chunksize=ROWS_AT_ONCE, **options) as reader:
+            for part in reader:
+                kept = part.loc[
+                    :, ~part.columns.astype(str).str.startswith("Unnamed:")
+                ]  # a tab at the end of each line
+                if kept.iloc[:, -1:].isna().to_numpy().any():
+                    msg = f"the line of {kept.index[kept.iloc[:, -1].isna()][0]!r} is cut short"
+                    raise ValueError(msg)
+                genes.extend(kept.index.astype(str))
+                blocks.append(sparse.csr_matrix(kept.to_numpy(dtype=np.float32)))
+                cells = kept.columns.astype(str)
+        if not genes or not len(cells):
+            msg = f"it has {len(genes)} genes and {len(cells)} cells"
+            raise ValueError(msg)
+        matrix = sparse.vstack(blocks, format="csc").T.tocsr()
+    except (ValueError, EOFError, IndexError, StopIteration, MemoryError) as error:
         msg = f"{path} is not a table of numbers with genes in rows and cells in columns ({error})."
         raise ValueError(msg) from error
-    matrix = sparse.vstack(blocks, format="csc").T.tocsr()
     return AnnData(matrix, obs=pd.DataFrame(index=cells), var=pd.DataFrame(index=pd.Index(genes)))
 
 
@@ -91,44 +113,62 @@ def _separator(path: Path) -> str:
 
 
 def read_tar(path: Path) -> AnnData:
-    """Read an archive of one matrix per sample: 10x triples, 10x `.h5` files or text tables.
+    """Read an archive of one matrix per sample: 10x triples, 10x `.h5` files or text tables, in archives of their own too.
+
+    What is not read is listed in `.uns['dataset']['ignored_files']`.
 
     Raises
     ------
     ValueError
-        Nothing in the archive is a matrix that can be read.
+        A matrix cannot be read, or nothing in the archive is one.
     """
     import anndata as ad
 
-    try:
-        with tarfile.open(path) as archive, tempfile.TemporaryDirectory(prefix="sc_drugresp_") as folder:
-            root = Path(folder).resolve()
-            files = []
-            for member in filter(tarfile.TarInfo.isfile, archive):
-                file = (root / member.name).resolve()
-                if not file.is_relative_to(root):
-                    msg = f"{member.name!r} lies outside of the archive"
-                    raise tarfile.ExtractError(msg)
-                copy_member(archive, member, file)
-                files.append(file)
-            files.sort(key=lambda file: file.name)
-            parts: dict[str, AnnData] = {}
-            for file in files:
-                stem, reader = _kind(file.name)
-                if reader is not None:
-                    parts[stem.rstrip("._-") or path.stem] = _read_part(file, reader)
-    except tarfile.TarError as error:
-        msg = f"{path} is not a complete tar archive ({error}). Remove it and load the data set again."
-        raise ValueError(msg) from error
+    with scratch_beside(path) as folder:
+        members, ignored = unpack(path, folder)
+        kinds = {member: _kind(member.path.name) for member in members}
+        matrices = [member for member, (_, reader) in kinds.items() if reader is not None]
+        names = _sample_names({member: kinds[member][0] for member in matrices}, path.stem)
+        parts: dict[str, AnnData] = {}
+        used = set(matrices)
+        for member in matrices:
+            beside = [other for other in members if other.file.parent == member.file.parent]
+            parts[names[member]], sides = _read_part(member, kinds[member][1], beside)
+            used.update(sides)
+        ignored += [member.name for member in members if member not in used]
     if not parts:
-        msg = f"No matrix that can be read in {path}; it holds {[file.name for file in files[:10]]}. Read it yourself with scanpy."
+        msg = f"No matrix that can be read in {path}; it holds {sorted(ignored)[:10]}. Read it yourself with scanpy."
         raise ValueError(msg)
-    for stem, part in parts.items():
+    if ignored:
+        logger.info("%s: not read: %s", path.name, ", ".join(sorted(ignored)))
+    if unread := [name for name in ignored if UNREAD.search(name)]:
+        warn(f"{path.name}: {len(unread)} file(s) may hold cells and cannot be read: {', '.join(sorted(unread)[:5])}")
+    for name, part in parts.items():
         part.var_names_make_unique()
-        part.obs_names = [f"{stem}_{name}" for name in part.obs_names]
+        part.obs_names = [f"{name}_{cell}" for cell in part.obs_names]
     adata = ad.concat(parts, label="sample", join="outer", fill_value=0, merge="first")
     adata.obs["sample"] = adata.obs["sample"].astype("category")
+    adata.uns["dataset"] = {"ignored_files": np.array(sorted(ignored), dtype=str)}
     return adata
+
+
+def _sample_names(stems: Mapping[Member, str], archive: str) -> dict[Member, str]:
+    """A name of its own for each sample: that of the file; where several share one, also that of folder or format."""
+    base = {member: stem.rstrip("._-") or member.place or archive for member, stem in stems.items()}
+    shared = Counter(base.values())
+
+    def longer(member: Member, *words: str) -> str:
+        return "_".join(filter(None, (base[member], *words))) if shared[base[member]] > 1 else base[member]
+
+    for with_format in (False, True):
+        names = {member: longer(member, member.where, member.format if with_format else "") for member in base}
+        if len(set(names.values())) == len(names):
+            return names
+    seen = Counter[str]()
+    for member, name in base.items():
+        seen[name] += 1
+        names[member] = f"{name}_{seen[name]}" if shared[name] > 1 else name
+    return names
 
 
 def _kind(name: str) -> tuple[str, str | None]:
@@ -138,19 +178,46 @@ def _kind(name: str) -> tuple[str, str | None]:
     return "", None
 
 
-def _read_part(file: Path, reader: str) -> AnnData:
-    import scanpy as sc
+def _read_part(member: Member, reader: str | None, beside: list[Member]) -> tuple[AnnData, list[Member]]:
+    """One matrix, and the files beside it that name its genes and cells."""
     from scipy import sparse
 
-    if reader == "table":
-        return read_table(file)
-    if reader == "h5":
-        part = sc.read_10x_h5(file)
-    else:
-        part = sc.read_10x_mtx(file.parent, prefix=file.name[: file.name.lower().rindex("matrix.mtx")])
-    part.X = sparse.csr_matrix(part.X, dtype=np.float32)
-    part.var = part.var.rename(columns={"gene_ids": "ensembl_id"})[["ensembl_id"]]
-    return part
+    sides: list[Member] = []
+    try:
+        if reader == "table":
+            return read_table(member.file), sides
+        if reader == "h5":
+            part = read_h5(member.file)
+        else:
+            sides = _sides(member, beside)
+            part = read_triple(member.file, *(side.file for side in sides))
+        part.X = sparse.csr_matrix(part.X, dtype=np.float32)
+        part.X.check_format(full_check=True)  # an index beyond the matrix would be read from foreign memory
+        part.var = part.var.rename(columns={"gene_ids": "ensembl_id"})[["ensembl_id"]]
+    except (OSError, ValueError, KeyError, IndexError, TypeError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk
+        msg = f"{member.name} cannot be read as a matrix of cells ({type(error).__name__}: {error})."
+        raise ValueError(msg) from error
+    return part, sides
+
+
+def _sides(member: Member, beside: list[Member]) -> list[Member]:
+    """The lists of genes and of barcodes that go with a matrix of the same prefix."""
+    prefix = member.path.name[: member.path.name.lower().rindex("matrix.mtx")]
+    found = []
+    for kind, pattern in (("genes", GENES), ("barcodes", BARCODES)):
+        fits = [
+            other
+            for other in beside
+            if other.path.name.startswith(prefix) and pattern.fullmatch(other.path.name[len(prefix) :])
+        ]
+        if len(fits) != 1:
+            names = sorted(other.path.name for other in beside)
+            msg = f"expected one list of {kind} called {prefix}{pattern.pattern}, found {len(fits)} among {names[:10]}"
+            raise ValueError(msg)
+        found += fits
+    return found
 
 
 def _add_cells(adata: AnnData, dataset: Dataset, path: Path) -> None:
@@ -160,7 +227,12 @@ def _add_cells(adata: AnnData, dataset: Dataset, path: Path) -> None:
     options = dict(dataset.cells_options)
     index, skip = options.pop("index"), options.pop("skip", None)
     sep = "," if ".csv" in path.name else "\t"
-    cells = pd.read_csv(path, sep=sep, skiprows=skip, low_memory=False, **options)
+    unpacked_size(path)
+    try:
+        cells = pd.read_csv(path, sep=sep, skiprows=skip, low_memory=False, **options)
+    except ValueError as error:
+        msg = f"{path} is not a table of cells ({error})."
+        raise ValueError(msg) from error
     missing = {index, *dataset.obs.values()} - set(cells.columns)
     if missing:
         msg = f"{path.name} has no column {sorted(missing)}; it has {list(cells.columns)[:20]}."

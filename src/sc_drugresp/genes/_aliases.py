@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._core.growth import open_packed, unpacked_size
 from .._core.hashing import sha256
 from .._core.log import logger
 from .._core.settings import settings
@@ -38,6 +39,8 @@ class GeneFile:
     local_names: tuple[str, ...]
 
 
+ABOUT = 20_000_000
+"""Bytes of the larger one; many times as much is another file."""
 _ARCHIVE = "https://storage.googleapis.com/public-download-files/hgnc/archive/archive/quarterly/tsv"
 SOURCES: dict[str, GeneFile] = {
     "hgnc": GeneFile(
@@ -142,6 +145,7 @@ def fetch_file(kind: str) -> Path:
         What arrived is not the file of the first download.
     """
     from .._core.download import fetch
+    from .._core.expected import Expected
 
     source = SOURCES[kind]
     folder = settings.cache_dir / "genes"
@@ -149,7 +153,7 @@ def fetch_file(kind: str) -> Path:
         f"download {source.url} ({source.name}; {source.publisher}; {source.license}) and put it into {folder}, "
         "or into the folder named by the environment variable SC_DRUGRESP_DATA."
     )
-    return fetch(folder / source.local_names[0], [source.url], manual=manual, attempts=2)
+    return fetch(folder / source.local_names[0], [source.url], Expected(about=ABOUT), manual=manual, attempts=2)
 
 
 @lru_cache(maxsize=4)
@@ -235,15 +239,17 @@ def _read(path: Path) -> pd.DataFrame:
     """A table of text, tab-separated, gzipped whatever its name says, or not."""
     import pandas as pd
 
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
     try:
-        table = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace",
-            compression="gzip" if zipped else None,
-        )  # fmt: skip
+        unpacked_size(path)
+        with open_packed(path) as file:
+            table = pd.read_csv(
+                file, sep="\t", dtype=str, keep_default_na=False, index_col=False, encoding_errors="replace"
+            )
     except pd.errors.EmptyDataError as error:
         msg = f"The gene file {path} is empty. Remove it, so that it is fetched again."
+        raise ValueError(msg) from error
+    except ValueError as error:
+        msg = f"The gene file {path} cannot be read ({error}). Remove it, so that it is fetched again."
         raise ValueError(msg) from error
     return table.fillna("")
 

@@ -56,11 +56,13 @@ def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None
     return found
 
 
-def download(name: str, to: Path | str | None = None) -> dict[str, Path]:
+def download(name: str, to: Path | str | None = None, *, force: bool = False) -> dict[str, Path]:
     """Download the published files of a model, verified, without loading them.
 
-    Files that are there already, with the published size, are left alone and need no network. Interrupted downloads
-    go on where they stopped if a checksum is known.
+    Files that are there already, with the published size and checksum, are left alone and need no network; where the
+    publisher states no checksum, that of the first download is remembered beside the file (`<file>.sha256`).
+    Interrupted downloads go on where they stopped if a checksum or the server's version tag tells that the parts fit.
+    Threads and processes that want the same file wait for the first of them.
 
     Parameters
     ----------
@@ -68,6 +70,8 @@ def download(name: str, to: Path | str | None = None) -> dict[str, Path]:
         `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
     to
         Folder to write to. `None` means the cache, where :func:`~sc_drugresp.models.load` looks.
+    force
+        Download again what is there, and forget the remembered checksums: for a file that its publisher has changed.
 
     Returns
     -------
@@ -88,7 +92,8 @@ def download(name: str, to: Path | str | None = None) -> dict[str, Path]:
     >>> sdr.models.download("geneformer.v2-104m")  # doctest: +SKIP
     """
     spec, checkpoint = _with_files(name)
-    return _download(spec, checkpoint, cache_folder(spec, checkpoint) if to is None else Path(to).expanduser())
+    folder = cache_folder(spec, checkpoint) if to is None else Path(to).expanduser()
+    return _download(spec, checkpoint, folder, force=force)
 
 
 def verify(name: str, directory: Path | str | None = None) -> pd.DataFrame:
@@ -144,8 +149,10 @@ def _with_files(name: str) -> tuple[ModelSpec, Checkpoint]:
     return spec, checkpoint
 
 
-def _download(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str, Path]:
+def _download(spec: ModelSpec, checkpoint: Checkpoint, folder: Path, *, force: bool = False) -> dict[str, Path]:
     found = _present(spec, checkpoint, folder)
+    if force:
+        found = {role: path for role, path in found.items() if not checkpoint.files[role].urls}
     wanted = {role: file for role, file in checkpoint.files.items() if role not in found}
     by_hand = [file for file in wanted.values() if not file.urls and not file.optional]
     if by_hand:
@@ -156,7 +163,7 @@ def _download(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str
     for role, file in wanted.items():
         if file.urls:
             manual = file.manual or f"get {file.name} from {checkpoint.publisher} and put it at {folder / file.path}"
-            found[role] = fetch(folder / file.path, file.urls, file.expected, manual=manual)
+            found[role] = fetch(folder / file.path, file.urls, file.expected, manual=manual, force=force)
     return found
 
 
@@ -173,22 +180,25 @@ def _tell_terms(name: str, checkpoint: Checkpoint) -> None:
 
 
 def _present(spec: ModelSpec, checkpoint: Checkpoint, folder: Path) -> dict[str, Path]:
-    """Files in `folder`; one of the wrong size counts as missing, so that it is fetched again.
+    """Files in `folder`; one of wrong size or content counts as missing, so that it is fetched again.
 
     In the cache, gaps are filled with the same file of another checkpoint: vocabularies and token tables are shared and
     large.
     """
     found = _search(checkpoint, folder)
-    found = {
-        role: path for role, path in found.items() if not checkpoint.files[role].expected.problem(path, quick=True)
-    }
+    found = {role: path for role, path in found.items() if not _problem(checkpoint.files[role], path)}
     if folder == cache_folder(spec, checkpoint):
         for role, file in checkpoint.files.items():
             for other in spec.checkpoints.values():
                 path = cache_folder(spec, other) / file.path
-                if role not in found and other is not checkpoint and file in other.files.values() and path.is_file():
+                shared = role not in found and other is not checkpoint and file in other.files.values()
+                if shared and path.is_file() and not _problem(file, path):
                     found[role] = path
     return found
+
+
+def _problem(file: RemoteFile, path: Path) -> str | None:
+    return file.expected.or_remembered(path).problem_once(path)
 
 
 def _search(checkpoint: Checkpoint, folder: Path) -> dict[str, Path]:
@@ -221,7 +231,9 @@ def missing_message(spec: ModelSpec, checkpoint: Checkpoint, missing: list[Remot
         n = file.bytes or file.about_bytes
         size = f" ({'' if file.bytes else 'about '}{n:,} bytes)" if n else ""
         how = file.manual or (f"download {file.urls[0]}" if file.urls else f"ask {checkpoint.publisher}")
-        lines.append(f"  {file.path}{size}: {how}")
+        there = _find(folder, file)
+        wrong = f" is there, but {_problem(file, there)}" if there is not None else ""
+        lines.append(f"  {file.path}{size}{wrong}: {how}")
     lines.append(
         f"Published by {checkpoint.publisher}; license of the weights: {checkpoint.license}. Run "
         f"sc_drugresp.models.download('{spec.name}.{checkpoint.tag}') with a network, or put the files there by hand, "

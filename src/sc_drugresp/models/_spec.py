@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._core.download import Expected
+from .._core.expected import Expected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ class RemoteFile:
     @property
     def expected(self) -> Expected:
         """What a download is checked against."""
-        return Expected(self.bytes, self.sha256, self.md5)
+        return Expected(self.bytes, self.sha256, self.md5, self.about_bytes)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .._core.files import copy_member
+from .._core.growth import DAMAGED, GuardedMember, check_growth
 from .._core.log import logger
 from .._data import GeneVocab
 from ._files import read_text
@@ -241,12 +242,15 @@ def _unpack(archive: Path, species: str) -> Path | None:
     target = archive.parent / "protein_embeddings" / name
     logger.info("unpacking %s from %s", name, archive)
     try:
-        with tarfile.open(archive, "r|*") as tar:
+        with tarfile.open(archive, "r|*", tarinfo=GuardedMember) as tar:
             for member in tar:
                 if member.isfile() and member.name.rsplit("/", 1)[-1] == name:
+                    check_growth(archive, member.size, member.name)
                     copy_member(tar, member, target)
                     return target
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, *DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk
         msg = f"{archive} cannot be read ({error}). Download it again."
         raise ValueError(msg) from error
     return None

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 PREFIX = "base_model.model."
 """What `peft.PeftModel` puts before the names of a module: with it, `PeftModel.from_pretrained` reads our files."""
 
+READ = frozenset({"r", "lora_alpha", "lora_dropout", "target_modules", "peft_type"})
+"""Settings of a saved adapter that are used."""
+ALLOWED = READ | {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"}
+"""Those that may have any value, because nothing is done with them."""
+
 
 def lora_config(encoder: CellEncoder, *, rank: int, alpha: int, dropout: float) -> LoraConfig:
     """Adapters on the linear layers that the encoder names."""
@@ -53,8 +58,7 @@ def inject_saved(encoder: CellEncoder, adapter: dict[str, Any]) -> LoraConfig:
     ValueError
         The tensors do not fit this encoder.
     """
-    known = LoraConfig.__dataclass_fields__
-    config = LoraConfig(**{name: value for name, value in adapter["config"].items() if name in known})
+    config = saved_config(adapter, encoder.lora_targets)
     names = inject(encoder, config)
     tensors = {name.removeprefix(PREFIX): tensor for name, tensor in adapter["tensors"].items()}
     expected = {f"{name}.lora_{side}.weight" for name in names for side in "AB"}
@@ -68,6 +72,49 @@ def inject_saved(encoder: CellEncoder, adapter: dict[str, Any]) -> LoraConfig:
         raise ValueError(msg)
     set_peft_model_state_dict(encoder, tensors)
     return config
+
+
+def saved_config(adapter: dict[str, Any], targets: str | list[str]) -> LoraConfig:
+    """Settings of a saved adapter: the few that this package writes; a file may not choose anything else.
+
+    `LoraConfig` has fields that name modules to import, files to read and patterns to match.
+
+    Raises
+    ------
+    ValueError
+        A setting is missing, has a value that makes no sense or does not fit the tensors, or is not one of ours.
+    """
+    values = adapter["config"]
+    if not isinstance(values, dict):
+        msg = f"The configuration of the adapter is no table of settings, found {type(values).__name__}."
+        raise ValueError(msg)
+    default = _jsonable(LoraConfig().to_dict())
+    for name, value in values.items():
+        if name not in ALLOWED and value and value != default.get(name):
+            msg = f"The adapter sets {name} = {str(value)[:80]!r}; only {', '.join(sorted(READ))} can be chosen."
+            raise ValueError(msg)
+    rank, alpha, dropout = (values.get(name) for name in ("r", "lora_alpha", "lora_dropout"))
+    ranks = {
+        tensor.shape[0 if "lora_A" in name else -1] if tensor.ndim == 2 else 0
+        for name, tensor in adapter["tensors"].items()
+    }
+    own = targets if isinstance(targets, str) else sorted(targets)  # as they are written
+    checks: dict[str, tuple[Any, bool, str]] = {
+        "r": (rank, type(rank) is int and ranks == {rank}, f"the rank of its tensors, {sorted(ranks)}"),
+        "lora_alpha": (alpha, _between(alpha, 1e-9, 1e6), "a positive number"),
+        "lora_dropout": (dropout, _between(dropout, 0, 0.999), "a number from 0 to below 1"),
+        "target_modules": (values.get("target_modules"), values.get("target_modules") == own, repr(own)),
+        "peft_type": (values.get("peft_type"), values.get("peft_type") == "LORA", "'LORA'"),
+    }
+    for name, (found, good, expected) in checks.items():
+        if not good:
+            msg = f"The adapter has {name} = {str(found)[:80]!r}, expected {expected}. It was trained on another base model or is damaged."
+            raise ValueError(msg)
+    return LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, bias="none")
+
+
+def _between(value: Any, low: float, high: float) -> bool:
+    return type(value) in {int, float} and low <= value <= high
 
 
 def adapter_state(encoder: CellEncoder, config: LoraConfig) -> dict[str, Any]:
