@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, str]] = [
     ("_response", "features, heads, cross-validation, trust, tuning"),
     ("_embed", "coverage of genes, embeddings in an object"),
     ("models", "one file per model, registry, files"),
+    ("_reference", "drug screens of cell lines as models"),
     ("datasets", "generator, public data, drug screens"),
     ("_stats", "metrics, intervals, calibration, conformal sets"),
     ("_nn", "blocks of networks"),
