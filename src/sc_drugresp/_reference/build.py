@@ -9,11 +9,11 @@ import numpy as np
 
 from .._core.log import logger
 from .._core.versions import package_versions
-from ..names import lineage_of, line_key
+from ..names import line_key, lineage_of
 from .card import reliability, tissue_means
 from .chance import error_quantiles, fit_recalibration
 from .expression import line_expression
-from .lineage import lineage_centroids
+from .lineage import lineage_centroids, usual_gaps
 from .reference import Reference
 from .relatives import families, with_relatives
 from .ridge import fit_drugs
@@ -81,7 +81,8 @@ def build_reference(
     Returns
     -------
     The reference. Its `drugs` hold, per drug, `n_lines`, `mean`, `spread`, `sensitive_below`, `r`, `rho`,
-    `r_within_tissue`, `r_tissue_mean`, `r2_vs_drug_mean`, `half_width_90`, `screen_agreement`, `targets`, `pathway` and
+    `r_within_tissue`, `r_tissue_mean`, `gain_over_tissue`,
+    `r2_vs_drug_mean`, `half_width_90`, `screen_agreement`, `targets`, `pathway` and
     `synonyms`. A reference of a whole known screen is kept in the cache, so that :meth:`Reference.load` finds it by name.
 
     Raises
@@ -191,6 +192,7 @@ def _assemble(
         lineages=lineages,
         tissue_means=aligned.astype(np.float32),
         centroids=centroids.astype(np.float32),
+        gaps=usual_gaps(prepared.Z, origin, lineages, centroids).astype(np.float32),
         info=told,
     )
     if keep:

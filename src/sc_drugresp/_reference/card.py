@@ -48,7 +48,8 @@ def reliability(Y: np.ndarray, fit: DrugRidge, tissue: np.ndarray, drugs: list[s
     -------
     Index `drug`. `n_lines`; `mean`, `spread` and `sensitive_below` (the lowest quarter) of the response; `r` and `rho`
     (Pearson, Spearman); `r_within_tissue`, after the mean of the lineage is taken from both sides; `r_tissue_mean`, the
-    naive prediction from the mean of the other lines of the lineage; `r2_vs_drug_mean`; `half_width_90`, half of the
+    naive prediction from the mean of the other lines of the lineage, and `gain_over_tissue`, the `r` of the model over the
+    same lines minus that; `r2_vs_drug_mean`; `half_width_90`, half of the
     interval between the 5 % and 95 % quantiles of the held-out errors.
     """
     import pandas as pd
@@ -60,7 +61,7 @@ def reliability(Y: np.ndarray, fit: DrugRidge, tissue: np.ndarray, drugs: list[s
         error = y - fit.held_out[there, j]
         truth, said = y - fit.held_out_mean[there, j], fit.held_out[there, j] - fit.held_out_mean[there, j]
         low, high = np.quantile(error, [0.05, 0.95])
-        inner, naive = _by_tissue(truth, said, tissue[there])
+        inner, naive, gain = _by_tissue(truth, said, tissue[there])
         row: dict[str, Any] = {
             "drug": drug,
             "n_lines": len(y),
@@ -71,6 +72,7 @@ def reliability(Y: np.ndarray, fit: DrugRidge, tissue: np.ndarray, drugs: list[s
             "rho": correlation(rankdata(said), rankdata(truth)),
             "r_within_tissue": inner,
             "r_tissue_mean": naive,
+            "gain_over_tissue": gain,
             "r2_vs_drug_mean": 1 - np.square(error).sum() / np.square(truth).sum(),
             "half_width_90": (high - low) / 2,
         }
@@ -78,16 +80,17 @@ def reliability(Y: np.ndarray, fit: DrugRidge, tissue: np.ndarray, drugs: list[s
     return pd.DataFrame(rows).set_index("drug")
 
 
-def _by_tissue(truth: np.ndarray, said: np.ndarray, tissue: np.ndarray) -> tuple[float, float]:
-    """Correlation within lineages, and of the mean of the other lines of the lineage with the truth."""
+def _by_tissue(truth: np.ndarray, said: np.ndarray, tissue: np.ndarray) -> tuple[float, float, float]:
+    """Correlation within lineages, that of the mean of the other lines of the lineage, and what the model adds to it."""
     names, codes, sizes = np.unique(tissue, return_inverse=True, return_counts=True)
     sizes = np.where(names == "", 0, sizes)
     kept = sizes[codes] >= MIN_LINES
     if not kept.any():
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), float("nan")
     truth, said, codes = truth[kept], said[kept], codes[kept]
     sums = np.bincount(codes, weights=truth, minlength=len(names))
     others = (sums[codes] - truth) / (sizes[codes] - 1)
     means = [np.bincount(codes, weights=x, minlength=len(names)) / np.maximum(sizes, 1) for x in (truth, said)]
     inner = correlation(truth - means[0][codes], said - means[1][codes])
-    return inner, correlation(others, truth)
+    naive = correlation(others, truth)
+    return inner, naive, correlation(said, truth) - naive

@@ -55,7 +55,7 @@ def fit_recalibration(Y: np.ndarray, held_out: np.ndarray, errors: np.ndarray, c
     order = np.argsort(said[there], kind="stable")
     bins = np.array_split(order, min(BINS, max(len(order) // 20, 1)))
     shares = np.array([said[there][part].mean() for part in bins])
-    seen = np.array([(Y < limits)[there][part].mean() for part in bins])
+    seen = np.array([(limits > Y)[there][part].mean() for part in bins])
     curve = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
     curve.fit(shares, seen, sample_weight=np.array([len(part) for part in bins]))
     return curve.predict(KNOTS)

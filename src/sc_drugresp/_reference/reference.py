@@ -78,6 +78,8 @@ class Reference:
         Mean response per lineage, shape `(n_drugs, n_lineages)`, float32, NaN where too few lines were measured.
     centroids
         Mean standardized expression per lineage, shape `(n_lineages, n_genes)`, float32.
+    gaps
+        How much less than the nearest lineage the lines of a lineage may resemble their own, shape `(n_lineages,)`.
     shifts
         Shifts of platforms that are known, by chemistry.
     info
@@ -97,6 +99,7 @@ class Reference:
     lineages: list[str]
     tissue_means: np.ndarray
     centroids: np.ndarray
+    gaps: np.ndarray
     shifts: Mapping[str, PlatformShift] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 META, ARRAYS = "reference.json", "arrays.safetensors"
 DEFAULT = "default"
-_FIELDS = ("mean", "spread", "intercept", "errors", "recalibration", "tissue_means", "centroids")
+_FIELDS = ("mean", "spread", "intercept", "errors", "recalibration", "tissue_means", "centroids", "gaps")
 
 
 def cached(name: str) -> Path:
@@ -152,6 +152,7 @@ def _check_shapes(
         "intercept": (n_drugs,),
         "tissue_means": (n_drugs, n_lineages),
         "centroids": (n_lineages, n_genes),
+        "gaps": (n_lineages,),
     }
     found = {name: arrays[name].shape for name in wanted} | {f"shift {n}": s.values.shape for n, s in shifts.items()}
     wanted |= {f"shift {name}": (n_genes,) for name in shifts}

@@ -59,7 +59,7 @@ def reference_table() -> pd.DataFrame:
         "installed",
     ]
     frame = pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).rename_axis("reference")
-    return frame.astype({name: "Int64" for name in ("drugs", "lines", "genes")} | {"installed": bool})
+    return frame.astype(dict.fromkeys(("drugs", "lines", "genes"), "Int64") | {"installed": bool})
 
 
 def _read(folder: Path) -> dict[str, Any]:
