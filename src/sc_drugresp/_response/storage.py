@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.files import draft_folder
 from .._core.json import jsonable
 from .._core.keys import RESISTANT, SENSITIVE
 from ..models._load import model_class
@@ -34,19 +33,8 @@ def write_model(fields: Mapping[str, Any], path: str | PathLike[str], *, overwri
     FileExistsError
         The path exists and `overwrite` is false, or it is not a saved model.
     """
-    path = Path(path)
-    if path.exists() and not (overwrite and holds_model(path)):
-        msg = f"{path} exists. Choose another path" + ("." if overwrite else ", or pass overwrite=True.")
-        raise FileExistsError(msg)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with draft_folder(Path(path), MODEL, overwrite=overwrite) as draft:
         _fill(draft, fields)
-        if path.exists():
-            shutil.rmtree(path)
-        draft.rename(path)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _fill(folder: Path, fields: Mapping[str, Any]) -> None:
