@@ -110,6 +110,10 @@ def test_salts_are_dropped_from_the_end_only():
     ("name", "key"),
     [
         ("NCI-H1975", "NCIH1975"),
+        ("H1975", "NCIH1975"),
+        ("h23", "NCIH23"),
+        ("H4", "H4"),
+        ("H-EMC-SS", "HEMCSS"),
         ("MDA-MB-468", "MDAMB468"),
         ("mcf7", "MCF7"),
         ("SKBR3_BREAST", "SKBR3"),
