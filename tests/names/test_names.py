@@ -36,6 +36,8 @@ CTRP = pd.DataFrame(index=["erlotinib", "PLX-4032", "ABT-199", "cytarabine hydro
         ("5-FU", "5-Fluorouracil"),
         ("fluorouracil", "5-Fluorouracil"),
         ("TKI X", "XYZ-1"),
+        ("XYZ-1 mesylate", "XYZ-1"),
+        ("TKI-X sulfate hydrate", "XYZ-1"),
         ("adavosertib", "MK-1775"),
         ("sirolimus", "Rapamycin"),
     ],
