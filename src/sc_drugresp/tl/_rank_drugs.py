@@ -109,8 +109,8 @@ def rank_drugs(
     answer, _ = answers.ask_reference(adata, obs, model, layer=layer, rng=seed, **who)
     table = answer.table[answer.table["drug"].isin(chosen)].reset_index(drop=True)
     table["rank"] = table.groupby("group")["z"].rank(method="first").astype("Int64")
-    told = table.groupby("drug")["abstain_reason"].agg(lambda reasons: (reasons == "").any())
-    usable = [drug for drug in chosen if told[drug]]
+    answered = set(table.loc[table["abstain_reason"] == "", "drug"])
+    usable = [drug for drug in chosen if drug in answered]
     params = {name: "" if value is None else value for name, value in who.items()}
     params |= {"rng": seed, "layer": layer or "", "combine": combine or 0, "drugs": np.array(drugs or [], dtype=str)}
     found = {
