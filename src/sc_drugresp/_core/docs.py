@@ -60,6 +60,9 @@ doc_evaluated = """>>> import sc_drugresp as sdr
 doc_predicted = """>>> import sc_drugresp as sdr
 >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
 >>> sdr.tl.predict_response(adata)"""
+doc_ranked = """>>> import sc_drugresp as sdr
+>>> adata = sdr.datasets.toy(n_samples=2, n_genes=12_000)
+>>> sdr.tl.rank_drugs(adata, groupby="sample", malignant_key="cell_type", chemistry="dropseq", combine=2)"""
 _SHARED = {name.removeprefix("doc_"): text for name, text in globals().items() if name.startswith("doc_")}
 
 

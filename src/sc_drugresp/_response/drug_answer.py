@@ -108,7 +108,10 @@ class DrugAnswer:
             out["cell_reliability"] = float(self.reliability)
         if threshold is not None:
             out["threshold"] = threshold
-        return out if self.other is None else out | {"fused_with": self.other.summary(threshold)}
+        if self.other is None:
+            return out | {"models": {}}
+        fused = self.other.summary(threshold)
+        return out | {"models": fused["models"], "fused_with": fused}
 
     def _fused(
         self, own: dict[str, Any], call: np.ndarray, threshold: float | None
