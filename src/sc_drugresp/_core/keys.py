@@ -23,6 +23,8 @@ RESPONSE = "response"
 SYMBOL, ENSEMBL_ID = "symbol", "ensembl_id"
 SPLIT = "split"
 COUNTS_LAYER = "counts"
+REFERENCE = "reference"
+"""`kind` of predictions that a reference made, in `.uns`."""
 TRAIN_RESPONSE = "train_response"
 """`.uns` key of the training history."""
 GROUP_CANDIDATES = (

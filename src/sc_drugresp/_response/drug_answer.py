@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit
 
-from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN
+from .._core.keys import CALL_CLASSES, REFERENCE, RESISTANT, SENSITIVE, UNCERTAIN
 from .._core.log import warn
 from .._reference.redraw import cell_scores, redrawn_probability
 from .reference_answers import ask_reference, open_reference
@@ -88,7 +88,7 @@ class DrugAnswer:
         codes = self.answer.groups.codes
         foreign = int((self.columns(None)["ood"] & (codes >= 0)).sum())
         out: dict[str, Any] = {
-            "kind": "reference",
+            "kind": REFERENCE,
             "drug": self.drug,
             "score": f"P({SENSITIVE})",
             "calls": "threshold" if threshold is not None else "interval",

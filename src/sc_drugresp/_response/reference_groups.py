@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.keys import GROUP_CANDIDATES
 from .._core.log import logger
 from .._data.compartments import UNASSIGNED, assign_compartments, compartments
 from .._data.obs import as_text, find_group, read_column
@@ -103,7 +104,8 @@ def group_cells(
     groupby
         Column with clusters or clones; `None` finds clusters by Leiden.
     sample_key
-        Column with the sample; `None` takes the usual names, else all cells are one sample.
+        Column with the sample; `None` takes `groupby` if it has one of the usual names, and the first of the usual names
+        without `groupby`; else all cells are one sample.
     malignant_key
         Column that says which cells are malignant; without it all cells count.
     cancer
@@ -127,7 +129,8 @@ def group_cells(
         if key is not None:
             read_column(obs, key, argument)
     malignant = _malignant(obs, malignant_key)
-    sample_key = find_group(obs) if sample_key is None and groupby is None else sample_key
+    if sample_key is None:
+        sample_key = find_group(obs) if groupby is None else groupby if groupby in GROUP_CANDIDATES else None
     sample = np.full(len(obs), "all cells") if sample_key is None else as_text(obs[sample_key])
     if groupby is not None:
         cluster = as_text(obs[groupby])

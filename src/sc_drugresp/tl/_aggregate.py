@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core.checks import check_choice
 from .._core.docs import doc_params
-from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
+from .._core.keys import CALL_CLASSES, REFERENCE, RESISTANT, SENSITIVE, UNCERTAIN, PredictionKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
@@ -103,6 +103,13 @@ def aggregate(
     prob = obs[keys.prob].to_numpy(dtype=np.float64)[keep]
     ood = obs[keys.ood].to_numpy(dtype=bool)[keep]
     table = _table(stored, prob, ood, groups[keep], None if clones is None else clones[keep], score, seed)
+    if stored.get("kind") == REFERENCE:  # cells have the answer of their group, so redrawing them would say nothing
+        limits = obs.loc[keep, [keys.low, keys.high]].groupby(groups[keep]).mean().reindex(table.index)
+        alone = (table["worst"] == table["mean"]).to_numpy()
+        for side, column in (("low", keys.low), ("high", keys.high)):
+            table[f"mean_{side}"] = limits[column]
+            table[f"worst_{side}"] = limits[column].where(alone)
+        table["interval"] = "redrawn groups"
     found = {keys.samples: table, "group_key": group_key, "call_score": score}
     out = target.write(uns={keys.uns: {**stored, **found}})
     logger.info("added\n    %r, %d samples of %r (adata.uns[%r])", keys.samples, len(table), group_key, keys.uns)
@@ -137,5 +144,5 @@ def _table(
     known = table["interval"].to_numpy() == "cells and samples"
     call = np.select([known & (low > 0.5), known & (high < 0.5)], [SENSITIVE, RESISTANT], UNCERTAIN)
     table.insert(0, "call", pd.Series(pd.Categorical(call, categories=list(CALL_CLASSES)), index=table.index))
-    table["worst_clone"] = table["worst_clone"].astype(str)
+    table["worst_clone"] = table["worst_clone"].fillna("").astype(str)
     return table

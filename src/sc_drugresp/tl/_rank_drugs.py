@@ -53,8 +53,8 @@ def rank_drugs(
     groupby
         Column of `.obs` with clusters or clones. `None` clusters the cells by Leiden (scanpy); nothing of that is written.
     sample_key
-        Column of `.obs` with the sample. `None` takes the usual names if `groupby` is not given; else all groups are clones of
-        one tumor.
+        Column of `.obs` with the sample. `None` takes `groupby` if it is one of the usual names (`patient`, `sample`, ...), and
+        the first of these without `groupby`; else all groups are clones of one tumor.
     combine
         2 also ranks pairs of drugs by the clones that they cover; no synergy is modelled.
     drugs
