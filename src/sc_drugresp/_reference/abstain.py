@@ -65,7 +65,6 @@ def group_reasons(bulk: Pseudobulk, contradictions: Sequence[str]) -> list[str]:
         From :func:`~sc_drugresp._reference.lineage.contradiction`, one per group.
     """
     share = float(np.mean(bulk.seen))
-    if share < MIN_GENES:
-        return [f"too few genes: {share:.0%} of the model's, {MIN_GENES:.0%} needed"] * len(bulk.n_cells)
+    genes = f"too few genes: {share:.0%} of the model's, {MIN_GENES:.0%} needed" if share < MIN_GENES else ""
     few = [f"too few cells: {n}, {MIN_CELLS} needed" if n < MIN_CELLS else "" for n in bulk.n_cells.tolist()]
-    return [a or b for a, b in zip(few, contradictions)]
+    return ["; ".join(filter(None, parts)) for parts in zip(contradictions, few, [genes] * len(few))]
