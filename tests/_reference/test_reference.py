@@ -156,3 +156,31 @@ def test_shift_of_other_genes_is_refused(built) -> None:
     other = sdr.models.PlatformShift("x", np.zeros(3), ())
     with pytest.raises(ValueError, match="has 3 genes"):
         built.with_shift(other)
+
+
+def test_screen_by_name_is_read_from_a_folder_and_kept(built, monkeypatch, tmp_path) -> None:
+    """The way of an offline cluster: published tables in a folder, then the reference by its name."""
+    expression, response, _ = toy_screen()
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    response.rename(columns={"value": "auc"}).to_csv(folder / "ctrpv2.csv", index=False)
+    expression.rename_axis("line").reset_index().to_csv(folder / "expression.csv", index=False)
+    found = sdr.datasets.screen("ctrp2", folder=folder)
+    reference = sdr.models.build_reference(found)
+    assert set(reference.drugs.index) == set(built.drugs.index)
+    assert reference.info["licence"] == found.licence
+    np.testing.assert_allclose(reference.weights, built.weights, atol=1e-4)
+    monkeypatch.setattr(sdr.settings, "cache_dir", tmp_path / "cache")
+    monkeypatch.setattr(sdr.settings, "data_dir", folder)
+    named = sdr.models.build_reference("ctrp2", accept_terms=True)
+    again = sdr.models.Reference.load("ctrp2")
+    np.testing.assert_array_equal(again.weights, named.weights)
+    sdr.models.build_reference("ctrp2", accept_terms=True, exclude_lines=["LINEAA"])
+    assert "LINEAA" in sdr.models.Reference.load("ctrp2").lines.index  # one with lines left out is not kept
+    assert sdr.models.reference_table().loc["ctrp2", "installed"]
+
+
+def test_unknown_screen_needs_both_tables() -> None:
+    expression, _, _ = toy_screen()
+    with pytest.raises(ValueError, match="Pass both `expression` and `response`"):
+        sdr.models.build_reference("gdsc3", expression=expression)

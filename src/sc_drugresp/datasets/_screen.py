@@ -95,4 +95,4 @@ def average_pairs(response: pd.DataFrame) -> pd.DataFrame:
         best.setdefault(drug_key(drug), drug)
     drugs = {drug: best[drug_key(drug)] for drug in spelling.index}
     kept = kept.assign(drug=kept["drug"].map(drugs), value=kept["value"].astype("float64"))
-    return kept.groupby(["line", "drug"], sort=True, as_index=False)["value"].mean()
+    return kept.groupby(["line", "drug"], sort=True)["value"].mean().reset_index()

@@ -105,7 +105,8 @@ def depmap_lines(tables: Tables) -> list[tuple[pd.DataFrame, Table]]:
     """Cell lines in `Model.csv`, or in `sample_info.csv` of older releases."""
     for columns in (_MODEL, _SAMPLE):
         number, name, stripped, ccle, patient, lineage, disease, subtype, cosmic, sanger = columns
-        table = only(tables.like(lambda table, need=(number, stripped): table.has(*need)), "the models of DepMap")
+        found = [table for table in tables.found if table.has(number, stripped)]
+        table = only(found, "the models of DepMap")
         if table is None:
             continue
         frame = table.read(columns).reindex(columns=columns)

@@ -143,7 +143,7 @@ def hashes(tables: Iterable[Table]) -> dict[str, str]:
 
 def _plain(cell: object) -> str:
     """Text of a cell or header in one line."""
-    return "" if cell is None else " ".join(str(cell).lstrip("\ufeff").split())
+    return "" if cell is None else " ".join(str(cell).split())
 
 
 def _kind(path: Path, part: str) -> str | None:

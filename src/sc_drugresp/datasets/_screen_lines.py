@@ -8,7 +8,7 @@ from ..names import line_key, lineage_of
 from ._screen import LINE_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import pandas as pd
 
@@ -52,7 +52,7 @@ class LineBook:
         """Enter the lines of a file; return the number of the line for each row."""
         return [self._enter(row) for row in ids.to_dict("records")]
 
-    def _enter(self, row: dict[str, object]) -> int:
+    def _enter(self, row: Mapping[Hashable, object]) -> int:
         clean = {kind: plain_id(row.get(kind)) for kind in (*IDENTIFIERS, *TEXTS)}
         number = self._find(clean)
         if number is None:

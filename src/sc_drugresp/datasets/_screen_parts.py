@@ -92,11 +92,13 @@ def drug_table(names: pd.Series, **columns: Iterable[object]) -> pd.DataFrame:
     rows = pd.DataFrame({"drug": names.astype(str).str.strip().to_numpy(), **columns})
     rows = rows.reindex(columns=["drug", *DRUG_COLUMNS]).fillna("").astype(str)
     texts = rows.set_index("drug").groupby(level="drug")
-    joined = {
-        column: texts[column].apply(lambda cells, mark=mark: mark.join(dict.fromkeys(filter(None, cells))))
-        for column, mark in zip(DRUG_COLUMNS, (", ", ", ", "|"), strict=True)
-    }
+    marks = zip(DRUG_COLUMNS, (", ", ", ", "|"), strict=True)
+    joined = {column: texts[column].apply(_join, mark) for column, mark in marks}
     return pd.DataFrame(joined, columns=list(DRUG_COLUMNS), dtype=object).rename_axis("drug")
+
+
+def _join(cells: pd.Series, mark: str) -> str:
+    return mark.join(dict.fromkeys(filter(None, cells)))
 
 
 def line_ids(frame: pd.DataFrame, texts: list[str], **columns: str) -> pd.DataFrame:
@@ -114,4 +116,5 @@ def line_ids(frame: pd.DataFrame, texts: list[str], **columns: str) -> pd.DataFr
     import pandas as pd
 
     ids = pd.DataFrame({new: frame[old] for new, old in columns.items()}, dtype=object)
-    return ids.assign(tissue_texts=frame[texts].to_numpy(dtype=object).tolist())
+    ids["tissue_texts"] = frame[texts].to_numpy(dtype=object).tolist()
+    return ids

@@ -66,11 +66,9 @@ def screen(
     ConnectionError
         A file has to be downloaded and cannot be; the message gives the manual step.
     FileNotFoundError
-        `folder` lacks a file that is needed; the message names it.
+        `folder` lacks a table that is needed, or the reader of its format is not installed; the message says which.
     ValueError
         There is no such screen, or a file is not what it should be.
-    ImportError
-        An Excel or parquet file is needed and its reader is not installed.
 
     Examples
     --------

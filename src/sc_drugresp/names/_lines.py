@@ -10,6 +10,8 @@ _SITES = (
     "UPPER_AERODIGESTIVE_TRACT|SOFT_TISSUE|AUTONOMIC_GANGLIA|BILIARY_TRACT|SALIVARY_GLAND|MATCHED_NORMAL_TISSUE|"
     "ENGINEERED|FIBROBLAST|EYE|TESTIS|ADRENAL_CORTEX|VULVA|TEETH"
 )
+# Lines of the National Cancer Institute are often named without it: H1975. H4 and H9 are lines of others.
+_NCI = re.compile(r"H\d{2,4}[A-Z]?")
 _CCLE = re.compile(rf"^[A-Z0-9]+_(?:{_SITES})[A-Z0-9_]*$")
 
 # Two lines of different patients whose names differ in punctuation alone. The keys are those of DepMap.
@@ -24,10 +26,7 @@ _PUNCTUATION_MATTERS = {
 _SAME_LINE = {
     "7860": "786O",
     "EOL1CELL": "EOL1",
-    "H292": "NCIH292",
-    "H3255": "NCIH3255",
     "LU99A": "LU99",
-    "NCIH3118": "H3118",
     "NCIH510": "NCIH510A",
     "NIHOVCAR3": "OVCAR3",
     "SR": "SR786",
@@ -42,7 +41,7 @@ _SAME_LINE = {
 def line_key(name: object) -> str:
     """Key of a cell line: the name in capitals without punctuation, `'NCI-H1975'` becomes `'NCIH1975'`.
 
-    The names of CCLE (`'A549_LUNG'`) lose their tissue. A short list keeps lines apart whose names differ in punctuation
+    The names of CCLE (`'A549_LUNG'`) lose their tissue, and `'H1975'` is `'NCI-H1975'`. A short list keeps lines apart whose names differ in punctuation
     alone (`'TT'` and `'T-T'`, `'KM-H2'` and `'KMH-2'`) and joins lines that two screens spell differently
     (`'786-0'` and `'786-O'`).
 
@@ -65,4 +64,5 @@ def line_key(name: object) -> str:
     if _CCLE.match(text):
         text = text.split("_", 1)[0]
     key = re.sub("[^A-Z0-9]", "", text)
+    key = f"NCI{key}" if _NCI.fullmatch(key) else key
     return _SAME_LINE.get(key, key)
