@@ -64,7 +64,7 @@ def main(folder: Path) -> None:
     cells = ad.read_h5ad(paths["dropseq"])
     found = platform_shift(cells, "cell_line", chemistry="dropseq", expression=expression, reference=reference)
     reference = reference.with_shift(found)
-    write_reference(reference, TARGET, overwrite=True, compact=True)
+    write_reference(vars(reference), TARGET, overwrite=True, compact=True)
     size = sum(path.stat().st_size for path in TARGET.iterdir())
     print(f"{reference}\n{TARGET}: {size / 1e6:.2f} MB")
 

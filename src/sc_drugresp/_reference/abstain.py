@@ -67,4 +67,4 @@ def group_reasons(bulk: Pseudobulk, contradictions: Sequence[str]) -> list[str]:
     share = float(np.mean(bulk.seen))
     genes = f"too few genes: {share:.0%} of the model's, {MIN_GENES:.0%} needed" if share < MIN_GENES else ""
     few = [f"too few cells: {n}, {MIN_CELLS} needed" if n < MIN_CELLS else "" for n in bulk.n_cells.tolist()]
-    return ["; ".join(filter(None, (genes, own, other))) for own, other in zip(few, contradictions)]
+    return ["; ".join(filter(None, parts)) for parts in zip(contradictions, few, [genes] * len(few))]

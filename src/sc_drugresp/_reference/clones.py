@@ -21,9 +21,9 @@ NO_SYNERGY = "no synergy modelled: each clone responds to the better of the two 
 def combine_clones(z: np.ndarray, n_cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Response of a tumor from those of its clones.
 
-    Ranking drugs by the abundance-weighted mean was better than by the worst clone, even where the truth was the worst
-    clone (:doc:`/benchmarks/reference`): the largest of several noisy values is mostly noise. So the worst clone is shrunk
-    to the mean by `n / (n + 20)`, as in PERCEPTION (Sinha et al. 2024), and stands beside it.
+    The abundance-weighted mean is the score. The worst clone, shrunk to the mean by `n / (n + 20)` as in
+    :func:`~sc_drugresp.tl.aggregate`, stands beside it: in simulated mixtures it orders drugs by the true worst clone hardly
+    better than the mean does, and it understates how resistant that clone is (see the page of the benchmark).
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def rank_pairs(z: np.ndarray, n_cells: np.ndarray, drugs: Sequence[str], *, n_pa
     single = weight @ z
     return pd.DataFrame(
         {
-            "drug_1": [drugs[i] for i in first],
-            "drug_2": [drugs[i] for i in second],
+            "drug_1": [drugs[i] for i in first.tolist()],
+            "drug_2": [drugs[i] for i in second.tolist()],
             "mean_z": mean,
             "worst_z": worst,
             "gain_over_best_single": np.minimum(single[first], single[second]) - mean,

@@ -13,11 +13,12 @@ from .._data.modalities import observations
 from .._data.obs import read_column
 from ..names import line_key as key_of
 from .align import mean_shift, within_sample
-from .build import tidy_expression
 from .expression import within
 from .pseudobulk import pseudobulk
-from .reference import PlatformShift, Reference
+from .reference import Reference
 from .relatives import with_relatives
+from .shift import PlatformShift
+from .tables import published, tidy_expression
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -85,9 +86,7 @@ def platform_shift(
     """
     reference = Reference.load() if reference is None else reference
     if expression is None:
-        from ..datasets._screens import screen
-
-        expression = screen(reference.name).expression
+        expression = published(reference.name).expression
     bulk = tidy_expression(expression)
     absent = [gene for gene in reference.genes if gene not in bulk.columns]
     if absent:

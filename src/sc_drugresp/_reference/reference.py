@@ -15,32 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-
-@dataclass(frozen=True, eq=False)
-class PlatformShift:
-    """How values of one platform differ from those of the lines of a reference, gene by gene.
-
-    Parameters
-    ----------
-    chemistry
-        Name of the platform, such as `'dropseq'`.
-    values
-        Mean difference per gene of the reference, on the scale of expression standardized within the sample; NaN where
-        a gene was not measured. Shape `(n_genes,)`, float32.
-    lines
-        Lines that it was measured in.
-    source
-        What it was computed from.
-    """
-
-    chemistry: str
-    values: np.ndarray
-    lines: tuple[str, ...]
-    source: str = ""
-
-    def __repr__(self) -> str:
-        n = int(np.isfinite(self.values).sum())
-        return f"PlatformShift({self.chemistry!r}, {n} genes, {len(self.lines)} lines)"
+    from .shift import PlatformShift
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +157,7 @@ class Reference:
         """
         from .storage import write_reference
 
-        write_reference(self, path, overwrite=overwrite)
+        write_reference(vars(self), path, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | PathLike[str] | None = None) -> Reference:

@@ -60,7 +60,7 @@ def families(lines: Sequence[str], *, patients: Sequence[str] | None = None, Z: 
     if Z is not None:
         unit = Z - Z.mean(axis=1, keepdims=True)
         unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-        pairs += [tuple(pair) for pair in np.argwhere(np.tril(unit @ unit.T, -1) > SAME_PROFILE)]  # type: ignore[misc]
+        pairs += [tuple(pair) for pair in np.argwhere(np.tril(unit @ unit.T, -1) > SAME_PROFILE)]
     ones, (a, b) = np.ones(len(pairs)), np.array(pairs, dtype=int).reshape(-1, 2).T
     return connected_components(coo_matrix((ones, (a, b)), shape=(len(lines), len(lines))), directed=False)[1]
 

@@ -43,7 +43,8 @@ def fit_drugs(Z: np.ndarray, Y: np.ndarray, families: np.ndarray, penalty: float
     penalty
         Ridge penalty per gene; `penalty * n_genes` is added to the diagonal of the kernel.
     """
-    from scipy.linalg.lapack import dpotrf, dpotri
+    from scipy.linalg import cho_factor
+    from scipy.linalg.lapack import dpotri
 
     n_lines, n_genes = Z.shape
     kernel = Z @ Z.T
@@ -53,10 +54,7 @@ def fit_drugs(Z: np.ndarray, Y: np.ndarray, families: np.ndarray, penalty: float
         rows = np.flatnonzero(np.isfinite(y))
         part = np.asfortranarray(kernel[np.ix_(rows, rows)])
         part.flat[:: len(rows) + 1] += penalty * n_genes
-        factor, bad = dpotrf(part, lower=1, overwrite_a=1)
-        if bad:
-            msg = "The kernel of the lines is not positive definite: the expression holds values that are not finite."
-            raise ValueError(msg)
+        factor, _ = cho_factor(part, lower=True, overwrite_a=True)
         inverse, _ = dpotri(factor, lower=1, overwrite_c=1)
         inverse = np.tril(inverse) + np.tril(inverse, -1).T
         border = inverse.sum(axis=1)

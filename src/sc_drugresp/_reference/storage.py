@@ -12,14 +12,13 @@ import numpy as np
 from .._core.files import draft_folder
 from .._core.json import jsonable
 from .._core.settings import settings
-from .reference import PlatformShift
+from .shift import PlatformShift
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
     import pandas as pd
-
-    from .reference import Reference
 
 FORMAT = 1
 META, ARRAYS = "reference.json", "arrays.safetensors"
@@ -55,13 +54,15 @@ def locate(path: str | PathLike[str] | None) -> Path:
     return found
 
 
-def write_reference(reference: Reference, path: str | PathLike[str], *, overwrite: bool, compact: bool = False) -> None:
+def write_reference(
+    fields: Mapping[str, Any], path: str | PathLike[str], *, overwrite: bool, compact: bool = False
+) -> None:
     """Write the folder of a reference; it appears complete or not at all.
 
     Parameters
     ----------
-    reference
-        What to write.
+    fields
+        Those of a :class:`~sc_drugresp.models.Reference`.
     path
         Folder to make.
     overwrite
@@ -77,24 +78,24 @@ def write_reference(reference: Reference, path: str | PathLike[str], *, overwrit
     from safetensors.numpy import save_file
 
     kind = np.float16 if compact else np.float32
-    arrays = {name: np.asarray(getattr(reference, name), dtype=kind) for name in _FIELDS}
+    arrays = {name: np.asarray(fields[name], dtype=kind) for name in _FIELDS}
     if compact:
-        step = np.maximum(np.abs(reference.weights).max(axis=0), 1e-30) / 127
-        arrays |= {"weights": np.rint(reference.weights / step).astype(np.int8), "step": step.astype(np.float32)}
-        arrays["intercept"] = np.asarray(reference.intercept, dtype=np.float32)
+        step = np.maximum(np.abs(fields["weights"]).max(axis=0), 1e-30) / 127
+        arrays |= {"weights": np.rint(fields["weights"] / step).astype(np.int8), "step": step.astype(np.float32)}
+        arrays["intercept"] = np.asarray(fields["intercept"], dtype=np.float32)
     else:
-        arrays["weights"] = np.asarray(reference.weights, dtype=np.float32)
-    for name, shift in reference.shifts.items():
+        arrays["weights"] = np.asarray(fields["weights"], dtype=np.float32)
+    for name, shift in fields["shifts"].items():
         arrays[f"shift.{name}"] = np.asarray(shift.values, dtype=kind)
     meta = {
         "format": FORMAT,
-        "name": reference.name,
-        "genes": reference.genes,
-        "lineages": reference.lineages,
-        "drugs": _columns(reference.drugs),
-        "lines": _columns(reference.lines),
-        "shifts": {name: {"lines": shift.lines, "source": shift.source} for name, shift in reference.shifts.items()},
-        "info": reference.info,
+        "name": fields["name"],
+        "genes": fields["genes"],
+        "lineages": fields["lineages"],
+        "drugs": _columns(fields["drugs"]),
+        "lines": _columns(fields["lines"]),
+        "shifts": {name: {"lines": shift.lines, "source": shift.source} for name, shift in fields["shifts"].items()},
+        "info": fields["info"],
     }
     with draft_folder(Path(path), META, overwrite=overwrite) as draft:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft / ARRAYS)

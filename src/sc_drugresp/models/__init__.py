@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from .._data.vocab import GeneVocab as GeneVocab
     from .._reference.build import build_reference as build_reference
     from .._reference.platform import platform_shift as platform_shift
-    from .._reference.reference import PlatformShift as PlatformShift
     from .._reference.reference import Reference as Reference
+    from .._reference.shift import PlatformShift as PlatformShift
     from .._reference.table import reference_table as reference_table
     from .._response.model import ResponseModel as ResponseModel
     from ._config import Config as Config
@@ -31,7 +31,7 @@ __getattr__, __dir__, __all__ = attach(
         "Config": "._config",
         "GeneVocab": ".._data.vocab",
         "ModelSpec": "._spec",
-        "PlatformShift": ".._reference.reference",
+        "PlatformShift": ".._reference.shift",
         "Reference": ".._reference.reference",
         "ResponseModel": ".._response.model",
         "Tokens": ".._data.tokens",
