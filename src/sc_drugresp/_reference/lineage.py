@@ -36,6 +36,8 @@ def likeness(Z: np.ndarray, centroids: np.ndarray, seen: np.ndarray) -> np.ndarr
     The mean over lineages is taken from the centroids first: what all of them share cannot tell them apart, and the effect
     of an unknown platform is shared.
     """
+    if not len(centroids):
+        return np.zeros((len(Z), 0))
     a, b = Z[:, seen], centroids[:, seen] - centroids[:, seen].mean(axis=0)
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None]
