@@ -59,7 +59,11 @@ def public_names() -> list[str]:
 
 
 NAMES = public_names()
-ANNDATA_NAMES = [name for name in NAMES if name.split(".")[0] in {"pp", "tl", "pl", "get", "report"}]
+WITHOUT_DATA = {"get.reliability"}
+"""About a drug, not about cells."""
+ANNDATA_NAMES = [
+    name for name in NAMES if name.split(".")[0] in {"pp", "tl", "pl", "get", "report"} and name not in WITHOUT_DATA
+]
 
 
 def resolve(name: str) -> Any:

@@ -172,7 +172,14 @@ def test_refitted_p_values_are_uniform_without_signal():
         prob = cross_validate(FixedFeatures("x", x), y, groups, folds, head=fit_means).prob
         value = score_rows("x", "p", Truth(y, groups, datasets), prob, n_boot=0, n_permutations=0)[0]["value"]
         null = permuted_scores(
-            FixedFeatures("x", x), y, groups, datasets, lambda dealt, make=make: [make(dealt)], head=fit_means, n=9, rng=seed
+            FixedFeatures("x", x),
+            y,
+            groups,
+            datasets,
+            lambda dealt, make=make: [make(dealt)],
+            head=fit_means,
+            n=9,
+            rng=seed,
         )
         p_values.append(refit_p_value(value, null["cell"]["auroc"]))
     assert kstest(np.array(p_values) - 0.05, "uniform").pvalue > 0.01
