@@ -28,12 +28,14 @@ LAYERS: list[tuple[str, str]] = [
     ("_response", "features, heads, cross-validation, trust, tuning"),
     ("_embed", "coverage of genes, embeddings in an object"),
     ("models", "one file per model, registry, files"),
-    ("datasets", "generator, registry, readers"),
+    ("_reference", "drug screens of cell lines as models"),
+    ("datasets", "generator, public data, drug screens"),
     ("_design", "what a cohort allows to conclude"),
     ("_stats", "metrics, intervals, calibration, conformal sets"),
     ("_nn", "blocks of networks"),
     ("_data", "counts, tokens, kernels, columns of .obs"),
     ("genes", "gene names"),
+    ("names", "names of drugs, cell lines, tissues"),
     ("_core", "slot names, settings, messages, downloads"),
 ]
 """Packages from the surface to the ground, and what each is for. Packages of one layer do not import each other."""

@@ -84,7 +84,12 @@ def test_the_whole_chain_on_generated_data(tmp_path, capsys):
     out = tmp_path / "out"
     page = demo.run(adata, out, rng=0)
     written = {path.name for path in out.iterdir()}
-    assert written >= {f"{plot}.png" for plot in demo.PLOTS} | {"findings.csv", "model"}
+    assert written >= {f"{plot}.png" for plot in demo.PLOTS} | {"findings.csv", "model", "drug_heatmap.png"}
+    groups = pd.read_csv(out / "without_labels.csv")
+    assert groups["P"].between(0, 1).all()
+    assert len(pd.read_csv(out / "drug_ranking.csv")) > 2 * 200
+    printed = capsys.readouterr().out
+    assert "1. answering without labels" in printed
     assert len(pd.read_csv(out / "samples.csv")) == 10
     back = ad.read_h5ad(out / "predicted.h5ad")
     prob = back.obs["predicted_response_prob"].to_numpy()
@@ -103,4 +108,4 @@ def test_the_whole_chain_on_generated_data(tmp_path, capsys):
     assert 'src="http' not in text
     model = sdr.models.ResponseModel.load(out / "model")
     assert model is not None
-    assert "verdict" in capsys.readouterr().out
+    assert "verdict" in printed

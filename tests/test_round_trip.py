@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from screens import toy_reference
 
 import sc_drugresp as sdr
 from sc_drugresp._data.modalities import in_memory
@@ -37,6 +38,13 @@ CALLS: dict[str, dict[str, Any]] = {
     "tl.predict_response": {},
     "tl.aggregate": {},
     "tl.evaluate": {"use_rep": "X_sdr_pca", "options": sdr.tl.EvaluationOptions(n_boot=20, n_permutations=20)},
+    "tl.rank_drugs": {
+        "groupby": "sample",
+        "reference": toy_reference()[0],
+        "malignant_key": "malignant",
+        "chemistry": "dropseq",
+        "combine": 2,
+    },
     "tl.state_control": {"treatment_key": "when", "untreated": "pre", "use_rep": "X_sdr_pca"},
 }
 """Every function that writes, in the order of a study, with options that make it quick."""
@@ -64,6 +72,7 @@ def small(source: str) -> ad.AnnData:
         adata = ad.read_h5ad(source)
         cells = np.sort(np.random.default_rng(0).permutation(adata.n_obs)[:150])
         adata = adata[cells, :800].copy()
+    adata.obs["malignant"] = True
     adata.obs["when"] = pd.Categorical(np.where(np.arange(adata.n_obs) % 2, "pre", "post"))
     return adata
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import datasets, get
-from ._core.keys import GROUP_CANDIDATES, RESPONSE, EmbeddingKeys, EvaluationKeys
+from ._core.keys import GROUP_CANDIDATES, RESPONSE, DrugRankingKeys, EmbeddingKeys, EvaluationKeys, PredictionKeys
 from ._core.settings import settings
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 OUT = "sc_drugresp_demo"
 LOCAL = ("GSE120575_melanoma_ICB_partA", "GSE118767_lung5_afatinib_celseq2", "GSE149214_PC9_erlotinib")
 """Looked for in `settings.data_dir`, best design first: most patients or lines of both classes."""
+LINES = LOCAL[1]
+"""Asked about without labels, where it is at hand: untreated cells that a screen of cell lines may be asked about."""
+DRUG = "afatinib"
 PUBLIC = "GSE149214"
 MAX_CELLS = 3_000
 """A demonstration should end in minutes on two cores."""
@@ -64,7 +67,7 @@ def choose(name: str | None = None, *, rng: int = 0) -> tuple[AnnData, str]:
 
 
 def run(adata: AnnData, out: Path, *, rng: int = 0) -> Path:
-    """Check, embed, evaluate, train, predict, aggregate, plot, report; returns the page of the report.
+    """Answer without labels, then check, embed, evaluate, train, predict, aggregate, plot, report; returns the page of the report.
 
     Parameters
     ----------
@@ -83,6 +86,7 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     group_key = _group_key(adata)
     step = _Steps()
+    answer_without_labels(adata, group_key, out, step, rng=rng)
     step(f"checking {adata.n_obs:,} cells x {adata.n_vars:,} genes; the unit is {group_key!r}")
     findings = pp.check(adata, group_key=group_key)
     findings.to_csv(out / "findings.csv", index=False)
@@ -123,6 +127,54 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> Path:
     adata.write_h5ad(out / "predicted.h5ad", compression="gzip")
     step(f"done: everything is in {out}")
     return page
+
+
+def answer_without_labels(adata: AnnData, group_key: str, out: Path, step: _Steps, *, rng: int) -> None:
+    """Ask the reference of the package about cells without labels; writes two tables and, if there is an answer, a figure.
+
+    Parameters
+    ----------
+    adata, group_key
+        The data of the demonstration and their unit. Generated data have too few genes: others are generated.
+    out
+        Folder for the results.
+    step
+        Prints what happens.
+    rng
+        Seed.
+    """
+    import matplotlib.pyplot as plt
+
+    from . import pl, tl
+
+    asked: dict[str, Any] = {"groupby": group_key, "rng": rng}
+    if "toy" in adata.uns:
+        cells, asked = datasets.toy(2, 40, 12_000, rng=rng), {"groupby": "sample", "malignant_key": "cell_type"}
+        asked |= {"chemistry": "dropseq", "rng": rng}
+        what = "two generated samples, of which the numbers mean nothing"
+    elif datasets.available()["where"].get(LINES) == "data_dir":
+        cells, asked["groupby"] = datasets.load(LINES), "cell_line"
+        what = "lung cancer lines"
+    else:
+        cells, what = adata.copy(), "these cells"
+    if RESPONSE in cells.obs:
+        del cells.obs[RESPONSE]
+    step(f"answering without labels, from a screen of cell lines: {DRUG} in {what}")
+    step.note(get.reliability(DRUG).verdict)
+    tl.predict_response(cells, drug=DRUG, **asked)
+    groups = cells.uns[PredictionKeys().uns]["groups"]
+    groups.to_csv(out / "without_labels.csv", index=False)
+    shown = groups[["group", "n_cells", "z", "P", "call", "tissue_mean_z"]]
+    for line in shown.to_string(index=False, float_format="{:.2f}".format).splitlines():
+        step.note(line)
+    for reason in groups.loc[groups["abstain_reason"] != "", "abstain_reason"].unique()[:3]:
+        step.note(f"no answer: {reason}")
+    tl.rank_drugs(cells, **asked)
+    get.drug_ranking_df(cells, answered=True).to_csv(out / "drug_ranking.csv", index=False)
+    if len(cells.uns[DrugRankingKeys().uns]["drugs"]):
+        figure = pl.drug_heatmap(cells).figure
+        figure.savefig(out / "drug_heatmap.png", dpi=120, bbox_inches="tight")
+        plt.close(figure)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -26,6 +26,19 @@ doc_label_key = """label_key
 doc_group_key = f"""group_key
     Column of `.obs` with the independent unit: patient, cell line or sample. `None` takes the first of
     {_NAMES} that has more than one value, and logs it."""
+doc_reference = """reference
+    What has learned from a screen of cell lines: a :class:`~sc_drugresp.models.Reference`, its name in
+    :func:`~sc_drugresp.models.reference_table`, or its folder. `None` takes the small one of the package."""
+doc_malignant_key = """malignant_key
+    Column of `.obs` that says which cells are malignant (true or false, or words); the others get no answer. Without it all
+    cells count, and a group of cells that look like blood or stroma is refused, see
+    :func:`~sc_drugresp.pp.suggest_malignant`."""
+doc_cancer = """cancer
+    What the tumor is: a tissue, a cancer type or a TCGA code. `None` reads it from `.obs['cancer']` and the like. Groups that
+    look like another lineage get no answer."""
+doc_chemistry = """chemistry
+    Platform of the cells, for example `'dropseq'`; `None` reads it from `.obs['platform']` and the like. For a platform whose
+    shift the reference does not know, drugs are ranked without probability or interval."""
 doc_use_rep = """use_rep
     Key of `.obsm` with the embedding to use."""
 doc_rng = """rng
@@ -47,6 +60,9 @@ doc_evaluated = """>>> import sc_drugresp as sdr
 doc_predicted = """>>> import sc_drugresp as sdr
 >>> adata = sdr.datasets.toy(12, unlabeled=0.3)
 >>> sdr.tl.predict_response(adata)"""
+doc_ranked = """>>> import sc_drugresp as sdr
+>>> adata = sdr.datasets.toy(n_samples=2, n_genes=12_000)
+>>> sdr.tl.rank_drugs(adata, groupby="sample", malignant_key="cell_type", chemistry="dropseq", combine=2)"""
 _SHARED = {name.removeprefix("doc_"): text for name, text in globals().items() if name.startswith("doc_")}
 
 

@@ -23,6 +23,8 @@ RESPONSE = "response"
 SYMBOL, ENSEMBL_ID = "symbol", "ensembl_id"
 SPLIT = "split"
 COUNTS_LAYER = "counts"
+REFERENCE = "reference"
+"""`kind` of predictions that a reference made, in `.uns`."""
 TRAIN_RESPONSE = "train_response"
 """`.uns` key of the training history."""
 GROUP_CANDIDATES = (
@@ -91,6 +93,7 @@ class PredictionKeys:
     ood: str = "predicted_response_ood"
     ood_score: str = "predicted_response_ood_score"
     disagreement: str = "predicted_response_disagreement"
+    cell_score: str = "predicted_response_cell_score"
     uns: str = "predicted_response"
     samples: str = "samples"
 
@@ -98,6 +101,18 @@ class PredictionKeys:
     def of(cls, key_added: str | None = None) -> PredictionKeys:
         base = key_added or cls.uns
         return cls(**{field.name: str(field.default).replace(cls.uns, base) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class DrugRankingKeys:
+    """Written by `tl.rank_drugs`; `key_added` replaces `drug_ranking`."""
+
+    uns: str = "drug_ranking"
+    scores: str = "drug_scores"
+
+    @classmethod
+    def of(cls, key_added: str | None = None) -> DrugRankingKeys:
+        return cls() if key_added is None else cls(key_added, f"{key_added}_scores")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import get, pl
-from .._core.keys import CALL_CLASSES, PredictionKeys
+from .._core.keys import CALL_CLASSES, REFERENCE, PredictionKeys
 from .._data.modalities import as_adata, observations
 from .._embed.slots import embeddings
 from ..get._names import (
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _BY_CELL = ("auprc", "f1", "mcc", "balanced_accuracy", "brier", "ece")
 _MOST_SAMPLES = 80
+_MOST_RANKED, _MOST_DRAWN = 60, 3
+"""Rows of the table of drugs, and samples whose ranking is drawn."""
 
 
 def describe_data(data: AnnData | MuData, label_key: str, modality: str) -> dict[str, Any]:
@@ -64,16 +66,18 @@ def describe_prediction(data: AnnData | MuData, stored: dict[str, Any], **option
         "label": "Labels.",
     }
     try:
-        figures = [figure(pl.response(data, color=p, **options), captions[p]) for p in captions if p in frame]
+        shown = [panel for panel in captions if panel in frame and frame[panel].notna().any()]
+        figures = [figure(pl.response(data, color=panel, **options), captions[panel]) for panel in shown]
     except KeyError:  # no embedding was kept
         figures = []
     aggregated = PredictionKeys().samples in stored
     return stored | {
         "counts": counts.to_dict(),
         "figures": figures,
-        "worth": _worth_of_calls(stored["predictive_values"]),
+        "worth": _worth_of_calls(stored["predictive_values"]) if "predictive_values" in stored else None,
         "used": [model_name(model["use_rep"]) for model in stored["models"].values()],
         "samples": _describe_samples(data, options) if aggregated else None,
+        "by_reference": _describe_reference_groups(stored) if stored.get("kind") == REFERENCE else None,
     }
 
 
@@ -98,6 +102,122 @@ def _worth_of_calls(found: pd.DataFrame) -> dict[str, Any] | None:
     return table(pd.DataFrame(columns))
 
 
+def _describe_reference_groups(stored: dict[str, Any]) -> dict[str, Any]:
+    """What a reference says of one drug in each group, with where the reference comes from."""
+    import pandas as pd
+
+    groups = stored["groups"]
+    columns = {
+        "group": groups["group"],
+        "cells": groups["n_cells"],
+        "call": groups["call"].astype(str).where(groups["z"].notna(), "no answer"),
+        "P(sensitive)": [score_text(*row) for row in groups[["P", "P_low", "P_high"]].to_numpy(dtype=float)],
+        "z": _z_texts(groups, "z_low", "z_high"),
+        "tissue mean": _texts(groups["tissue_mean_z"]),
+        "stated": groups["stated_lineage"],
+        "looks like": groups["nearest_lineage"],
+        "why no answer": groups["abstain_reason"],
+    }
+    first = groups.iloc[0]
+    facts = {"drug": stored["drug"], **_reference_facts(stored["reference"])}
+    facts["r of the drug in held-out lines"] = f"{first['drug_r']:.2f}"
+    facts["of this beyond the tissue mean"] = f"{first['gain_over_tissue']:+.2f}"
+    if "cell_reliability" in stored:
+        facts["reliability of cell scores"] = f"{stored['cell_reliability']:.2f}"
+    return {"facts": facts, "groups": table(pd.DataFrame(columns))}
+
+
+def _reference_facts(reference: dict[str, Any]) -> dict[str, str]:
+    names = {"name": "reference", "release": "release", "licence": "license", "citation": "citation"}
+    facts = {title: str(reference[key]) for key, title in names.items() if key in reference}
+    facts["median r in held-out lines"] = f"{reference['median_r']:.2f}"
+    facts["genes of the model in the data"] = f"{reference['genes_seen']:.0%}"
+    return facts | {"platform": str(reference["chemistry"]) or "not known: ranks only"}
+
+
+def _z_texts(frame: pd.DataFrame, low: str, high: str) -> list[str]:
+    """`-1.20 (-2.70 to 0.10)`; empty where there is no answer."""
+    limits = [f" ({a} to {b})" if a and b else "" for a, b in zip(_texts(frame[low]), _texts(frame[high]))]
+    return [value + limit for value, limit in zip(_texts(frame["z"]), limits)]
+
+
+def _texts(values: pd.Series) -> list[str]:
+    return ["" if not np.isfinite(value) else f"{value:.2f}" for value in values.to_numpy(dtype=float)]
+
+
+def describe_ranking(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """How weak the reference is, who gets an answer, the first drugs of each sample, pairs."""
+    import pandas as pd
+
+    groups, ranked = stored["groups"], stored["table"]
+    answered = ranked[ranked["z"].notna()]
+    samples = list(dict.fromkeys(stored["samples"]["sample"].astype(str)))
+    n = int(np.clip(_MOST_RANKED // max(len(samples), 1), 3, 10))
+    first = get.drug_ranking_df(data, n=n, level="sample", **options)
+    clones = bool((first["n_groups"] > 1).any()) if len(first) else False
+    columns: dict[str, Any] = {
+        "sample": first["sample"],
+        "rank": first["rank"].astype(int),
+        "drug": first["drug"],
+        "targets": first["targets"].astype(str).str.replace(";", ", "),
+        "z": _z_texts(first, "low", "high"),
+        "call": first["call"],
+        "tissue mean": _texts(first["tissue_mean_z"]),
+    }
+    if clones:
+        columns |= {"worst clone": first["worst_group"], "its z": _texts(first["worst_z"])}
+    columns |= {"r of the drug": _texts(first["drug_r"]), "beyond the tissue": _texts(first["gain_over_tissue"])}
+    plots: list[dict[str, Any]] = []
+    if len(answered):
+        for sample in samples[:_MOST_DRAWN]:
+            drawn = pl.drug_ranking(data, sample, level="sample", **options)
+            plots.append(figure(drawn, f"The first drugs of {sample}. A gray tick is the mean of the tissue."))
+            if stored["samples"].query("sample == @sample")["n_groups"].max() > 1:
+                plots.append(
+                    figure(pl.clone_coverage(data, sample, **options), f"Clones of {sample} that drugs reach.")
+                )
+        if answered["group"].nunique() > 1:
+            plots.append(figure(pl.drug_heatmap(data, **options), "Drugs by group of cells; gray: no answer."))
+    pairs = stored.get("pairs")
+    who = {"group": "group", "n_cells": "cells", "markers": "markers", "stated_lineage": "stated"}
+    who |= {"nearest_lineage": "looks like", "abstain_reason": "why no answer"}
+    return stored | {
+        "n_groups": len(groups),
+        "n_answered": int(answered["group"].nunique()),
+        "n_drugs": int(ranked["drug"].nunique()),
+        "n_drugs_answered": int(answered["drug"].nunique()),
+        "drug_reasons": _count_reasons(ranked, groups),
+        "facts": _reference_facts(stored["reference"]),
+        "who": table(groups[list(who)].rename(columns=who)),
+        "first": table(pd.DataFrame(columns)) if len(first) else None,
+        "n_first": n,
+        "first_pairs": None if pairs is None or not len(pairs) else _pair_table(pairs),
+        "figures": plots,
+    }
+
+
+def _count_reasons(ranked: pd.DataFrame, groups: pd.DataFrame) -> dict[str, int]:
+    """How many drugs have no answer anywhere for which kind of reason, groups without any answer apart."""
+    usable = groups.loc[groups["abstain_reason"] == "", "group"].astype(str)
+    rows = ranked[ranked["group"].astype(str).isin(usable)].drop_duplicates("drug")
+    kinds = rows.loc[rows["z"].isna(), "abstain_reason"].astype(str).str.split(":").str[0]
+    return {str(kind): int(n) for kind, n in kinds.value_counts().items()}
+
+
+def _pair_table(pairs: pd.DataFrame) -> dict[str, Any]:
+    import pandas as pd
+
+    best = pairs.groupby("sample", sort=False).head(5)
+    columns = {
+        "sample": best["sample"],
+        "pair": best["drug_1"].astype(str) + " + " + best["drug_2"].astype(str),
+        "z": _texts(best["mean_z"]),
+        "z of the worst clone": _texts(best["worst_z"]),
+        "gain over the better drug": _texts(best["gain_over_best_single"]),
+    }
+    return table(pd.DataFrame(columns))
+
+
 def _describe_samples(data: AnnData | MuData, options: dict[str, Any]) -> dict[str, Any]:
     """The forest plot and table of samples."""
     import pandas as pd
@@ -106,7 +226,7 @@ def _describe_samples(data: AnnData | MuData, options: dict[str, Any]) -> dict[s
     columns: dict[str, Any] = {"sample": frame.index, "call": frame["call"]}
     if "label" in frame:
         columns["label"] = frame["label"].fillna("")
-    clones = frame["worst_clone"].nunique() > 1
+    clones = frame.loc[frame["worst_clone"] != "", "worst_clone"].nunique() > 1
     titles = {"mean": "mean P(sensitive)", "worst": "P(sensitive) of the worst clone"}
     for score in ("mean", "worst") if clones else ("mean",):
         limits = frame[[score, f"{score}_low", f"{score}_high"]].to_numpy(dtype=float)
@@ -114,12 +234,13 @@ def _describe_samples(data: AnnData | MuData, options: dict[str, Any]) -> dict[s
     if clones:
         columns["worst clone"] = frame["worst_clone"]
     columns |= {
-        "sensitive cells": frame["fraction_sensitive"].map("{:.0%}".format),
+        "sensitive cells": frame["fraction_sensitive"].map(lambda share: f"{share:.0%}" if np.isfinite(share) else ""),
         "out of distribution": frame["fraction_ood"].map("{:.0%}".format),
         "cells": frame["n_cells"],
         "interval over": frame["interval"],
     }
-    plots = [(pl.samples, "Mean P(sensitive) of each sample.")] if len(frame) <= _MOST_SAMPLES else []
+    drawn = frame["mean"].notna().any() and len(frame) <= _MOST_SAMPLES
+    plots: list[Plot] = [(pl.samples, "Mean P(sensitive) of each sample.")] if drawn else []
     return {"table": table(pd.DataFrame(columns)), "figures": _draw(plots, data, options)}
 
 

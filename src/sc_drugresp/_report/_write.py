@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .._core.docs import doc_params
 from .._core.files import write_text
 from .._core.log import logger
-from ..get._read import CONTROL, EVALUATION, PREDICTION, TRAINING, Record
+from ..get._read import CONTROL, EVALUATION, PREDICTION, RANKING, TRAINING, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +31,11 @@ def report(
     evaluation_key: str | None = None,
     training_key: str | None = None,
     control_key: str | None = None,
+    ranking_key: str | None = None,
     card: bool = True,
     modality: str = "rna",
 ) -> Path:
-    """Write one self-contained HTML page about predictions, samples, training and evaluation.
+    """Write one self-contained HTML page about predictions, rankings of drugs, samples, training and evaluation.
 
     The page has no scripts and loads nothing from the network. It shows what the tools wrote into the object and the
     findings of :func:`~sc_drugresp.pp.check`; no model is trained or run, and the object is not changed.
@@ -56,6 +57,8 @@ def report(
         The `key_added` of :func:`~sc_drugresp.tl.train_response`.
     control_key
         The `key_added` of :func:`~sc_drugresp.tl.state_control`.
+    ranking_key
+        The `key_added` of :func:`~sc_drugresp.tl.rank_drugs`.
     card
         Also write the evaluation card as JSON beside the page (`<name>.card.json`), if there is an evaluation.
     {modality}
@@ -69,7 +72,7 @@ def report(
     KeyError
         Nothing was written under a key that was given.
     ValueError
-        There is nothing to report: no predictions, no evaluation, no training.
+        There is nothing to report: no predictions, no ranking, no evaluation, no training.
 
     Examples
     --------
@@ -80,15 +83,16 @@ def report(
     'report.html'
     >>> folder.cleanup()
     """
-    keys = {PREDICTION: prediction_key, EVALUATION: evaluation_key, TRAINING: training_key, CONTROL: control_key}
+    keys = {PREDICTION: prediction_key, RANKING: ranking_key, EVALUATION: evaluation_key}
+    keys |= {TRAINING: training_key, CONTROL: control_key}
     found = {
         record: record.find(data, None, modality) if key is None else record.read(data, key, modality)
         for record, key in keys.items()
     }
-    if not any(found[record] for record in (PREDICTION, EVALUATION, TRAINING)):
+    if not any(found[record] for record in (PREDICTION, RANKING, EVALUATION, TRAINING)):
         msg = (
-            "There is nothing to report. Run tl.predict_response, tl.train_response or tl.evaluate first, or name what was "
-            "written with `key_added` by `prediction_key`, `training_key` or `evaluation_key`."
+            "There is nothing to report. Run tl.predict_response, tl.rank_drugs, tl.train_response or tl.evaluate first, or "
+            "name what was written with `key_added` by `prediction_key`, `ranking_key`, `training_key` or `evaluation_key`."
         )
         raise ValueError(msg)
     import matplotlib as mpl
@@ -109,6 +113,7 @@ def report(
             versions=package_versions(),
             data=sections.describe_data(data, label_key, modality),
             prediction=describe(sections.describe_prediction, PREDICTION, label_key=label_key),
+            ranking=describe(sections.describe_ranking, RANKING),
             evaluation=describe(sections.describe_evaluation, EVALUATION),
             control=describe(sections.describe_control, CONTROL),
             training=describe(sections.describe_training, TRAINING),

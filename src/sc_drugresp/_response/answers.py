@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from .predict import Prediction
 
 
+_EXAMPLES = ("erlotinib", "trametinib", "paclitaxel")
+"""Drugs of the reference that comes with the package, for a message."""
+
+
 def answer_from_models(
     adata: AnnData,
     obs: pd.DataFrame,
@@ -138,8 +142,10 @@ def _labels_or_explain(obs: pd.DataFrame, label_key: str) -> np.ndarray:
     if (y < 0).all():
         what = f"column {label_key!r} has no labels" if label_key in obs else f"there is no column {label_key!r}"
         msg = (
-            f"No model was given and {what}. Either pass a trained model (`model=`: a ResponseModel from "
-            "tl.train_response on labeled data, or the folder of a saved one), or label some cells: "
+            f"No model and no drug were given, and {what}. Without labels, name the drug: drug='{_EXAMPLES[0]}' (or "
+            f"{', '.join(map(repr, _EXAMPLES[1:]))} and some 500 others, see models.Reference.load().drugs) asks a screen of "
+            "cell lines; tl.rank_drugs(adata) ranks all of them. Or pass a trained model (`model=`: a ResponseModel from "
+            "tl.train_response on labeled data, or the folder of a saved one). Or label some cells: "
             "pp.harmonize_labels(adata, key, sensitive=..., resistant=...) writes .obs['response'], and prediction then "
             "learns from the labeled cells."
         )

@@ -9,6 +9,10 @@ from .._core.lazy import attach
 if TYPE_CHECKING:
     from ._fetch import available as available
     from ._fetch import load as load
+    from ._screen import Screen as Screen
+    from ._screens import screen as screen
     from ._toy import toy as toy
 
-__getattr__, __dir__, __all__ = attach(__name__, {"available": "._fetch", "load": "._fetch", "toy": "._toy"})
+__getattr__, __dir__, __all__ = attach(
+    __name__, {"Screen": "._screen", "available": "._fetch", "load": "._fetch", "screen": "._screens", "toy": "._toy"}
+)

@@ -1,4 +1,4 @@
-"""The numbers behind every plot, as data frames."""
+"""The numbers behind every plot, as data frames, and how far to trust them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ._predictions import predictions_df as predictions_df
     from ._predictions import predictive_values_df as predictive_values_df
     from ._predictions import samples_df as samples_df
+    from ._ranking import drug_ranking_df as drug_ranking_df
+    from ._reliability import reliability as reliability
     from ._training import history_df as history_df
     from ._training import state_control_df as state_control_df
 
@@ -26,6 +28,8 @@ _FRAMES = {
         "split_design_df",
     ),
     "._predictions": ("predictions_df", "predictive_values_df", "samples_df"),
+    "._ranking": ("drug_ranking_df",),
+    "._reliability": ("reliability",),
     "._training": ("history_df", "state_control_df"),
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .._core.keys import SENSITIVE, STATE_CONTROL, TRAIN_RESPONSE, EvaluationKeys, PredictionKeys
+from .._core.keys import SENSITIVE, STATE_CONTROL, TRAIN_RESPONSE, DrugRankingKeys, EvaluationKeys, PredictionKeys
 from .._data.modalities import as_adata, in_memory, observations
 from .._data.obs import read_column
 
@@ -56,6 +56,9 @@ class Record:
 
 EVALUATION = Record("evaluation", EvaluationKeys().uns, "tl.evaluate(adata)", ("metrics", "verdict", "params"))
 PREDICTION = Record("predictions", PredictionKeys().uns, "tl.predict_response(adata)", ("models", "statement"))
+RANKING = Record(
+    "drug ranking", DrugRankingKeys().uns, "tl.rank_drugs(adata)", ("table", "groups", "samples", "statement")
+)
 TRAINING = Record("training", TRAIN_RESPONSE, "tl.train_response(adata, ...)", ("params", "metrics"))
 CONTROL = Record("control", STATE_CONTROL, "tl.state_control(adata, treatment_key, untreated)", ("verdict", "table"))
 

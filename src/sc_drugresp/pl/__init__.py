@@ -8,6 +8,9 @@ from .._core.lazy import attach
 
 if TYPE_CHECKING:
     from ._calibration import calibration as calibration
+    from ._clone_coverage import clone_coverage as clone_coverage
+    from ._drug_heatmap import drug_heatmap as drug_heatmap
+    from ._drug_ranking import drug_ranking as drug_ranking
     from ._history import history as history
     from ._leakage_gap import leakage_gap as leakage_gap
     from ._metrics import metrics as metrics
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
     from ._state_control import state_control as state_control
 
 _PLOTS = (
-    "calibration", "history", "leakage_gap", "metrics", "model_comparison", "response", "risk_coverage", "roc", "samples",
-    "split_design", "state_control",
+    "calibration", "clone_coverage", "drug_heatmap", "drug_ranking", "history", "leakage_gap", "metrics",
+    "model_comparison", "response", "risk_coverage", "roc", "samples", "split_design", "state_control",
 )  # fmt: skip
 
 __getattr__, __dir__, __all__ = attach(__name__, {name: f"._{name}" for name in _PLOTS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -21,7 +22,23 @@ MODEL_COLOR, NAIVE_COLOR, GUIDE_COLOR = "#222222", "#8A8A8A", "#777777"
 # Okabe & Ito (2008), "Color universal design", without the two colors of calls and labels.
 SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8A8A8A")
 PROBABILITY_LABEL = f"P({SENSITIVE})"
+Z_LABEL = "z over cell lines (lower is more sensitive)"
 PROBABILITY_CMAP = LinearSegmentedColormap.from_list("response", [COLORS[RESISTANT], "#E8E8E8", COLORS[SENSITIVE]])
+
+
+def plain(text: str) -> str:
+    """Text without formulas: names may hold `$`."""
+    return text.replace("$", r"\$")
+
+
+def wrap(text: str, letters: int = 44) -> str:
+    """A long name in several lines."""
+    return textwrap.fill(text, letters)
+
+
+def width_of(names: Iterable[str], *, least: float = 0.8) -> float:
+    """Inches that the longest of some small labels needs."""
+    return max([least, *(0.085 * max(map(len, name.split("\n"))) for name in names)])
 
 
 def new_axes(ax: Axes | None, width: float = 4.5, height: float = 3.6) -> Axes:
@@ -36,7 +53,7 @@ def name_rows(ax: Axes, names: list[str]) -> np.ndarray:
     """One labeled row for each name, the first one on top; returns their heights."""
     at = np.arange(len(names))[::-1]
     ax.set(yticks=at, ylim=(-0.6, len(names) - 0.4))
-    ax.set_yticklabels(names, fontsize="small")
+    ax.set_yticklabels(names, fontsize="small", parse_math=False)
     return at
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._embed import embed as embed
     from ._evaluate import evaluate as evaluate
     from ._predict_response import predict_response as predict_response
+    from ._rank_drugs import rank_drugs as rank_drugs
     from ._state_control import state_control as state_control
     from ._train_response import train_response as train_response
 
@@ -27,6 +28,7 @@ __getattr__, __dir__, __all__ = attach(
         "embed": "._embed",
         "evaluate": "._evaluate",
         "predict_response": "._predict_response",
+        "rank_drugs": "._rank_drugs",
         "state_control": "._state_control",
         "train_response": "._train_response",
     },

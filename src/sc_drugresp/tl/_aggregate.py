@@ -9,7 +9,7 @@ import numpy as np
 
 from .._core.checks import check_choice
 from .._core.docs import doc_params
-from .._core.keys import CALL_CLASSES, RESISTANT, SENSITIVE, PredictionKeys
+from .._core.keys import CALL_CLASSES, REFERENCE, RESISTANT, SENSITIVE, PredictionKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, observations
@@ -107,6 +107,13 @@ def aggregate(
             raise ValueError(msg)
     cells = obs.loc[keep, [keys.prob, keys.low, keys.high, keys.ood]].set_axis(["prob", "low", "high", "ood"], axis=1)
     table = _table(stored, cells, groups[keep], None if clones is None else clones[keep], seed)
+    if stored.get("kind") == REFERENCE:  # cells have the answer of their group, so redrawing them would say nothing
+        limits = cells[["low", "high"]].groupby(groups[keep]).mean().reindex(table.index)
+        alone = (table["worst"] == table["mean"]).to_numpy()
+        for side in ("low", "high"):
+            table[f"mean_{side}"] = limits[side]
+            table[f"worst_{side}"] = limits[side].where(alone)
+        table["interval"] = "redrawn groups"
     table.insert(0, "call", _calls(stored, table, score, group_key if keep.all() else None))
     found = {keys.samples: table, "group_key": group_key, "call_score": score}
     out = target.write(uns={keys.uns: {**stored, **found}})
@@ -131,7 +138,7 @@ def _table(
         fitted = BagModel.from_dict(bags)
         table["bag"] = fitted.probability(groups[rows], logits=log_odds(prob[rows])).reindex(table.index)
     table["fraction_ood"] = cells["ood"].astype(bool).groupby(groups).mean().reindex(table.index).to_numpy()
-    table["worst_clone"] = table["worst_clone"].astype(str)
+    table["worst_clone"] = table["worst_clone"].fillna("").astype(str)
     return table
 
 

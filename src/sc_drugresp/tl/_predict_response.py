@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from .._response.ensemble import ModelLike
+    from .._response.reference_answers import ReferenceLike
 
 
 @doc_params()
@@ -35,12 +36,23 @@ def predict_response(
     allow_aliased: bool = False,
     checkpoint: str | PathLike[str] | None = None,
     layer: str | None = None,
+    drug: str | None = None,
+    reference: ReferenceLike = None,
+    groupby: str | None = None,
+    malignant_key: str | None = None,
+    cancer: str | None = None,
+    chemistry: str | None = None,
+    per_cell: bool = False,
     key_added: str | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Predict for every cell whether it responds to the drug.
+
+    With `drug`, no labels are needed: groups of cells are compared with cell lines in which the drug was measured, see
+    :func:`~sc_drugresp.tl.rank_drugs`, and every cell gets the answer of its group. Which answer to trust where there are
+    several is explained in :doc:`/explanation/which_answer`.
 
     Without a model, and with labels for some cells, it trains on the labeled cells (the latest embedding that
     :func:`~sc_drugresp.tl.embed` wrote, else PCA), cross-validates over samples, and predicts all cells: labeled cells by
@@ -72,6 +84,17 @@ def predict_response(
     checkpoint
         Folder with the files of the foundation model that the model needs.
     {layer}
+    drug
+        Name, brand or code of a drug in `reference`, for cells without labels. Together with `model` both answers are fused:
+        the mean of their logits, with their disagreement as uncertainty.
+    {reference}
+    groupby
+        Column of `.obs` with clusters, clones or samples of at least 10 cells, for `drug`. `None` clusters the cells by Leiden.
+    {malignant_key}
+    {cancer}
+    {chemistry}
+    per_cell
+        Also score single cells by the reference. Half of the differences between cells are noise, which `.uns` quantifies.
     {key_added}
     {modality}
     {rng}
@@ -93,6 +116,8 @@ def predict_response(
         Distance to known cells, 1 at the threshold.
     `.obs['predicted_response_disagreement']` : :class:`pandas.Series` (dtype `float64`)
         Only with several models: standard deviation of their P(sensitive).
+    `.obs['predicted_response_cell_score']` : :class:`pandas.Series` (dtype `float64`)
+        Only with `per_cell=True`: response of the single cell in units of the spread of the drug, lower is more sensitive.
     `.obsm['X_<model>_lora']`, `.obsm['X_<model>_full']` : :class:`numpy.ndarray` (dtype `float32`)
         Only with a tuned model: its embedding.
     `.uns['predicted_response']` : :class:`dict`
@@ -125,6 +150,15 @@ def predict_response(
             f"`use_rep` chooses what to train on without a model, but a model was given; leave out use_rep={use_rep!r}."
         )
         raise ValueError(msg)
+    asked = {"groupby": groupby, "malignant_key": malignant_key, "cancer": cancer, "chemistry": chemistry}
+    given = [
+        name
+        for name, value in {**asked, "reference": reference, "per_cell": per_cell or None}.items()
+        if value is not None
+    ]
+    if drug is None and given:
+        msg = f"{given[0]!r} belongs to a prediction by drug: pass drug=..., or leave it out."
+        raise ValueError(msg)
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
 
@@ -132,7 +166,15 @@ def predict_response(
     from .._response.answers import correct_prevalence as correct
     from .._response.train import training_record
 
-    if model is None:
+    answer: Any
+    if drug is not None:
+        from .._response.drug_answer import answer_for_drug
+
+        other = model and answer_from_models(adata, obs, model, group_key=group_key, checkpoint=checkpoint, layer=layer)
+        answer = answer_for_drug(
+            adata, obs, drug, reference, other=other or None, layer=layer, per_cell=per_cell, rng=seed, **asked
+        )
+    elif model is None:
         answer = answer_from_labels(
             adata,
             obs,

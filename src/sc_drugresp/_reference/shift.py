@@ -1,0 +1,34 @@
+"""`PlatformShift`: how values of a platform differ from those of bulk profiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class PlatformShift:
+    """How values of one platform differ from those of the lines of a reference, gene by gene.
+
+    Parameters
+    ----------
+    chemistry
+        Name of the platform, such as `'dropseq'`.
+    values
+        Mean difference per gene of the reference, on the scale of expression standardized within the sample; NaN where
+        a gene was not measured. Shape `(n_genes,)`, float32.
+    lines
+        Lines that it was measured in.
+    source
+        What it was computed from.
+    """
+
+    chemistry: str
+    values: np.ndarray
+    lines: tuple[str, ...]
+    source: str = ""
+
+    def __repr__(self) -> str:
+        n = int(np.isfinite(self.values).sum())
+        return f"PlatformShift({self.chemistry!r}, {n} genes, {len(self.lines)} lines)"
