@@ -78,8 +78,6 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> Path:
     rng
         Seed.
     """
-    import matplotlib.pyplot as plt
-
     from . import pl, pp, tl
     from ._report import report
 
@@ -119,9 +117,7 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> Path:
 
     step("drawing figures")
     for plot in PLOTS:
-        figure = getattr(pl, plot)(adata).figure
-        figure.savefig(out / f"{plot}.png", dpi=120, bbox_inches="tight")
-        plt.close(figure)
+        _save(getattr(pl, plot)(adata), out / f"{plot}.png")
     step("writing the report")
     page = report(adata, out / "report.html")
     adata.write_h5ad(out / "predicted.h5ad", compression="gzip")
@@ -143,8 +139,6 @@ def answer_without_labels(adata: AnnData, group_key: str, out: Path, step: _Step
     rng
         Seed.
     """
-    import matplotlib.pyplot as plt
-
     from . import pl, tl
 
     asked: dict[str, Any] = {"groupby": group_key, "rng": rng}
@@ -172,9 +166,15 @@ def answer_without_labels(adata: AnnData, group_key: str, out: Path, step: _Step
     tl.rank_drugs(cells, **asked)
     get.drug_ranking_df(cells, answered=True).to_csv(out / "drug_ranking.csv", index=False)
     if len(cells.uns[DrugRankingKeys().uns]["drugs"]):
-        figure = pl.drug_heatmap(cells).figure
-        figure.savefig(out / "drug_heatmap.png", dpi=120, bbox_inches="tight")
-        plt.close(figure)
+        _save(pl.drug_heatmap(cells), out / "drug_heatmap.png")
+
+
+def _save(ax: Any, path: Path) -> None:
+    """Write a figure and close it."""
+    import matplotlib.pyplot as plt
+
+    ax.figure.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(ax.figure)
 
 
 def main(arguments: list[str] | None = None) -> int:

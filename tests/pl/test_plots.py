@@ -326,3 +326,182 @@ def test_training_and_control_are_read_by_name() -> None:
         sdr.pl.history(adata)
     with pytest.raises(KeyError, match=r"tl\.state_control"):
         sdr.pl.state_control(adata)
+
+
+# ---------------------------------------------------------------------------------------------------- drug rankings
+
+
+def ranked_with(n_drugs: int, n_groups: int, *, silent: int = 2, seed: int = 0):
+    """An object with a made-up ranking: long names with `$`, groups of two samples, some drugs without an answer."""
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    drugs = [f"drug{i:02d} of a $long_{{name}}$ (1:{i} mol/mol)" for i in range(n_drugs)]
+    samples = ["T$1", "T$2_a"]
+    groups = [f"{samples[i % 2]} | clone {i}" for i in range(n_groups)]
+    rows = []
+    for i, group in enumerate(groups):
+        z = np.sort(rng.normal(-0.5, 0.4, n_drugs))
+        z[len(z) - silent :] = np.nan
+        for j, (drug, value) in enumerate(zip(drugs, z)):
+            named = np.isfinite(value)
+            rows.append(
+                {
+                    "drug": drug, "targets": "", "group": group, "rank": j + 1.0 if named else np.nan, "z": value,
+                    "P": 0.3, "low": value - 1, "high": value + 1,
+                    "call": ("sensitive", "uncertain", "resistant")[(i + j) % 3] if named else "uncertain",
+                    "tissue_mean_z": 0.1, "gain_over_tissue": 0.1, "drug_r": 0.5, "screen_agreement": np.nan,
+                    "abstain_reason": "" if named else "drug not predictable: r 0.1",
+                }
+            )  # fmt: skip
+    table = pd.DataFrame(rows)
+    n_cells = 10 * (1 + np.arange(n_groups))
+    who = pd.DataFrame({"group": groups, "sample": [g.split(" | ")[0] for g in groups], "n_cells": n_cells})
+    who = who.assign(stated_lineage="lung", markers="", treated=0.0, nearest_lineage="lung", abstain_reason="")
+    merged = table.dropna(subset="z").merge(who[["group", "sample", "n_cells"]], on="group")
+    merged["part"] = merged["z"] * merged["n_cells"]
+    means = merged.groupby(["sample", "drug"])[["part", "n_cells"]].sum()
+    means = (means["part"] / means["n_cells"]).rename("mean_z").reset_index()
+    means = means.assign(worst_z=means["mean_z"] + 0.1, worst_group=groups[0], n_groups=n_groups // 2)
+    means = means.assign(n_groups_left_out=0, n_cells=means["sample"].map(who.groupby("sample")["n_cells"].sum()))
+    pairs = pd.DataFrame({"sample": samples, "drug_1": drugs[0], "drug_2": drugs[1], "mean_z": -1.0, "worst_z": -0.5})
+    pairs = pairs.assign(gain_over_best_single=0.1, note="no synergy modelled")
+    adata = sdr.datasets.toy(n_samples=2, cells_per_sample=5, n_genes=50)
+    adata.uns["drug_ranking"] = {
+        "table": table, "groups": who, "samples": means, "pairs": pairs, "statement": "weak", "drugs": np.array(drugs),
+        "warnings": np.array([], dtype=str),
+        "reference": {"name": "own", "median_r": 0.4, "n_drugs": n_drugs, "chemistry": "x", "aligned": True,
+                      "genes_seen": 0.9},
+    }  # fmt: skip
+    return adata
+
+
+def assert_apart(labels) -> None:
+    """No two texts overlap."""
+    boxes = [label.get_window_extent() for label in labels if label.get_text()]
+    for i, one in enumerate(boxes):
+        assert not any(one.overlaps(other) for other in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize("n", [5, 60])
+def test_drug_ranking_shows_the_first_drugs_with_their_intervals(n) -> None:
+    adata = ranked_with(n + 2, 2)
+    group = "T$1 | clone 0"
+    ax = sdr.pl.drug_ranking(adata, group, n=n)
+    frame = sdr.get.drug_ranking_df(adata, group, n)
+    assert ticks(ax) == frame["drug"].tolist()
+    np.testing.assert_allclose(points(ax), frame["z"])
+    drawn = np.array([segment[:, 0] for segment in ax.collections[0].get_segments()])
+    np.testing.assert_allclose(drawn, frame[["low", "high"]])
+    assert [to_hex(color) for color in ax.collections[1].get_facecolor()] == [COLORS[c].lower() for c in frame["call"]]
+    assert f"{n} of {n} drugs with an answer; 2 without one" in ax.get_title()
+    naive = [line for line in ax.lines if line.get_marker() == "|" and len(line.get_xdata()) == n]
+    np.testing.assert_allclose(naive[0].get_xdata(), 0.1)
+    ax.figure.canvas.draw()  # `$` is no formula
+    assert_apart(ax.get_yticklabels())
+    box = ax.figure.bbox
+    assert all(box.x0 <= label.get_window_extent().x0 for label in ax.get_yticklabels())
+
+
+def test_drug_ranking_of_a_sample_and_without_a_name() -> None:
+    adata = ranked_with(8, 4)
+    ax = sdr.pl.drug_ranking(adata, "T$2_a", level="sample")
+    np.testing.assert_allclose(points(ax), sdr.get.drug_ranking_df(adata, "T$2_a", level="sample")["z"])
+    assert r"T\$2\_a" in ax.get_title() or r"T\$2_a" in ax.get_title()
+    assert "clone 3" in sdr.pl.drug_ranking(adata).get_title()  # the largest
+    with pytest.raises(KeyError, match="No group 'none'"):
+        sdr.pl.drug_ranking(adata, "none")
+
+
+def test_drug_ranking_without_a_platform_has_no_interval() -> None:
+    adata = ranked_with(5, 2)
+    adata.uns["drug_ranking"]["table"][["low", "high", "P"]] = np.nan
+    assert "no interval: the platform is not known" in sdr.pl.drug_ranking(adata).get_title()
+
+
+def test_a_group_without_an_answer_is_an_error_that_says_why() -> None:
+    adata = ranked_with(5, 2)
+    stored = adata.uns["drug_ranking"]
+    own = stored["table"]["group"] == "T$1 | clone 0"
+    stored["table"].loc[own, ["z", "rank"]] = np.nan
+    stored["groups"].loc[0, "abstain_reason"] = "lineage: looks like blood"
+    with pytest.raises(ValueError, match=r"No drug has an answer in group .*looks like blood"):
+        sdr.pl.drug_ranking(adata, "T$1 | clone 0")
+    assert "clone 1" in sdr.pl.drug_ranking(adata).get_title()
+
+
+@pytest.mark.parametrize(("n", "n_groups"), [(5, 4), (60, 20)])
+def test_drug_heatmap_is_gray_where_there_is_no_answer(n, n_groups) -> None:
+    adata = ranked_with(n + 2, n_groups)
+    table = adata.uns["drug_ranking"]["table"]
+    table.loc[table["group"] == "T$1 | clone 0", "z"] = np.nan
+    ax = sdr.pl.drug_heatmap(adata, n)
+    values = ax.images[0].get_array()
+    assert values.shape == (n, n_groups)
+    assert values.mask[:, 0].all()
+    assert not values.mask[:, 1:].any()
+    assert ax.get_legend().get_texts()[0].get_text() == f"no answer ({n})"
+    colors = ax.images[0].get_cmap()
+    assert to_hex(colors.get_bad()) not in {to_hex(colors(x)) for x in np.linspace(0, 1, 256)}
+    assert to_hex(colors(0.0)) == COLORS["sensitive"].lower()
+    wide = table.pivot(index="drug", columns="group", values="z")
+    expected = wide.loc[ticks(ax), adata.uns["drug_ranking"]["groups"]["group"]]
+    np.testing.assert_allclose(values.filled(np.nan), expected)
+    ax.figure.canvas.draw()
+    assert_apart(ax.get_yticklabels())
+    assert_apart(ax.get_xticklabels())
+
+
+def test_drug_heatmap_of_chosen_drugs() -> None:
+    adata = ranked_with(6, 2)
+    drugs = adata.uns["drug_ranking"]["drugs"].tolist()
+    assert ticks(sdr.pl.drug_heatmap(adata, drugs=drugs[:-3:-1])) == drugs[:-3:-1]
+    with pytest.raises(KeyError, match="No drug 'x'"):
+        sdr.pl.drug_heatmap(adata, drugs=["x"])
+
+
+def test_clone_coverage_adds_up_the_clones_that_are_reached() -> None:
+    adata = ranked_with(8, 4)
+    ax = sdr.pl.clone_coverage(adata, "T$1", n=3, below=-0.5)
+    single = sdr.get.drug_ranking_df(adata, "T$1", 3, level="sample")["drug"].tolist()
+    drugs = adata.uns["drug_ranking"]["drugs"]
+    assert ticks(ax) == [*single, f"{drugs[0]}\n+ {drugs[1]}"]
+    stored = adata.uns["drug_ranking"]
+    cells_of = stored["groups"].query("sample == 'T$1'").set_index("group")["n_cells"]
+    z = stored["table"].pivot(index="drug", columns="group", values="z")[cells_of.index]
+    share = cells_of / cells_of.sum()
+    expected = [(share * (z.loc[drug] < -0.5)).sum() for drug in single]
+    expected.append((share * (z.loc[drugs[:2]].min() < -0.5)).sum())
+    assert texts(ax) == [f"{value:.0%}" for value in expected]
+    assert sum(patch.get_width() for patch in ax.patches) == pytest.approx(sum(expected))
+    assert "no synergy modelled" in ax.get_title()
+    ax.figure.canvas.draw()
+    assert_apart(ax.get_yticklabels())
+
+
+def test_clone_coverage_joins_small_clones() -> None:
+    ax = sdr.pl.clone_coverage(ranked_with(8, 40), "T$1", below=5)
+    shown = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(shown) == 7
+    assert shown[-1].startswith("14 other clones (")
+    assert set(texts(ax)) == {"100%"}
+
+
+@pytest.mark.parametrize("name", ["drug_ranking", "drug_heatmap", "clone_coverage"])
+def test_plots_of_rankings_need_one(name, predicted) -> None:
+    with pytest.raises(KeyError, match=r"No drug ranking.*tl\.rank_drugs"):
+        getattr(sdr.pl, name)(predicted)
+    given = plt.subplots()[1]
+    assert getattr(sdr.pl, name)(ranked_with(5, 4), ax=given) is given
+
+
+def test_a_ranking_is_reported(tmp_path) -> None:
+    adata = ranked_with(70, 6)
+    with pytest.raises(ValueError, match="nothing to report"):
+        sdr.report(sdr.datasets.toy(n_samples=2, cells_per_sample=5, n_genes=50), tmp_path / "r.html")
+    adata.uns["mine"] = adata.uns.pop("drug_ranking")
+    page = sdr.report(adata, tmp_path / "r.html", ranking_key="mine").read_text(encoding="utf-8")
+    assert "Weak evidence: 6 of 6 groups and 68 of 70 drugs have an answer." in page
+    assert "No synergy modelled" in page
+    assert "2 (drug not predictable)" in page
+    assert page.count("<img") == 5

@@ -59,7 +59,7 @@ def redrawn_probability(
     out = np.full(n_draws * n_groups, np.nan)
     drawn = bulk.totals > 0  # a group of few cells may be drawn empty
     response = _response(reference, bulk.values[drawn], bulk.seen, drug, shift.values)
-    j = reference.drugs.index.get_loc(drug)
+    j = list(reference.drugs.index).index(drug)
     limit = reference.drugs["sensitive_below"].to_numpy()[j : j + 1]
     share = below(response[:, None], reference.errors[j : j + 1], limit)[:, 0]
     out[drawn] = probability(share, reference.recalibration)

@@ -115,7 +115,7 @@ def rank_samples(answer: ReferenceAnswer, drugs: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     z, n_cells = answer.answers.z, answer.groups.table()["n_cells"].to_numpy()
-    at = answer.reference.drugs.index.get_indexer(list(drugs))
+    at = answer.reference.drugs.index.get_indexer(pd.Index(drugs))
     samples, usable, rows = np.array(answer.groups.samples), answer.usable(), []
     for sample in dict.fromkeys(answer.groups.samples):
         own = np.flatnonzero((samples == sample) & usable)
@@ -141,7 +141,7 @@ def rank_sample_pairs(answer: ReferenceAnswer, drugs: Sequence[str]) -> pd.DataF
     """Pairs of drugs by the clones that they cover, for each sample."""
     import pandas as pd
 
-    at = answer.reference.drugs.index.get_indexer(list(drugs))
+    at = answer.reference.drugs.index.get_indexer(pd.Index(drugs))
     n_cells = answer.groups.table()["n_cells"].to_numpy().astype(float)
     samples, usable, rows = np.array(answer.groups.samples), answer.usable(), []
     for sample in dict.fromkeys(answer.groups.samples):
@@ -155,7 +155,9 @@ def rank_sample_pairs(answer: ReferenceAnswer, drugs: Sequence[str]) -> pd.DataF
 
 def scores_of_cells(answer: ReferenceAnswer, drugs: Sequence[str]) -> np.ndarray:
     """`z` of the group of each cell, float32 of shape `(n_cells, n_drugs)`; NaN where there is no answer."""
-    at = answer.reference.drugs.index.get_indexer(list(drugs))
+    import pandas as pd
+
+    at = answer.reference.drugs.index.get_indexer(pd.Index(drugs))
     z = np.where(answer.usable()[:, None], answer.answers.z[:, at], np.nan).astype(np.float32)
     codes = answer.groups.codes
     return np.where(codes[:, None] >= 0, z[np.maximum(codes, 0)], np.float32(np.nan))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -140,7 +140,7 @@ def group_cells(
     kept = malignant & (cluster != "") & (sample != "")
     names, codes = _names(sample, cluster, kept, alone=sample_key is None or sample_key == groupby)
     samples = [str(sample[np.argmax(codes == i)]) for i in range(len(names))]
-    lineages = [stated] * len(names) if stated else _lineages(obs, codes, len(names))
+    lineages: list[str | None] = [stated] * len(names) if stated else _lineages(obs, codes, len(names))
     treated, words = treated_cells(obs)
     shares = np.array([float(treated[codes == i].mean()) for i in range(len(names))])
     if (shares > MOST).any():
@@ -165,7 +165,8 @@ def find_clusters(source: CountSource, rows: np.ndarray, *, rng: int) -> np.ndar
     if len(at) < 2 * MIN_CELLS:
         out[at] = "0"
         return out.astype(str)
-    pca = models.load("pca").fit(source, rng=rng, mask_obs=rows)
+    pca: Any = models.load("pca")
+    pca = pca.fit(source, rng=rng, mask_obs=rows)
     cells = AnnData(pca.transform(source, at))
     sc.pp.neighbors(cells, n_neighbors=min(15, len(at) - 1), use_rep="X", random_state=rng)
     sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=rng)
@@ -215,9 +216,11 @@ def _chemistry(obs: pd.DataFrame, reference: Reference, given: str | None, warni
     if given is None:
         for key in CHEMISTRY_COLUMNS:
             values = set(as_text(obs[key])) - {""} if key in obs else set()
-            if len(values) == 1 and _plain(found := str(values.pop())) in known:
-                logger.info("platform %r from .obs[%r]", found, key)
-                return known[_plain(found)]
+            if len(values) == 1:
+                found = str(values.pop())
+                if _plain(found) in known:
+                    logger.info("platform %r from .obs[%r]", found, key)
+                    return known[_plain(found)]
     what = f"The platform {found!r} is" if found else "The platform of these cells is not"
     rest = "not one whose shift this reference knows" if found else "known"
     warnings.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def reliability(drug: str, reference: ReferenceLike = None) -> DrugReliability:
 
     model = open_reference(reference)
     name = model.match(drug)
-    card = model.drugs.loc[name]
+    card: Any = model.drugs.loc[name].to_dict()
     numbers = ("r", "r_within_tissue", "r_tissue_mean", "gain_over_tissue", "screen_agreement")
     return DrugReliability(
         drug=name,

@@ -73,10 +73,10 @@ def clone_coverage(
         msg = f"No drug has an answer{'' if sample is None else f' in sample {sample!r}'}, so no clone is reached."
         raise ValueError(msg)
     if sample is None:
-        sample = str(single.loc[single["n_cells"].idxmax(), "sample"])
+        sample = str(single["sample"].iloc[int(single["n_cells"].to_numpy().argmax())])
         single = single[single["sample"] == sample]
     z, share = _clones(stored, str(sample))
-    rows = [(str(drug),) for drug in single["drug"]]
+    rows: list[tuple[str, ...]] = [(str(drug),) for drug in single["drug"]]
     pairs = stored.get("pairs")
     if pairs is not None and len(pairs):
         best = pairs[pairs["sample"].astype(str) == sample].nsmallest(n, "mean_z")
