@@ -71,7 +71,7 @@ def test_folders_and_several_models(trained, elsewhere, tmp_path):
         value(again, "auroc", model="mine", key="second")["value"] == value(elsewhere, "auroc", model="mine")["value"]
     )
     third = elsewhere.copy()
-    eval(again.uns["second"]["command"], {"sdr": sdr, "adata": third})
+    eval(again.uns["second"]["command"], {"sdr": sdr, "adata": third})  # noqa: S307 (written above)
     assert value(third, "auroc", key="second")["value"] == value(elsewhere, "auroc", model="mine")["value"]
     # Two models, two p-values: Holm doubles the smaller one.
     p = elsewhere.uns["evaluation"]["metrics"].query("metric == 'auroc' and level == 'cell' and kind == 'model'")

@@ -67,7 +67,7 @@ def fit_design(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, blocks: np.n
     choices: Sequence[np.ndarray] = [np.arange(x.shape[1])]
     if len(np.unique(blocks)) > 1:
         choices = [*choices, *(np.flatnonzero(blocks == block) for block in np.unique(blocks))]
-    best: tuple[float, DesignHead] | None = None
+    found: list[tuple[float, DesignHead]] = []
     for columns in choices:
         mean, scale = rows[:, columns].mean(axis=0), rows[:, columns].std(axis=0)
         scale = np.where(scale > 1e-9, scale, 1.0)
@@ -76,8 +76,6 @@ def fit_design(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, blocks: np.n
             shrink = d**2 / (d**2 + alpha * len(rows))
             hat = np.minimum(((u**2) * shrink).sum(axis=1) + 1 / len(rows), 1 - 1e-6)
             error = float(np.mean(((target - (u * shrink) @ (u.T @ target)) / (1 - hat)) ** 2))
-            if best is None or error < best[0] - 1e-9:
-                weights = vt.T @ ((d / (d**2 + alpha * len(rows))) * (u.T @ target))
-                best = (error, DesignHead(columns, mean, scale, weights))
-    assert best is not None
-    return best[1]
+            weights = vt.T @ ((d / (d**2 + alpha * len(rows))) * (u.T @ target))
+            found.append((error, DesignHead(columns, mean, scale, weights)))
+    return min(found, key=lambda one: round(one[0], 9))[1]

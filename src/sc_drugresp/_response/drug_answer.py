@@ -76,7 +76,7 @@ class DrugAnswer:
         foreign = np.array([bool(reason) for reason in self.answer.answers.reasons])
         out["ood"] = (codes < 0) | foreign[np.maximum(codes, 0)]
         if self.other is not None:
-            out, call = self._fused(out, call, threshold)
+            out, call = self._fused(out, call, self.other.columns(threshold))
         if self.cell_score is not None:
             out["cell_score"] = self.cell_score
         return out | {"call": pd.Categorical(call, categories=list(CALL_CLASSES))}
@@ -114,11 +114,9 @@ class DrugAnswer:
         return out | {"models": fused["models"], "fused_with": fused}
 
     def _fused(
-        self, own: dict[str, Any], call: np.ndarray, threshold: float | None
+        self, own: dict[str, Any], call: np.ndarray, theirs: dict[str, Any]
     ) -> tuple[dict[str, Any], np.ndarray]:
         """Mean of the logits of both; a call stays where neither contradicts it; disagreement beside."""
-        assert self.other is not None
-        theirs = self.other.columns(threshold)
         both = np.isfinite(own["prob"]) & np.isfinite(theirs["prob"])
         out = dict(own)
         for name in ("prob", "low", "high"):

@@ -14,7 +14,7 @@ from .._stats.folds import leave_group_out
 from .crossfit import cross_validate
 from .features import FittedFeatures
 from .fit import MIN_FOR_AUTO, enough_for_auto
-from .fitters import fit_setting
+from .fitters import HeadSetting, fit_setting
 from .model import ResponseModel
 from .trust import Trust, describe_training
 
@@ -66,10 +66,9 @@ def train_frozen(
     folds = strict_folds(y, groups, rng=rng)
     with progress_bar(total=len(folds), desc="cross-validating", unit="folds") as bar:
         out = cross_validate(features, y, groups, folds, head=head, rng=rng, advance=bar.update)
-    assert out.setting is not None
     values = features.labeled()
     # With the penalty of the folds: what is calibrated on their logits must hold for those of this head.
-    fitted = fit_setting(out.setting, values, y, groups, rng=rng)
+    fitted = fit_setting(out.setting or HeadSetting(), values, y, groups, rng=rng)
     embed = features.split if isinstance(features, FittedFeatures) else None
     trust = Trust.fit(
         out.logit,

@@ -183,14 +183,12 @@ def most_lenient(tries: Iterable[tuple[Any, FloatArray]], y: IntArray, alpha: fl
     y, alpha
         As in :func:`judge_calls`.
     """
-    first: tuple[Any, HeldOutCalls] | None = None
+    judged: list[tuple[Any, HeldOutCalls]] = []
     for rule, called in tries:
-        verdict = judge_calls(called, y, alpha)
-        if verdict.made:
-            return rule, verdict
-        first = first or (rule, verdict)
-    assert first is not None
-    return first
+        judged.append((rule, judge_calls(called, y, alpha)))
+        if judged[-1][1].made:
+            return judged[-1]
+    return judged[0]
 
 
 def singletons(sets: BoolArray) -> BoolArray:

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from .._core.download import Expected
+from .._core.expected import Expected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
