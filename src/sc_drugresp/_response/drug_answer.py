@@ -110,7 +110,7 @@ class DrugAnswer:
             out["threshold"] = threshold
         if self.other is None:
             return out | {"models": {}}
-        fused = self.other.summary(threshold)
+        fused = self.other.summary(threshold, None)
         return out | {"models": fused["models"], "fused_with": fused}
 
     def _fused(

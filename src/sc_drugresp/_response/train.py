@@ -93,7 +93,7 @@ def train_frozen(
     if head == "auto" and not enough_for_auto(y, groups):
         warn(
             f"head='auto' needs {MIN_FOR_AUTO} samples of each class to compare heads and took its default, "
-            f"{out.setting.kind!r}."
+            f"{fitted.kind!r}."
         )
     return ResponseModel(fitted, features.description, info, trust, features.embedder), out
 

@@ -170,9 +170,19 @@ def predict_response(
     if drug is not None:
         from .._response.drug_answer import answer_for_drug
 
-        other = model and answer_from_models(adata, obs, model, group_key=group_key, checkpoint=checkpoint, layer=layer)
+        other = None
+        if model is not None:
+            other = answer_from_models(
+                adata,
+                obs,
+                model,
+                group_key=group_key,
+                checkpoint=checkpoint,
+                layer=layer,
+                allow_aliased=allow_aliased,
+            )
         answer = answer_for_drug(
-            adata, obs, drug, reference, other=other or None, layer=layer, per_cell=per_cell, rng=seed, **asked
+            adata, obs, drug, reference, other=other, layer=layer, per_cell=per_cell, rng=seed, **asked
         )
     elif model is None:
         answer = answer_from_labels(
