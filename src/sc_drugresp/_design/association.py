@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .columns import Column
     from .units import UnitTable
 
-LEVELS = {"design": 0.025, "measured": 0.01, "several": 0.007, "derived": 0.05}
+LEVELS = {"design": 0.02, "measured": 0.008, "several": 0.006, "derived": 0.05}
 """Error level of each family of columns; the first three sum to less than the 5 % of clean cohorts that may
 be called confounded."""
 _CELLS_TELL = 0.7
