@@ -337,6 +337,26 @@ def test_samples_of_reference_predictions_have_the_interval_of_their_groups() ->
     assert (table["interval"] == "redrawn groups").all()
 
 
+def test_prediction_is_drawn_and_reported(tmp_path) -> None:
+    adata = cells()[:100].copy()  # 5 lines
+    adata.obsm["X_umap"] = np.random.default_rng(0).normal(size=(100, 2))
+    small = adata[11:].copy()  # 9 cells of the first line
+    ask(small)
+    assert sdr.pl.response(small, color="prob").get_xlabel() == "dimension 1 of X_umap"
+    page = sdr.report(small, tmp_path / "r.html").read_text(encoding="utf-8")
+    for text in (
+        "Not for clinical use",
+        "too few cells: 9, 10 needed",
+        "no answer",
+        "Tissue mean",
+        "errors of the drug",
+    ):
+        assert text in page
+    with pytest.warns(UserWarning, match="platform"):
+        ask(small, chemistry="other")
+    assert "No probability is given" in sdr.report(small, tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 # ------------------------------------------------------------------------------------------------- real cells
 
 
