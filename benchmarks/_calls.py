@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-from benchmarks.simulated import Table, rate, scores, seeds
+from benchmarks._simulation import Table, rate, scores, seeds
 
 from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FixedFeatures

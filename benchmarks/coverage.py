@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from benchmarks._calls import depth_flags, error_among_calls, prevalence_intervals
-from benchmarks.simulated import Table, earlier, embeddings, markdown, rate, scores, seeds
+from benchmarks._simulation import Table, earlier, embeddings, markdown, rate, scores, seeds
 from scipy.special import expit
 from scipy.stats import kstest, norm
 
