@@ -171,7 +171,7 @@ def test_screen_by_name_is_read_from_a_folder_and_kept(built, monkeypatch, tmp_p
     assert reference.info["licence"] == found.licence
     np.testing.assert_allclose(reference.weights, built.weights, atol=1e-4)
     monkeypatch.setattr(sdr.settings, "cache_dir", tmp_path / "cache")
-    monkeypatch.setattr(sdr.settings, "data_dir", folder)
+    monkeypatch.setattr("sc_drugresp.datasets._screens.screen", lambda name, *, accept_terms: found)
     named = sdr.models.build_reference("ctrp2", accept_terms=True)
     again = sdr.models.Reference.load("ctrp2")
     np.testing.assert_array_equal(again.weights, named.weights)

@@ -21,10 +21,11 @@ _DERIVED = re.compile(r"(?=.*\d).{4,}")
 
 @cache
 def known_families() -> tuple[tuple[str, ...], ...]:
-    """Curated families of lines."""
+    """Curated families of lines, by line key."""
     table = files(__package__) / "tables" / "relatives.tsv"
     rows = table.read_text(encoding="utf-8").splitlines()
-    return tuple(tuple(row.split("\t")[0].split("|")) for row in rows if row and not row.startswith("#"))
+    names = (row.split("\t")[0].split("|") for row in rows if row and not row.startswith("#"))
+    return tuple(tuple(dict.fromkeys(map(line_key, family))) for family in names)
 
 
 def families(lines: Sequence[str], *, patients: Sequence[str] | None = None, Z: np.ndarray | None = None) -> np.ndarray:
