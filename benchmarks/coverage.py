@@ -322,7 +322,7 @@ SECTIONS = (
             "model learned from all samples, and the mean of such models over cohorts of this size. `samples alone` takes the "
             "scores as given."
         ),
-        lambda f: cross_validated_intervals(int(300 * f)),
+        lambda f: cross_validated_intervals(int(200 * f)),
     ),
     (
         "Permutation p-values without signal",
