@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import sc_drugresp as sdr
+from sc_drugresp._design.verdict import Verdict
 from sc_drugresp._response import crossfit, fit
 from sc_drugresp._response.crossfit import centered, cross_validate
 from sc_drugresp._response.features import FixedFeatures
@@ -137,7 +138,7 @@ def test_one_setting_serves_all_folds_and_the_final_head(monkeypatch, head) -> N
     x, y, groups = patients(16, 1, effect=0.8)
     monkeypatch.setattr("sc_drugresp._response.train.fit_setting", watched)
     described = FixedFeatures("x", x, description={"use_rep": "x"})
-    common = {"head": head, "error_level": 0.1, "rng": 0, "keys": {}}
+    common = {"head": head, "error_level": 0.1, "rng": 0, "keys": {}, "verdict": Verdict("OK", "")}
     model, logits = train_frozen(described, y, groups, **common)[:2]
     (setting,) = used
     assert model.info["head"]["head"] == setting.kind

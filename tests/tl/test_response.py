@@ -216,7 +216,7 @@ def test_several_models_are_fused(labeled, trained) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        (lambda a: a.obs.drop(columns="response", inplace=True), ValueError, "No model was given"),
+        (lambda a: a.obs.drop(columns="response", inplace=True), ValueError, "No model and no drug were given"),
         (lambda a: a.obs.__setitem__("response", None), ValueError, "has no labels"),
         (lambda a: a.obs.__setitem__("response", "sensitive"), ValueError, "no 'resistant' cell"),
         (lambda a: a.obs.__setitem__("response", "R"), ValueError, "harmonize_labels"),

@@ -122,7 +122,7 @@ def _slot(
     features, info = slot_features(adata, key, matrices, rng=request.rng), embedding_info(adata, key)
     if not info:
         values = np.asarray(adata.obsm[key])[cohort.rows]
-        return Candidate(features, fitted_elsewhere(key), knows_labels(values, cohort.confounding.table))
+        return Candidate(features, fitted_elsewhere(key), knows=knows_labels(values, cohort.confounding.table))
     if not info.get("set_based"):
         return Candidate(features)
     column = str(info["params"].get("group_key", ""))

@@ -6,6 +6,7 @@ et al. (2008, Ann. Appl. Stat. 2:1360) for the scale of the weak prior of the sl
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,7 @@ def fit_calibration(
 
 def _fit_logistic(z: FloatArray, y: IntArray, weights: FloatArray) -> tuple[float, float]:
     """Slope and bias of P(sensitive) given a logit; the slope is never negative."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     keep = weights > 0
@@ -198,7 +200,9 @@ def _fit_logistic(z: FloatArray, y: IntArray, weights: FloatArray) -> tuple[floa
         return 0.0, flat
     # `C` is the variance of the prior of the slope, in units where the logits have SD 1.
     model = LogisticRegression(C=_PRIOR_SD**2, solver="newton-cholesky", tol=1e-6)
-    model.fit(((z - center) / scale)[:, None], y, sample_weight=weights)
+    with warnings.catch_warnings():  # where Newton's line search fails, scikit-learn goes on with another solver
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(((z - center) / scale)[:, None], y, sample_weight=weights)
     slope = float(model.coef_[0, 0] / scale)
     if slope <= 0:
         return 0.0, flat

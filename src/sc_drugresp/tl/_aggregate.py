@@ -12,7 +12,7 @@ from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, REFERENCE, RESISTANT, SENSITIVE, PredictionKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
-from .._data.modalities import Target, as_adata, observations
+from .._data.modalities import Target, as_adata, in_memory, observations
 from .._data.obs import read_column, read_groups
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def aggregate(
     target, seed = Target(data, modality, copy, key_added), seed_of(rng)
     obs = observations(data, modality=modality)
     keys = PredictionKeys.of(key_added)
-    stored = as_adata(data, modality=modality).uns.get(keys.uns)
+    stored = in_memory(as_adata(data, modality=modality).uns.get(keys.uns))
     if keys.prob not in obs or not isinstance(stored, Mapping):
         msg = f"No predictions {keys.prob!r} in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
         raise KeyError(msg)
