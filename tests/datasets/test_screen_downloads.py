@@ -161,9 +161,9 @@ def test_offline_names_the_file_and_the_manual_step():
 def test_a_page_instead_of_the_file_is_not_kept(publishers):
     for name in ("ctrp_archive", "sanger_models"):
         publishers.files[f"/{name}"] = b"\n<!doctype html><title>Moved</title>"
-    with pytest.raises(ConnectionError, match=r"(?s)CTRPv2\.0_2015.*it is a web page.*By hand: get CTRPv2"):
+    with pytest.raises(ValueError, match=r"(?s)CTRPv2\.0_2015.*it is a web page.*By hand: get CTRPv2"):
         sdr.datasets.screen("ctrp2", accept_terms=True)
-    with pytest.raises(ConnectionError, match=r"(?s)model_list.*it is a web page"):
+    with pytest.raises(ValueError, match=r"(?s)model_list.*it is a web page"):
         sdr.datasets.screen("gdsc2", accept_terms=True)
     kept = {path.name for path in (sdr.settings.cache_dir / "screens").rglob("*") if path.is_file()}
     assert not [name for name in kept if "CTRPv2" in name or "model_list" in name]
