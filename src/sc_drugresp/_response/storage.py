@@ -138,7 +138,8 @@ def read_model(path: str | PathLike[str]) -> dict[str, Any]:
         try:
             fields = _read(folder, path)
         except (OSError, ValueError):
-            if _identity(folder) == before:
+            # Between two renames the folder may have been missing at both looks; it stands elsewhere then.
+            if standing(path) == folder and _identity(folder) == before:
                 raise
         else:
             if _identity(folder) == before:
