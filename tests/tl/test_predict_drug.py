@@ -360,8 +360,7 @@ def test_prediction_is_drawn_and_reported(tmp_path) -> None:
 # ------------------------------------------------------------------------------------------------- real cells
 
 
-@pytest.mark.filterwarnings("ignore:The platform")
-def test_t_cells_of_melanoma_get_no_answer(shared) -> None:
+def check_t_cells_of_melanoma_get_no_answer(shared) -> None:
     adata = ad.read_h5ad(shared / "data" / "GSE120575_melanoma_ICB_partA.h5ad")
     sdr.tl.predict_response(adata, drug="dabrafenib", groupby="patient")
     reasons = groups(adata)["abstain_reason"]
@@ -371,8 +370,7 @@ def test_t_cells_of_melanoma_get_no_answer(shared) -> None:
     assert adata.obs["predicted_response_prob"].isna().all()
 
 
-@pytest.mark.filterwarnings("ignore:The platform")
-def test_lung_lines_are_ranked_for_afatinib(shared) -> None:
+def check_lung_lines_are_ranked_for_afatinib(shared) -> None:
     adata = ad.read_h5ad(shared / "data" / "GSE118767_lung5_afatinib_celseq2.h5ad")
     sdr.tl.predict_response(adata, drug="afatinib", groupby="cell_line")
     assert groups(adata)["z"].idxmin() == "HCC827"
@@ -398,10 +396,17 @@ def test_unseen_lung_lines_are_ranked_by_another_screen(shared) -> None:
     assert order[-1] == "H838"
 
 
-def test_survivors_of_treatment_are_warned_about(shared) -> None:
+def check_survivors_of_treatment_are_warned_about(shared) -> None:
     adata = ad.read_h5ad(shared / "data" / "GSE149214_PC9_erlotinib.h5ad")
     with pytest.warns(UserWarning, match=r"1 of 2 groups seem to come from under or after treatment"):
         sdr.tl.predict_response(adata, drug="erlotinib", groupby="sample")
     assert groups(adata).loc["D11_erlotinib", "treated"] == 1
     assert groups(adata).loc["D11_vehicle", "treated"] == 0
     assert adata.obs["predicted_response_prob"].notna().all()
+
+
+@pytest.mark.filterwarnings("ignore:The platform")
+def test_real_cells(shared) -> None:
+    check_t_cells_of_melanoma_get_no_answer(shared)
+    check_lung_lines_are_ranked_for_afatinib(shared)
+    check_survivors_of_treatment_are_warned_about(shared)

@@ -209,8 +209,7 @@ def test_card_of_a_drug_says_whether_it_can_be_predicted() -> None:
 # ------------------------------------------------------------------------------------------------- real cells
 
 
-@pytest.mark.filterwarnings("ignore:The platform")
-def test_t_cells_of_melanoma_get_no_drug(shared, tmp_path) -> None:
+def check_t_cells_of_melanoma_get_no_drug(shared, tmp_path) -> None:
     adata = ad.read_h5ad(shared / "data" / "GSE120575_melanoma_ICB_partA.h5ad")
     sdr.tl.rank_drugs(adata, groupby="patient", combine=2)
     stored = adata.uns["drug_ranking"]
@@ -228,7 +227,7 @@ def test_t_cells_of_melanoma_get_no_drug(shared, tmp_path) -> None:
     assert "No answer: 0 of 13 groups and 0 of 537 drugs" in page
 
 
-def test_breast_lines_are_ranked_beside_their_tissue(shared) -> None:
+def check_breast_lines_are_ranked_beside_their_tissue(shared) -> None:
     adata = ad.read_h5ad(shared / "data" / "GSE173634_breast21_lines_dropseq.h5ad")
     sdr.tl.rank_drugs(adata, groupby="cell_line")
     wide = adata.uns["drug_ranking"]["table"].pivot(index="group", columns="drug", values="z")
@@ -236,3 +235,9 @@ def test_breast_lines_are_ranked_beside_their_tissue(shared) -> None:
     assert wide.loc[amplified, "lapatinib"].max() < wide.loc[others, "lapatinib"].min()  # ERBB2
     assert adata.uns["drug_ranking"]["table"]["tissue_mean_z"].notna().any()
     assert adata.uns["drug_ranking"]["reference"]["chemistry"] == "dropseq"
+
+
+@pytest.mark.filterwarnings("ignore:The platform")
+def test_real_cells(shared, tmp_path) -> None:
+    check_t_cells_of_melanoma_get_no_drug(shared, tmp_path)
+    check_breast_lines_are_ranked_beside_their_tissue(shared)
