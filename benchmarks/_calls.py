@@ -7,11 +7,11 @@ import logging
 import numpy as np
 from benchmarks._simulation import Table, rate, scores, seeds
 
+from sc_drugresp._response.cells import strict_folds
 from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fitters import fit_setting
 from sc_drugresp._response.predict import predict
-from sc_drugresp._response.train import strict_folds
 from sc_drugresp._response.trust import Trust, sample_labels
 from sc_drugresp._stats.calibration import fit_calibration
 from sc_drugresp._stats.conformal import fit_conformal, fit_sample_calls

@@ -27,8 +27,8 @@ import numpy as np
 from attack_registry import ATTACKS, CLEAN, PATIENTS
 
 import sc_drugresp as sdr
+from sc_drugresp._design.doubles import Doubles
 from sc_drugresp._design.judge import judge
-from sc_drugresp._evaluate.doubles import Doubles
 from sc_drugresp._response.choose import Matrices
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from scipy.stats import kstest, norm
 
 from sc_drugresp._design.split import choose_split
 from sc_drugresp._evaluate.state import state_control
+from sc_drugresp._response.cells import strict_folds
 from sc_drugresp._response.crossfit import cross_validate, mean_of
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fitters import HeadSetting, fit_setting
-from sc_drugresp._response.train import strict_folds
 from sc_drugresp._stats.auroc import clustered_auroc, hanley_mcneil
 from sc_drugresp._stats.calibration import fit_calibration
 from sc_drugresp._stats.conformal import fit_conformal
