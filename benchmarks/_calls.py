@@ -81,7 +81,7 @@ SETTINGS: dict[str, tuple[int, int, dict[str, float]]] = {
 def error_among_calls(n: int) -> Table:
     """Training cohort, head, calls, and 40 new samples with the same share of sensitive ones."""
     rows: Table = []
-    for strength, gap in (("none", 0.0), ("moderate", 1.6), ("strong", 3.0)):
+    for strength, gap in (("none", 0.0), ("moderate", 1.6), ("strong", 3.0), ("very strong", 6.0)):
         for number, (name, (n_s, n_r, options)) in enumerate(SETTINGS.items()):
             if gap == 0 and options:
                 continue
@@ -114,6 +114,7 @@ def error_among_calls(n: int) -> Table:
                     "samples called": f"{parts[3].mean() / 40:.2f}",
                     "cohorts with calls": f"{(parts[3] > 0).mean():.2f}",
                     "wrong among called samples": ratio(parts[2], parts[3]),
+                    "the same, mean over cohorts": rate(parts[2] / np.maximum(parts[3], 1)),
                     "sensitive called resistant": f"{parts[4].mean():.3f}",
                 }
             )
