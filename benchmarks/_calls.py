@@ -139,7 +139,8 @@ def depth_flags(n: int) -> Table:
         found: dict[float, list[float]] = {1.0: [], 0.5: [], 0.25: []}
         for seed in range(n):
             adata = sdr.datasets.toy(n_train + 12, 30, 300, rng=seed)
-            new = adata.obs["sample"].isin(adata.obs["sample"].cat.categories[n_train:])
+            by_class = adata.obs.groupby("response", observed=True)["sample"].unique()
+            new = ~adata.obs["sample"].isin([name for names in by_class for name in names[: n_train // 2]])
             model = sdr.tl.train_response(adata[~new].copy(), model="pca", group_key="sample")
             for share, flags in found.items():
                 cells = adata[new].copy()
