@@ -224,12 +224,12 @@ of their strict AUROC: under a random split, this is what recognizing samples is
   about as high as the true ones, because both name a library.
 - SCC47: nothing about other samples. There is only one, and its labels were made from the expression of the same cells.
 - Five lung lines: nothing yet. Two sensitive lines cannot support a number: the default reaches a high strict value here,
-  the plain recipe below does not, and the interval covers nearly the whole range.
-- Breast lines: nothing yet. Three sensitive lines among 17 leave an interval from below chance to nearly 1, and every line is
-  called resistant: the 14 lines called correctly are what the prevalence alone gives.
+  two other heads and the plain recipe below do not, and the interval covers nearly the whole range.
+- Breast lines: nothing yet. Three sensitive lines among 17 leave an interval from below chance to nearly 1, and hardly any
+  cell of a sensitive line is recognized: the lines called correctly are what the prevalence alone gives.
 - Melanoma: a weak signal at best. The random split gives more than 0.8, and nearly as much with labels dealt out at random.
-  With patients held out, the interval of the default reaches down to chance; the mean profile of a patient (pseudobulk) does
-  no worse than single cells.
+  With patients held out, the interval of the default reaches down to chance, whatever the head; the mean profile of a patient
+  (pseudobulk) does no worse than single cells, and neither does what is known without any expression (`design_only`).
 
 ## A plain recipe, leaving one group out at a time
 
