@@ -106,7 +106,11 @@ def test_cell_types_are_named_but_may_be_the_biology():
 def test_outcomes_and_what_we_wrote_are_no_confounders():
     words = np.where(LABEL == 1, "CR", "PD")
     found = verdict(
-        recist=words, evaluation_prob=Y + 0.0, evaluation_fold=Y, split=np.where(LABEL == 1, "train", "test")
+        recist=words,
+        response_other=np.where(np.arange(N) % 3, "resistant", ""),
+        evaluation_prob=Y + 0.0,
+        evaluation_fold=Y,
+        split=np.where(LABEL == 1, "train", "test"),
     )
     assert found.code == "OK"
     assert any("'recist'" in text and "other words" in text for text in found.cautions)

@@ -210,7 +210,7 @@ def _separates(numbers: np.ndarray, y: np.ndarray) -> bool:
 
 def _outcome(column: Column) -> bool:
     words = [word_of(level) for level in column.levels if level]
-    return len(words) > 1 and all(word is not None for word in words) and any(words)
+    return all(word is not None for word in words) and any(words)
 
 
 def _written(obs: pd.DataFrame) -> set[str]:
