@@ -25,6 +25,10 @@ _SALTS = re.compile(
 )
 
 
+_COMBINED = re.compile(r"\bmol/mol\b|\w:[a-z]|\s\+\s", re.IGNORECASE)
+"""CTRPv2 writes `a:b (1:1 mol/mol)`, others `a + b`."""
+
+
 def _tokens(name: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", name.lower().translate(_GREEK)).encode("ascii", "ignore").decode()
     return re.findall("[a-z0-9]+", plain)
@@ -50,6 +54,18 @@ def drug_key(name: str, *, salt: bool = True) -> str:
     while not salt and len(tokens) > 1 and _SALTS.fullmatch(tokens[-1]):
         tokens.pop()
     return "".join(tokens)
+
+
+def is_combination(name: str) -> bool:
+    """Whether a name of a screen stands for several drugs given together.
+
+    Examples
+    --------
+    >>> from sc_drugresp.names import is_combination
+    >>> is_combination("navitoclax:PLX-4032 (1:1 mol/mol)"), is_combination("nutlin-3a (-)")
+    (True, False)
+    """
+    return bool(_COMBINED.search(name))
 
 
 @cache
