@@ -166,7 +166,10 @@ def line_rows(lines: Lines) -> list[dict]:
                 "coverage of the 90 % interval": over_lines(lambda rows, c=covered: np.nanmean(c[rows]), len(truth)),
             }
         )
-    gains = [[rows_mean(reference.z(lines.response[n])[:, k], z[:, k]) for n in (SHIFTED, "tissue mean")] for k in (slice(None), good)]
+    gains = [
+        [rows_mean(reference.z(lines.response[n])[:, k], z[:, k]) for n in (SHIFTED, "tissue mean")]
+        for k in (slice(None), good)
+    ]
     columns = ("within line", "within line, drugs with r >= 0.3")
     out.append({"prediction": "gain over the tissue mean"} | {c: span(a - b) for c, (a, b) in zip(columns, gains)})
     return out

@@ -56,6 +56,23 @@ def test_abstentions_have_a_reason_and_no_number() -> None:
     assert table.loc[~silent, ["rank", "z", "P", "low", "high"]].notna().all(axis=None)
 
 
+def test_mixtures_of_drugs_are_ranked_only_if_asked_for() -> None:
+    adata, reference = sdr.datasets.toy(2, 40, 12_000), sdr.models.Reference.load()
+    mixture = "navitoclax:PLX-4032 (1:1 mol/mol)"
+    assert mixture in reference.drugs.index
+    about = {"groupby": "sample", "malignant_key": "cell_type", "chemistry": "dropseq"}
+
+    def drugs(**options) -> set[str]:
+        sdr.tl.rank_drugs(adata, **about, **options)
+        return set(adata.uns["drug_ranking"]["table"]["drug"])
+
+    single = drugs()
+    assert not any("mol/mol" in drug for drug in single)
+    assert {"navitoclax", "PLX-4032"} <= single
+    assert drugs(combinations=True) == set(reference.drugs.index)
+    assert drugs(drugs=[mixture, "navitoclax"]) == {mixture, "navitoclax"}
+
+
 def test_ranks_follow_z_within_each_group() -> None:
     table = ranked().uns["drug_ranking"]["table"].dropna(subset="z")
     for _, part in table.groupby("group"):
@@ -224,7 +241,7 @@ def check_t_cells_of_melanoma_get_no_drug(shared, tmp_path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         page = sdr.report(again, tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "No answer: 0 of 13 groups and 0 of 537 drugs" in page
+    assert "No answer: 0 of 13 groups and 0 of 489 drugs" in page
 
 
 def check_breast_lines_are_ranked_beside_their_tissue(shared) -> None:

@@ -18,6 +18,7 @@ from .pseudobulk import pseudobulk
 from .reference import Reference
 from .relatives import with_relatives
 from .shift import PlatformShift
+from .storage import DEFAULT
 from .tables import published, tidy_expression
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def platform_shift(
         Name to give to the platform, such as `'10x3v3'`.
     expression
         Bulk profiles, lines x genes, of the kind that the reference was fitted to. `None` takes those of the screen that
-        the reference is named after.
+        the reference is named after, for the one of the package those of `'ctrp2'` (:func:`~sc_drugresp.datasets.screen`).
     reference
         The reference that the shift is for; `None` for the one that comes with the package.
     exclude_lines
@@ -83,10 +84,11 @@ def platform_shift(
     >>> reference = sdr.models.Reference.load("gdsc2")  # doctest: +SKIP
     >>> shift = sdr.models.platform_shift(lines, "cell_line", chemistry="10x3v3", reference=reference)  # doctest: +SKIP
     >>> reference = reference.with_shift(shift)  # doctest: +SKIP
+    >>> sdr.tl.rank_drugs(tumor, reference=reference, chemistry="10x3v3")  # doctest: +SKIP
     """
     reference = Reference.load() if reference is None else reference
     if expression is None:
-        expression = published(reference.name).expression
+        expression = published("ctrp2" if reference.name == DEFAULT else reference.name).expression
     bulk = tidy_expression(expression)
     absent = [gene for gene in reference.genes if gene not in bulk.columns]
     if absent:

@@ -57,9 +57,7 @@ def program_limits(Z: np.ndarray, genes: Sequence[str]) -> dict[str, float]:
     return {name: float(np.quantile(score, 1 - TAIL)) for name, score in scores.items()}
 
 
-def visible_programs(
-    Z: np.ndarray, genes: Sequence[str], usable: np.ndarray, limits: Mapping[str, float]
-) -> list[str]:
+def visible_programs(Z: np.ndarray, genes: Sequence[str], usable: np.ndarray, limits: Mapping[str, float]) -> list[str]:
     """The programs of treatment that each sample shows, in words; `''` for none, or where too few genes are there.
 
     Parameters

@@ -159,9 +159,10 @@ class Reference:
         return replace(self, shifts={**self.shifts, shift.chemistry: shift})
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a folder of JSON and safetensors files; nothing is pickled.
+        """Write a folder: numbers in one safetensors file, cards of drugs and lines as JSON; nothing is pickled.
 
-        The folder appears complete or not at all.
+        The tables are small (hundreds of rows), so that a third format such as parquet would only add a dependency. The
+        folder appears complete or not at all.
 
         Parameters
         ----------

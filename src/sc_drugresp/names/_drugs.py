@@ -179,6 +179,14 @@ def _unknown(name: str, index: list[str], synonyms: dict[str, list[str]]) -> str
     near = difflib.get_close_matches(drug_key(name), drug_of, n=5, cutoff=0.7)
     drugs = list(dict.fromkeys(drug_of[key] for key in near))[:3]
     generic = _generic(name)
-    also = f" It is a name of {generic}." if generic is not None and drug_key(generic) != drug_key(name) else ""
     hint = f" Did you mean {' or '.join(map(repr, drugs))}?" if drugs else ""
-    return f"No drug {name!r} among the {len(index):,} drugs of this screen.{also}{hint}"
+    if generic is None:
+        return f"No drug {name!r} among the {len(index):,} drugs of this screen.{hint}"
+    also = f" (a name of {generic})" if drug_key(generic) != drug_key(name) else ""
+    why = (
+        "Antibodies do little to cell lines in a dish, so that screens hold none."
+        if any(drug_key(word).endswith("mab") for word in generic.split())
+        else "Another reference may hold it, see models.reference_table()."
+    )
+    near = f" Drugs with similar names are other drugs: {', '.join(map(repr, drugs))}." if drugs else ""
+    return f"{name!r}{also} was not measured in this screen of {len(index):,} drugs. {why}{near}"

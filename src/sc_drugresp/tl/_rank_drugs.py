@@ -57,7 +57,8 @@ def rank_drugs(
         Column of `.obs` with the sample. `None` takes `groupby` if it is one of the usual names (`patient`, `sample`, ...), and
         the first of these without `groupby`; else all groups are clones of one tumor.
     combine
-        2 also ranks pairs of drugs by the clones that they cover; no synergy is modelled.
+        2 also ranks pairs of drugs by the clones that they cover, if they cover more than the better drug alone; no synergy is
+        modelled.
     drugs
         Rank these drugs alone, named in any spelling; `None` takes all of the reference.
     combinations
@@ -120,7 +121,13 @@ def rank_drugs(
     answered = set(table.loc[table["abstain_reason"] == "", "drug"])
     usable = [drug for drug in chosen if drug in answered]
     params = {name: "" if value is None else value for name, value in who.items()}
-    params |= {"rng": seed, "layer": layer or "", "combine": combine or 0, "combinations": combinations, "drugs": np.array(drugs or [], dtype=str)}
+    params |= {
+        "rng": seed,
+        "layer": layer or "",
+        "combine": combine or 0,
+        "combinations": combinations,
+        "drugs": np.array(drugs or [], dtype=str),
+    }
     found = {
         "table": _storable(table),
         "groups": answer.group_table().rename_axis("group").reset_index(),
