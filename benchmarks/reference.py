@@ -231,6 +231,7 @@ def labeled_rows(data: tables.Data, reference: sdr.models.Reference) -> list[dic
         reasons = [reason for reason in answers.reasons if reason]
         row = {"data": name, "groups": len(groups), "stated": cancer, "genes of the model": f"{bulk.seen.mean():.0%}"}
         row |= {"abstentions": len(reasons), "for the lineage": sum("lineage" in reason for reason in reasons)}
+        row["treated programs"] = sum(text != "" for text in answers.programs)
         row["first reason"] = reasons[0] if reasons else "-"
         out.append(row)
     return out
