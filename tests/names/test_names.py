@@ -67,7 +67,9 @@ def test_similar_names_are_suggested_never_taken():
         names.match_drug("erlotnib", GDSC)
     with pytest.raises(ValueError, match=r"a name of vemurafenib\) was not measured.* are other drugs: 'PLX-4720'"):
         names.match_drug("PLX4032", GDSC)  # another molecule
-    with pytest.raises(ValueError, match=r"a name of trastuzumab\) was not measured in this screen of 10 drugs\. Antibodies"):
+    with pytest.raises(
+        ValueError, match=r"a name of trastuzumab\) was not measured in this screen of 10 drugs\. Antibodies"
+    ):
         names.match_drug("Herceptin", GDSC)
     with pytest.raises(ValueError, match=r"among the 10 drugs of this screen\.$"):
         names.match_drug("qqqq", GDSC)

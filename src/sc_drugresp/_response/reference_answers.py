@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     ReferenceLike = Reference | str | PathLike[str] | None
 
 STATEMENT = (
-    "A screen of cell lines says how drugs order these cells by expression. `sensitive` means a response in the lowest quarter "
+    "A screen of cell lines says how drugs order these cells by expression. 'sensitive' means a response in the lowest quarter "
     "of the lines of the screen. Held-out lines are predicted with a median correlation of {r:.2f}, much of which the tissue "
     "alone would give, so that the mean of the tissue stands beside each number. Not for clinical use."
 )
