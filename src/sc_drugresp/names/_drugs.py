@@ -188,5 +188,5 @@ def _unknown(name: str, index: list[str], synonyms: dict[str, list[str]]) -> str
         if any(drug_key(word).endswith("mab") for word in generic.split())
         else "Another reference may hold it, see models.reference_table()."
     )
-    near = f" Drugs with similar names are other drugs: {', '.join(map(repr, drugs))}." if drugs else ""
-    return f"{name!r}{also} was not measured in this screen of {len(index):,} drugs. {why}{near}"
+    beside = f" Drugs with similar names are other drugs: {', '.join(map(repr, drugs))}." if drugs else ""
+    return f"{name!r}{also} was not measured in this screen of {len(index):,} drugs. {why}{beside}"
