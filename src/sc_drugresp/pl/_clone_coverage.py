@@ -91,7 +91,7 @@ def clone_coverage(
     lines = 2 if len(rows) > len(single) else 1
     ax = new_axes(ax, 3.8 + width_of(names), 1.6 + 0.22 * lines * len(rows))
     at = name_rows(ax, names)
-    colors = dict(zip(share.index, SERIES[: len(share)]))
+    colors = dict(zip(share.index, SERIES[:-1]))  # the last one is gray, as other clones are
     covered = []
     for y, row in zip(at, rows):
         reached = (beyond.loc[list(row)].min() < 0) & (share > 0)
