@@ -73,6 +73,27 @@ def test_mixtures_of_drugs_are_ranked_only_if_asked_for() -> None:
     assert drugs(drugs=[mixture, "navitoclax"]) == {mixture, "navitoclax"}
 
 
+def test_a_clone_is_reached_in_the_lowest_quarter_of_predictions_of_the_drug() -> None:
+    from sc_drugresp.pl._clone_coverage import _limits
+
+    stored = ranked().uns["drug_ranking"]
+    skill = stored["table"].drop_duplicates("drug").set_index("drug")["drug_r"]
+    np.testing.assert_allclose(_limits(stored, None), -0.6745 * skill)
+    assert (_limits(stored, -0.1) == -0.1).all()
+    assert "lowest quarter of predicted z" in sdr.pl.clone_coverage(ranked()).get_xlabel()
+    assert "z below -0.1" in sdr.pl.clone_coverage(ranked(), below=-0.1).get_xlabel()
+
+
+def test_scores_of_groups_are_no_embedding_to_draw_cells_on() -> None:
+    adata = cells()
+    rank(adata)
+    rank(adata, key_added="mine")
+    about = {name: WHO[name] for name in ("groupby", "malignant_key", "chemistry")}
+    sdr.tl.predict_response(adata, drug="Erlotinib", reference=toy_reference()[0], **about)
+    with pytest.raises(KeyError, match="no UMAP and no embedding"):
+        sdr.pl.response(adata)
+
+
 def test_ranks_follow_z_within_each_group() -> None:
     table = ranked().uns["drug_ranking"]["table"].dropna(subset="z")
     for _, part in table.groupby("group"):
