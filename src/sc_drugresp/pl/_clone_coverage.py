@@ -70,7 +70,7 @@ def clone_coverage(
     {ranked}
     >>> ax = sdr.pl.clone_coverage(adata, n=3)
     >>> len(ax.get_yticklabels())
-    6
+    3
     """
     stored = RANKING.read(data, key_added, modality)
     single = get.drug_ranking_df(data, sample, n, level="sample", key_added=key_added, modality=modality)
