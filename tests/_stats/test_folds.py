@@ -16,7 +16,8 @@ from sc_drugresp._stats.folds import (
     pooled,
     profile_hashes,
     repeated,
-    without_duplicates,
+    shared_profiles,
+    without_copies,
 )
 
 
@@ -199,9 +200,23 @@ def test_hashes_find_copies_whatever_the_blocks():
 def test_copies_of_test_cells_leave_the_training_part():
     hashes = profile_hashes([(0, profiles())], 12)
     folds = [Fold("0", np.arange(6, 12), np.arange(6)), Fold("1", np.arange(6), np.arange(6, 12))]
-    clean, removed = without_duplicates(folds, hashes)
+    own = np.zeros(12, dtype=bool)
+    clean, removed = without_copies(folds, hashes, own)
     assert removed == 2
     assert 7 not in clean[0].train
     assert 2 not in clean[1].train
     assert [len(fold.test) for fold in clean] == [6, 6]
-    assert without_duplicates(clean, hashes)[1] == 0
+    assert without_copies(clean, hashes, own)[1] == 0
+
+
+def test_cells_that_stand_in_two_groups_are_neither_learned_from_nor_tested():
+    hashes = profile_hashes([(0, profiles())], 12)
+    shared = shared_profiles(hashes, np.repeat([0, 1], 6))
+    assert np.flatnonzero(shared).tolist() == [2, 7]
+    assert not shared_profiles(hashes, np.zeros(12)).any()
+    folds = [Fold("0", np.arange(6, 12), np.arange(6)), Fold("1", np.arange(6), np.arange(6, 12))]
+    clean, _ = without_copies(folds, hashes, shared)
+    for fold in clean:
+        assert not shared[fold.train].any()
+        assert not shared[fold.test].any()
+        assert len(fold.train) == len(fold.test) == 5

@@ -90,7 +90,7 @@ class Doubles:
             names = ", ".join(map(repr, np.unique(units[cells])[:_NAMED].tolist()))
             out.append(
                 f"{len(cells)} cells are copies, or all but copies, of cells of another patient (among them cells of {names}); "
-                "they are not learned from where the other one is tested."
+                "nobody knows whose they are, so that they are neither learned from nor tested."
             )
         if self._near.n_compared < len(units):
             out.append(

@@ -30,7 +30,7 @@ class Run:
     repeats
         Its folds, once for every pairing of the samples that are held out together.
     removed
-        Copies of test cells that were taken out of training, in the first repeat.
+        Cells that left training because they are copies of cells of another unit, in the first repeat.
     remake
         Makes the repeats again for other labels, where they depend on labels.
     shared
@@ -74,10 +74,11 @@ def make_runs(
         Data sets share so many patients or cell lines that nothing is left to learn from.
     """
     y, datasets = cohort.y, cohort.datasets
+    shared = splits.shared_profiles(hashes, cohort.units)
     runs: dict[str, Run] = {}
 
     def clean(repeats: list[list[Fold]]) -> tuple[list[list[Fold]], int]:
-        parts = [splits.without_duplicates(folds, hashes) for folds in repeats]
+        parts = [splits.without_copies(folds, hashes, shared) for folds in repeats]
         return [folds for folds, _ in parts], parts[0][1]
 
     def strict(labels: np.ndarray) -> list[list[Fold]]:
@@ -85,15 +86,15 @@ def make_runs(
 
     if protocol == CROSS:
         known = {} if allow_leaks else cohort.identities
-        between, shared = without_shared(splits.cross_dataset(y, datasets), known, datasets)
+        between, names = without_shared(splits.cross_dataset(y, datasets), known, datasets)
         between = [fold for fold in between if len(np.unique(y[fold.train])) == 2]
         if not between:
             msg = (
-                f"The data sets share patients or cell lines ({', '.join(map(repr, shared[:5]))}), and without them nothing is "
+                f"The data sets share patients or cell lines ({', '.join(map(repr, names[:5]))}), and without them nothing is "
                 "left to learn from. Give different patients different names, or pass allow_leaks=True."
             )
             raise splits.LeakError(msg)
-        runs[CROSS] = Run(*clean([between]), shared=shared)
+        runs[CROSS] = Run(*clean([between]), shared=names)
         shots = splits.few_shot(y, datasets, cohort.units, (0, *few_shot), rng=rng) if few_shot else []
         shots = [fold for fold in without_shared(shots, known, datasets)[0] if len(np.unique(y[fold.train])) == 2]
         if shots:

@@ -12,7 +12,8 @@ from .._design.doubles import Doubles
 from .._design.given_away import chosen_by_label, fitted_elsewhere, genes_chosen_before, knows_labels
 from .._design.judge import assess
 from .._design.quality import measured, qc_features
-from .._stats.folds import leave_group_out, without_duplicates
+from .._stats.folds import leave_group_out, shared_profiles
+from .heads import OVER_SAMPLES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .._design.verdict import Verdict
     from .._stats.folds import Fold
     from .choose import Matrices
+    from .crossfit import OutOfFold
 
 _ANEW = "Train with the model that made it (model=...), which is fitted anew in every fold."
 _ALL_GENES = "Start from all genes; they are chosen again in every fold."
@@ -42,8 +44,8 @@ class TrainingCells:
         Names of the columns that were read.
     units
         What is held out as one: samples, where those that seem to be one patient share a name.
-    hashes
-        Profile of each cell; near copies of each other have the same, 0 stands for none. `None` where no counts are read.
+    copied
+        Mask of cells that are copies, or all but copies, of cells of another unit; `None` where no counts are read.
     table
         The patients, over which an embedding is compared with the label.
     """
@@ -53,7 +55,7 @@ class TrainingCells:
     verdict: Verdict
     keys: dict[str, str]
     units: np.ndarray
-    hashes: np.ndarray | None = None
+    copied: np.ndarray | None = None
     table: UnitTable | None = None
 
     def weigh(self, use_rep: str, values: np.ndarray) -> TrainingCells:
@@ -66,11 +68,23 @@ class TrainingCells:
         return replace(self, verdict=verdict)
 
     def folds(self, rng: int) -> list[Fold]:
-        """Folds that hold out whole samples and learn from no copy of a cell that they test; each has both classes."""
+        """Folds that hold out whole samples and learn from no cell that stands in two of them; each has both classes."""
         folds = strict_folds(self.y, self.units, rng=rng)
-        if self.hashes is None:
+        if self.copied is None or not self.copied.any():
             return folds
-        return [fold for fold in without_duplicates(folds, self.hashes)[0] if len(np.unique(self.y[fold.train])) == 2]
+        folds = [replace(fold, train=fold.train[~self.copied[fold.train]]) for fold in folds]
+        return [fold for fold in folds if len(np.unique(self.y[fold.train])) == 2]
+
+    def known(self, out: OutOfFold) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+        """Held-out logits of cells that belong to one sample for certain, and scores of samples; these from the cells, if `None`.
+
+        A copied cell is recognized by the other cells of the sample that it was copied from.
+        """
+        samples = out.samples, out.sample_logit
+        if self.copied is None or not self.copied.any():
+            return out.logit, samples
+        over_samples = out.setting is not None and out.setting.kind in OVER_SAMPLES
+        return np.where(self.copied, np.nan, out.logit), samples if over_samples else None
 
 
 def strict_folds(y: np.ndarray, groups: np.ndarray, *, rng: int) -> list[Fold]:
@@ -112,4 +126,5 @@ def read_training_cells(
     chosen = chosen_by_label(source, found.confounding.table)
     if chosen:
         verdict = verdict.lowered(f"{chosen}.", _ALL_GENES)
-    return TrainingCells(y, samples, verdict, keys, units, doubles.same_hashes(), found.confounding.table)
+    copied = shared_profiles(doubles.same_hashes(), units)
+    return TrainingCells(y, samples, verdict, keys, units, copied, found.confounding.table)

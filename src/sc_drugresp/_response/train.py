@@ -56,20 +56,21 @@ def train_frozen(
     # With the penalty of the folds: what is calibrated on their logits must hold for those of this head.
     fitted = fit_setting(out.setting or HeadSetting(), values, y, groups, rng=rng)
     embed = features.split if isinstance(features, FittedFeatures) else None
+    logits, scores = cells.known(out)
     trust = Trust.fit(
-        out.logit,
+        logits,
         y,
         groups,
         values,
         error_level=error_level,
         rng=rng,
-        sample_logits=(out.samples, out.sample_logit),
+        sample_logits=scores,
         embed=embed,
         folds=folds,
         depth=depth,
         thinned=features.thinned if isinstance(features, FittedFeatures) and features.thins else None,
     )
-    info = describe_training(out.logit, cells, values) | {
+    info = describe_training(logits, cells, values) | {
         "mode": "frozen",
         "error_level": error_level,
         "rng": rng,

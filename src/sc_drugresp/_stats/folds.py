@@ -242,14 +242,34 @@ def profile_hashes(blocks: Iterable[tuple[int, Any]], n_obs: int) -> np.ndarray:
     return out
 
 
-def without_duplicates(folds: Sequence[Fold], hashes: np.ndarray) -> tuple[list[Fold], int]:
-    """Take cells out of training that are exact copies of a test cell; also how many that were in all folds."""
-    out, removed = [], 0
+def shared_profiles(hashes: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Mask of cells whose profile stands under more than one group, so that nobody knows whose they are.
+
+    Parameters
+    ----------
+    hashes
+        From :func:`profile_hashes`; 0 counts as no profile.
+    groups
+        Group of each cell.
+    """
+    _, profile = np.unique(hashes, return_inverse=True)
+    pairs = np.unique(np.column_stack([profile, np.unique(groups, return_inverse=True)[1]]), axis=0)
+    return (np.bincount(pairs[:, 0])[profile] > 1) & (hashes != 0)
+
+
+def without_copies(folds: Sequence[Fold], hashes: np.ndarray, shared: np.ndarray) -> tuple[list[Fold], int]:
+    """Leave out cells that nobody knows whose they are, and take copies of a test cell out of training.
+
+    A test cell that is a copy of another group's cell would be recognized by the other cells of that group, even where
+    the other copy is not learned from. Also returned is how many cells left the training part of a fold.
+    """
+    out, removed = [], np.zeros(len(hashes), dtype=bool)
     for fold in folds:
-        copies = np.isin(hashes[fold.train], hashes[fold.test]) & (hashes[fold.train] != 0)
-        removed += int(copies.sum())
-        out.append(replace(fold, train=fold.train[~copies]) if copies.any() else fold)
-    return out, removed
+        test = fold.test[~shared[fold.test]]
+        copies = shared[fold.train] | (np.isin(hashes[fold.train], hashes[test]) & (hashes[fold.train] != 0))
+        removed[fold.train[copies]] = True
+        out.append(replace(fold, train=fold.train[~copies], test=test) if copies.any() or shared.any() else fold)
+    return [fold for fold in out if len(fold.test)], int(removed.sum())
 
 
 def find_leaks(folds: Sequence[Fold], columns: Mapping[str, np.ndarray]) -> list[Leak]:
