@@ -6,7 +6,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-Rng: TypeAlias = int | np.random.Generator
+from .kinds import Seed
+
+Rng: TypeAlias = Seed | np.random.Generator
 
 
 def seed_of(rng: Rng) -> int:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.files import write_text
 from .._core.log import logger
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 @doc_params()
+@checked
 def report(
     data: AnnData | MuData,
     path: str | PathLike[str] = "report.html",

@@ -20,6 +20,7 @@ from scipy import sparse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+
 SKETCH, BLOCK = 128, 1024
 MOST_PAIRS = 400_000_000
 """Pairs of cells that are compared; in larger data evenly spread cells are compared with all others."""

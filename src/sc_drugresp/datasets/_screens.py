@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from ._screen_build import build_screen
 from ._screen_fetch import places_of, present
 from ._screen_files import tables_in
@@ -22,6 +22,7 @@ ResponseKind = Literal["auc", "ln_ic50"]
 ExpressionKind = Literal["rma", "log2tpm"]
 
 
+@checked
 def screen(
     name: ScreenName,
     *,
@@ -76,9 +77,6 @@ def screen(
     >>> prism = sdr.datasets.screen("prism", accept_terms=True)  # doctest: +SKIP
     >>> prism.response.head()  # doctest: +SKIP
     """
-    check_choice("name", name, ScreenName)
-    check_choice("response", response, ResponseKind)
-    check_choice("expression", expression, (*get_args(ExpressionKind), None))
     registry = screen_registry()
     row = registry.screens[name]
     if name == "ctrp2" and response != "auc":

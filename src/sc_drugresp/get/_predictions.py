@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESPONSE_CLASSES, PredictionKeys
 from .._data.modalities import observations
@@ -14,10 +15,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
+@checked
 def predictions_df(
-    data: AnnData | MuData, *, label_key: str | None = "response", key_added: str | None = None, modality: str = "rna"
+    data: AnnData | MuData,
+    *,
+    label_key: str | None = "response",
+    key_added: SlotName | None = None,
+    modality: str = "rna",
 ) -> pd.DataFrame:
     """Get the predictions of :func:`~sc_drugresp.tl.predict_response`, one row per cell.
 
@@ -58,8 +66,13 @@ def predictions_df(
 
 
 @doc_params()
+@checked
 def samples_df(
-    data: AnnData | MuData, *, label_key: str | None = "response", key_added: str | None = None, modality: str = "rna"
+    data: AnnData | MuData,
+    *,
+    label_key: str | None = "response",
+    key_added: SlotName | None = None,
+    modality: str = "rna",
 ) -> pd.DataFrame:
     """Get the samples of :func:`~sc_drugresp.tl.aggregate`, one row each.
 
@@ -100,8 +113,9 @@ def samples_df(
 
 
 @doc_params()
+@checked
 def predictive_values_df(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna"
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
     """Get what calls of cells and samples are worth, estimated on held-out samples.
 

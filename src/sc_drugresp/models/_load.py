@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._core.arguments import checked
 from .._core.hashing import sha256
 from .._core.imports import require
 from ._files import check_file
@@ -51,6 +52,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         raise TypeError(msg)
 
 
+@checked
 def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bool = True, **options: Any) -> Embedder:
     """Load a model by name, ready to embed.
 
@@ -91,9 +93,6 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
     >>> sdr.models.load("pca", n_comps=20).dim
     20
     """
-    if not isinstance(verify, bool):
-        msg = f"`verify` must be True or False, found {verify!r}."
-        raise TypeError(msg)
     spec, row = find(name)
     cls = model_class(spec)
     if row is None:

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
+from .._core.arguments import checked
 from ._spec import Checkpoint, ModelSpec
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def registry() -> dict[str, ModelSpec]:
     return rows
 
 
+@checked
 def available(kind: Literal["encoder", "baseline"] | None = None) -> list[str]:
     """List the names of the models.
 
@@ -87,6 +89,7 @@ def canonical(name: str) -> str:
     return f"{spec.name}.{checkpoint.tag}" if checkpoint is not None and "." in str(name) else spec.name
 
 
+@checked
 def table() -> pd.DataFrame:
     """List every model and checkpoint with licenses, sizes and costs; needs neither torch nor the files.
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.patches import Patch
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._read import RANKING
 from ._style import PROBABILITY_CMAP, Z_LABEL, new_axes, width_of
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import PositiveInt, SlotName
+
 NO_ANSWER = "#8F8F8F"
 """Darker than the middle of the scale."""
 
 
 @doc_params()
+@checked
 def drug_heatmap(
     data: AnnData | MuData,
-    n: int = 30,
+    n: PositiveInt = 30,
     *,
     drugs: Sequence[str] | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._names import RANDOM_CELLS, STRICT, metric_name, model_names, p_text, protocol_name, score_texts
 from ..get._read import EVALUATION
@@ -15,19 +16,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
     from ..get._evaluation import Level
 
 _CHANCE = {"auroc": 0.5, "balanced_accuracy": 0.5, "mcc": 0.0}
 
 
 @doc_params()
+@checked
 def metrics(
     data: AnnData | MuData,
     metric: str = "auroc",
     *,
     protocol: str | None = None,
     level: Level | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:

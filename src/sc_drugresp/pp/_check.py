@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESPONSE
 from .._core.log import logger
@@ -32,6 +33,7 @@ _MANY_GENES = 2_000
 
 
 @doc_params()
+@checked
 def check(
     data: AnnData | MuData,
     *,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import DrugRankingKeys
 from .._core.log import logger
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
     from .._response.reference_answers import ReferenceLike
 
 
 @doc_params()
+@checked
 def rank_drugs(
     data: AnnData | MuData,
     *,
@@ -35,7 +37,7 @@ def rank_drugs(
     cancer: str | None = None,
     chemistry: str | None = None,
     layer: str | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,
@@ -96,7 +98,6 @@ def rank_drugs(
     >>> adata.uns["drug_ranking"]["table"]["group"].nunique()
     2
     """
-    check_choice("combine", combine, (None, 2))
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
 

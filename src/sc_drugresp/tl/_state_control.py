@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import STATE_CONTROL
 from .._core.log import logger, warn
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
+@checked
 def state_control(
     data: AnnData | MuData,
     treatment_key: str,
@@ -33,7 +37,7 @@ def state_control(
     label_key: str = "response",
     group_key: str | None = None,
     layer: str | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,

@@ -1,0 +1,232 @@
+"""Hostile arguments, valid ones to put beside them, and what a refused call must leave alone."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import os
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from helpers import golden
+
+import sc_drugresp as sdr
+
+DOORS = ("datasets", "get", "models", "pl", "pp", "tl")
+NEVER: dict[str, Any] = {
+    "an object": object(),
+    "a module": math,
+    "a function": lambda: 0,
+    "bytes": b"bytes",
+    "a complex number": 1j,
+    "NA": pd.NA,
+    "NaT": np.datetime64("NaT"),
+    "a type": int,
+    "a matrix": np.eye(2),
+    "a list of None": [None],
+    "a list of objects": [object()],
+}
+"""Right for no argument that has a type."""
+HOSTILE: dict[str, Any] = NEVER | {
+    "None": None,
+    "True": True,
+    "False": False,
+    "0": 0,
+    "1": 1,
+    "-1": -1,
+    "2.5": 2.5,
+    "10**18": 10**18,
+    "10**400": 10**400,
+    "NaN": float("nan"),
+    "inf": float("inf"),
+    "-inf": -np.inf,
+    "empty text": "",
+    "text": "no such",
+    "text with /": "a/b",
+    "text with NUL": "a\0b",
+    "a surrogate": "\udcff",
+    "long text": "x" * 400,
+    "an empty list": [],
+    "an empty tuple": (),
+    "a set": {"no such"},
+    "an empty dictionary": {},
+    "a dictionary": {"no such": 1},
+    "a list of text": ["no such"],
+    "a list of numbers": [1, 2],
+    "an empty array": np.array([]),
+    "an array": np.arange(3.0),
+    "an array of text": np.array(["no such"]),
+    "a series": pd.Series([1.0, 2.0]),
+    "a frame": pd.DataFrame({"a": [1.0]}),
+    "a path": Path("no/such"),
+    "an empty object": AnnData(np.zeros((0, 0), dtype=np.float32)),
+}
+
+
+@dataclass
+class World:
+    """What valid calls need."""
+
+    data: AnnData
+    folder: Path
+    by_name: dict[str, Any] = field(default_factory=dict)
+    """Valid arguments by `function.argument`, or by the name of the argument alone."""
+
+    def valid(self, name: str, parameter: str) -> Any:
+        return self.by_name.get(f"{name}.{parameter}", self.by_name.get(parameter, "no such"))
+
+
+def make_world(folder: Path) -> World:
+    """One small object that has been through every verb, and the files that other functions read."""
+    adata = sdr.datasets.toy(8, 12, 600, timepoints=True)
+    quick = sdr.tl.EvaluationOptions(baselines=False, random_weights=False, n_boot=5, n_permutations=0, n_pairings=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdr.tl.embed(adata, "pca", n_comps=5)
+        model = sdr.tl.train_response(adata, use_rep="X_sdr_pca", group_key="sample")
+        sdr.tl.predict_response(adata, model)
+        sdr.tl.aggregate(adata, "sample")
+        sdr.tl.evaluate(adata, use_rep="X_sdr_pca", group_key="sample", options=quick)
+        sdr.tl.rank_drugs(adata, groupby="sample", cancer="breast", chemistry="dropseq", combine=2)
+        sdr.tl.state_control(adata, "timepoint", "pre", use_rep="X_sdr_pca", group_key="sample")
+    model.save(folder / "saved")
+    valid = {
+        "key": "response",
+        "treatment_key": "timepoint",
+        "untreated": "pre",
+        "line_key": "sample",
+        "chemistry": "dropseq",
+        "drug": "erlotinib",
+        "name": "pca",
+        "model": "pca",
+        "screen": "gdsc2",
+        "path": folder / "page.html",
+        "group_key": "sample",
+        "datasets.load.name": "GSE149214",
+        "datasets.screen.name": "gdsc2",
+        "models.load.name": "scgpt",
+        "models.load.checkpoint": golden("scgpt").weights,
+        "tl.predict_response.model": model,
+        "tl.evaluate.options": quick,
+        "tl.rank_drugs.groupby": "sample",
+    }
+    return World(adata, folder, valid)
+
+
+def public() -> dict[str, Any]:
+    """Functions and classes of options behind every door, by name."""
+    found = {}
+    for door in DOORS:
+        module = importlib.import_module(f"sc_drugresp.{door}")
+        found |= {f"{door}.{name}": getattr(module, name) for name in module.__all__}
+    functions = {name: thing for name, thing in found.items() if not inspect.isclass(thing)}
+    options = {name: thing for name, thing in found.items() if inspect.isclass(thing) and name.startswith("tl.")}
+    return functions | options | {"report": sdr.report}
+
+
+def arguments(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Its parameters, without those that collect others."""
+    collecting = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {n: p for n, p in inspect.signature(function).parameters.items() if p.kind not in collecting}
+
+
+def valid_call(world: World, name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    """Arguments of a call with which nothing is wrong: those that are required, and what makes it quick."""
+    found = {}
+    for parameter in arguments(function).values():
+        if parameter.name == "data":
+            found["data"] = world.data
+        elif parameter.default is parameter.empty or f"{name}.{parameter.name}" in world.by_name:
+            found[parameter.name] = world.valid(name, parameter.name)
+    return found
+
+
+def state() -> list[Any]:
+    """What belongs to the user and to no call: generators, environment, figures, files here."""
+    legacy = np.random.get_state()
+    files = sorted(path.name for path in Path.cwd().iterdir())
+    return [random.getstate(), legacy[1].tobytes(), legacy[2], dict(os.environ), plt.get_fignums(), files]
+
+
+def fingerprint(adata: AnnData) -> list[Any]:
+    """Slots of an object and what they hold."""
+    slots = (adata.obs, adata.var, adata.obsm, adata.uns, adata.layers)
+    held = [(list(slot.keys()), [id(value) for value in slot.values()]) for slot in slots[2:]]
+    frames = [(list(frame.columns), pd.util.hash_pandas_object(frame).sum()) for frame in slots[:2]]
+    return [adata.shape, frames, held, adata.X.data.tobytes()]
+
+
+def outcome(call: Callable[[], Any]) -> BaseException | None:
+    """What a call raised, without warnings; an error nobody may raise here is not caught."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001
+            return error
+    return None
+
+
+def origin(error: BaseException) -> str:
+    """Module that raised an error."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals["__name__"]
+
+
+ALLOWED = (ValueError, TypeError, KeyError, FileNotFoundError)
+
+
+def attacks(world: World, name: str, function: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    """Every hostile call, as `(what, problem)`; the problem is empty where it was answered as it should be."""
+    valid = valid_call(world, name, function)
+    usual = outcome(lambda: function(**valid))
+    plt.close("all")
+    world_data = world.data
+    data = world.data = world_data.copy()
+    for parameter in arguments(function).values():
+        for label, value in HOSTILE.items():
+            call = valid | ({"data": data} if "data" in valid else {}) | {parameter.name: value}
+            before, told = state(), fingerprint(data)
+            error = outcome(lambda: function(**call))  # noqa: B023
+            what = f"{name}({parameter.name}={label})"
+            if error is None:
+                typed = parameter.annotation not in {"Any", parameter.empty}
+                yield what, "accepted" if typed and label in NEVER else ""
+                plt.close("all")
+                if before[:4] != state()[:4]:
+                    yield what, "changed generators, environment"
+                if told != fingerprint(data):
+                    data = world_data.copy()
+                continue
+            same = type(error) is type(usual) and str(error) == str(usual)
+            yield what, "" if same else problem(error, parameter.name)
+            if before != state():
+                yield what, "changed generators, environment, figures or files"
+                plt.close("all")
+            if told != fingerprint(data):
+                yield what, "changed the object, then failed"
+                data = world_data.copy()
+    world.data = world_data
+
+
+def problem(error: BaseException, argument: str) -> str:
+    """What is wrong with an error; nothing, if it is ours and names the argument."""
+    said = f"{type(error).__name__}: {str(error)[:150]}"
+    if not origin(error).startswith("sc_drugresp"):
+        return f"came from {origin(error)}: {said}"
+    if not isinstance(error, ALLOWED):
+        return f"is of an unusual type: {said}"
+    return "" if argument in str(error) else f"does not name the argument: {said}"
+
+
