@@ -18,7 +18,7 @@ from .kinds import ANYTHING, NONE, PATH, PLAIN, Kind
 _PACKAGE = __package__.partition(".")[0]
 _LISTS = frozenset({"Sequence", "Collection", "Iterable", "list", "tuple", "set", "frozenset"})
 _DICTIONARIES = frozenset({"Mapping", "dict"})
-_LIMITS = {"Range": kinds.Range, "Slot": kinds.Slot}
+_LIMITS = {"Range": kinds.Range, "Slot": kinds.Slot, "Filled": kinds.Filled}
 
 
 class _Module:
@@ -107,7 +107,7 @@ def _parametrized(node: ast.Subscript, where: _Module) -> Kind:
     return _kind(node.value, where)
 
 
-def _limits(node: ast.expr) -> kinds.Range | kinds.Slot:
+def _limits(node: ast.expr) -> kinds.Range | kinds.Slot | kinds.Filled:
     """A call such as `Range(least=1)`, whose arguments are constants."""
     call = cast("ast.Call", node)
     given = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
@@ -125,6 +125,8 @@ def _named(name: str, where: _Module) -> Kind:
         return PLAIN[name]
     found = where.names.get(name)
     if isinstance(found, ast.ClassDef):
+        if any(ast.unparse(base) == "Protocol" for base in found.bases):
+            return kinds.having(name, [part.name for part in found.body if isinstance(part, ast.FunctionDef)])
         return kinds.instance(name, _PACKAGE)
     if isinstance(found, tuple):
         module, original = found

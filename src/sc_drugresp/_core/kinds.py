@@ -14,6 +14,8 @@ import numpy as np
 
 from .keys import is_slot_name
 
+_BEYOND = 2**63
+"""What no whole number of numpy reaches."""
 _LONGEST_NAME = 255
 """Bytes in the name of a file or folder, on the file systems in use."""
 
@@ -46,6 +48,11 @@ class Slot:
     """A name for what is written into an object, for `Annotated`."""
 
 
+@dataclass(frozen=True)
+class Filled:
+    """A list of at least one item, for `Annotated`."""
+
+
 PositiveInt: TypeAlias = Annotated[int, Range(least=1)]
 NonNegativeInt: TypeAlias = Annotated[int, Range(least=0)]
 PositiveFloat: TypeAlias = Annotated[float, Range(above=0)]
@@ -56,7 +63,10 @@ Share: TypeAlias = Annotated[float, Range(above=0, below=1)]
 ShareOrNone: TypeAlias = Annotated[float, Range(least=0, below=1)]
 """As `Share`, or 0 for nothing."""
 ErrorLevel: TypeAlias = Annotated[float, Range(above=0, below=0.5)]
-Seed: TypeAlias = Annotated[int, Range(least=0, most=9_223_372_036_854_775_807)]
+Bins: TypeAlias = Annotated[int, Range(least=1, most=10_000)]
+Draws: TypeAlias = Annotated[int, Range(least=0, most=1_000_000)]
+"""Numbers of draws, permutations or refits: time and memory grow with them."""
+Seed: TypeAlias = Annotated[int, Range(least=0)]
 SlotName: TypeAlias = Annotated[str, Slot()]
 
 
@@ -84,16 +94,39 @@ def of_type(expected: str, fits: Callable[[Any], bool]) -> Kind:
     return Kind(expected, fits, fits)
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def _is_finite(value: Any) -> bool:
+    try:
+        return _is_number(value) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_encodable(value: Any) -> bool:
+    """Text without halves of characters, which no file can hold."""
+    try:
+        return isinstance(value, str) and (value.isascii() or bool(value.encode()))
+    except UnicodeEncodeError:
+        return False
+
+
 def _is_path(value: Any) -> bool:
     try:
-        parts = fsencode(value).split(b"/")
+        path = fsencode(value)
     except (TypeError, ValueError):
         return False
-    return b"\0" not in b"".join(parts) and max(map(len, parts)) <= _LONGEST_NAME
+    return path != b"" and b"\0" not in path and max(map(len, path.split(b"/"))) <= _LONGEST_NAME
 
 
 def _is_text_or_path(value: Any) -> bool:
@@ -103,10 +136,10 @@ def _is_text_or_path(value: Any) -> bool:
 ANYTHING = of_type("anything", lambda _: True)
 NONE = of_type("None", lambda value: value is None)
 PLAIN = {
-    "int": of_type("a whole number", lambda value: isinstance(value, Integral) and not isinstance(value, bool)),
-    "float": Kind("a finite number", lambda value: _is_number(value) and math.isfinite(value), _is_number),
+    "int": Kind("a whole number", lambda value: _is_integer(value) and -_BEYOND <= value < _BEYOND, _is_integer),
+    "float": Kind("a finite number", _is_finite, _is_number),
     "bool": of_type("True or False", lambda value: isinstance(value, bool | np.bool_)),
-    "str": of_type("text", lambda value: isinstance(value, str)),
+    "str": Kind("text", _is_encodable, _is_text),
     "Any": ANYTHING,
     "object": ANYTHING,
     "None": NONE,
@@ -127,10 +160,13 @@ def choice_of(choices: tuple[Any, ...]) -> Kind:
     return Kind(words, fits, lambda _: True)
 
 
-def within(kind: Kind, limits: Range | Slot) -> Kind:
+def within(kind: Kind, limits: Range | Slot | Filled) -> Kind:
     """A kind with limits."""
     if isinstance(limits, Slot):
         return Kind("a name without '/' that files can hold", is_slot_name, kind.fits)
+    if isinstance(limits, Filled):
+        filled = kind.expected.replace("a list", "a list of at least one item", 1)
+        return Kind(filled, lambda value: kind.fits(value) and len(value) > 0, kind.near)
     words = "a number" if kind is PLAIN["float"] else kind.expected
     return Kind(f"{words} {limits}", lambda value: kind.fits(value) and limits.holds(value), kind.near)
 
@@ -176,6 +212,13 @@ def mapping(key: Kind, item: Kind) -> Kind:
     )
 
 
+def having(name: str, methods: list[str]) -> Kind:
+    """An object with the methods of a protocol."""
+    return of_type(
+        f"{'an' if name[0] in 'AEIO' else 'a'} {name}", lambda value: all(hasattr(value, method) for method in methods)
+    )
+
+
 def instance(name: str, module: str) -> Kind:
     """An object of a class, known by name and package, so that its module need not be loaded."""
     package = module.partition(".")[0]
@@ -192,6 +235,8 @@ def told(value: Any) -> str:
     name = type(value).__name__
     if value is None or isinstance(value, bool | np.bool_):
         return str(value)
+    if isinstance(value, Integral) and not -_BEYOND <= value < _BEYOND:
+        return "a number of more than 64 bits"
     if isinstance(value, str | bytes | int | float | np.number):
         text = repr(value[:60] if isinstance(value, str | bytes) else value)
         return f"{text[:80]} ({name})"

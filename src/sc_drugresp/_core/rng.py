@@ -11,6 +11,11 @@ from .kinds import Seed
 Rng: TypeAlias = Seed | np.random.Generator
 
 
+def short_seed(seed: int) -> int:
+    """A seed for generators of numpy's first kind, which scikit-learn and scanpy use: they take 32 bits."""
+    return seed % 2**32
+
+
 def seed_of(rng: Rng) -> int:
     """The seed itself, or one drawn from a generator, so that every function takes both.
 

@@ -11,7 +11,7 @@ from .._core.calls import dataclass_text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._core.kinds import NonNegativeInt, PositiveInt
+    from .._core.kinds import Draws, NonNegativeInt, PositiveInt
 
 HoldOut = Literal["pairs", "one"]
 Protocol = Literal["leave_group_out", "pooled", "cross_dataset"]
@@ -76,9 +76,9 @@ class EvaluationOptions:
     obs_features: Sequence[str] = ()
     ignore_obs: Sequence[str] = ()
     few_shot: Sequence[NonNegativeInt] = (1, 3, 5, 10)
-    n_boot: NonNegativeInt = 1000
-    n_permutations: NonNegativeInt = 1000
-    n_refits: NonNegativeInt = 0
+    n_boot: Draws = 1000
+    n_permutations: Draws = 1000
+    n_refits: Draws = 0
     allow_leaks: bool = False
 
     def __post_init__(self) -> None:

@@ -108,7 +108,7 @@ def load(name: str, *, force: bool = False) -> AnnData:
         names = [*registry(), *(path.stem for path in _own_files())]
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        msg = f"Unknown data set {name!r}.{hint} See sc_drugresp.datasets.available() for all {len(names)}."
+        msg = f"Unknown data set name {name!r}.{hint} See sc_drugresp.datasets.available() for all {len(names)}."
         raise ValueError(msg)
     cached = _cached(name)
     if cached.is_file() and not force:

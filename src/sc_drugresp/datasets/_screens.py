@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from .._core.arguments import checked
 from ._screen_build import build_screen
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from .._core.kinds import Filled
     from ._screen import Screen
 
 ScreenName = Literal["gdsc1", "gdsc2", "ctrp2", "prism"]
@@ -27,7 +28,7 @@ def screen(
     name: ScreenName,
     *,
     accept_terms: bool = False,
-    folder: Path | str | Sequence[Path | str] | None = None,
+    folder: Path | str | Annotated[Sequence[Path | str], Filled()] | None = None,
     response: ResponseKind = "auc",
     expression: ExpressionKind | None = None,
 ) -> Screen:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._core.kinds import PositiveInt, SlotName
+    from .._core.kinds import Bins, SlotName
 
 Level = Literal["cell", "sample"]
 
@@ -150,7 +150,7 @@ def roc_df(
 @doc_params()
 @checked
 def calibration_df(
-    data: AnnData | MuData, *, n_bins: PositiveInt = 10, key_added: SlotName | None = None, modality: str = "rna"
+    data: AnnData | MuData, *, n_bins: Bins = 10, key_added: SlotName | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
     """Get the reliability of held-out, calibrated probabilities: predicted against observed, samples weighing the same.
 

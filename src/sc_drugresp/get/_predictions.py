@@ -55,7 +55,7 @@ def predictions_df(
     keys = PredictionKeys.of(key_added)
     obs = observations(data, modality=modality)
     if not {keys.call, keys.prob} <= set(obs):
-        msg = f"No predictions {keys.call!r} in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
+        msg = f"No predictions {keys.call!r} (`key_added`) in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
         raise KeyError(msg)
     names = ("call", "prob", "low", "high", "ood", "ood_score", "disagreement")
     columns = {getattr(keys, name): name for name in names if getattr(keys, name) in obs}

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._core.arguments import checked
+from .._core.arguments import check_named, checked
 from .._core.hashing import sha256
 from .._core.imports import require
 from ._files import check_file
@@ -39,7 +39,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     Raises
     ------
     TypeError
-        There is no such option.
+        There is no such option, or a value has another type.
+    ValueError
+        A value is out of range or not among the choices.
     """
     if not options:
         return
@@ -50,6 +52,11 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     if unknown:
         msg = f"Unknown option {unknown[0]!r}. Options of {name!r}: {sorted(known)}."
         raise TypeError(msg)
+    check_named(load, options)
+    if config is None:
+        check_named(cls.__init__, options)
+    else:
+        config.check_options(options)
 
 
 @checked
@@ -95,6 +102,7 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
     """
     spec, row = find(name)
     cls = model_class(spec)
+    check_options(name, options)
     if row is None:
         return cls(**options)
     full_name = f"{spec.name}.{row.tag}"

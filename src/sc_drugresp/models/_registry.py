@@ -66,7 +66,7 @@ def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
         hint = f" Did you mean {' or '.join(repr(rows[key].name) for key in near)}?" if near else ""
         if "/" in str(name) or "\\" in str(name):
             hint = " Give a model's name here and the folder with `checkpoint=`."
-        msg = f"Unknown model {name!r}.{hint} Available models: {sorted(spec.name for spec in rows.values())}."
+        msg = f"Unknown model name {name!r}.{hint} Available models: {sorted(spec.name for spec in rows.values())}."
         raise ValueError(msg)
     spec = rows[base]
     if tag and not spec.checkpoints:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
-    from .._core.kinds import PositiveInt, SlotName
+    from .._core.kinds import Bins, SlotName
 
 
 @doc_params()
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def calibration(
     data: AnnData | MuData,
     *,
-    n_bins: PositiveInt = 10,
+    n_bins: Bins = 10,
     key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,

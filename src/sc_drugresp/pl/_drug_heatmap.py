@@ -81,7 +81,7 @@ def drug_heatmap(
     else:
         absent = [drug for drug in drugs if drug not in wide.index]
         if absent:
-            msg = f"No drug {absent[0]!r} in the ranking. It holds {', '.join(map(repr, wide.index[:10]))} ..."
+            msg = f"No drug {str(absent[0])!r} (`drugs`) in the ranking. It holds {', '.join(map(repr, wide.index[:10]))} ..."
             raise KeyError(msg)
         wide = wide.loc[list(drugs)]
     values = np.ma.masked_invalid(wide.to_numpy(dtype=float))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mudata import MuData
 
-    from .._core.kinds import PositiveFloat, SlotName
+    from .._core.kinds import Filled, PositiveFloat, SlotName
 
 TITLES = {"call": "call", "prob": PROBABILITY_LABEL, "ood": "out of distribution", "label": "label"}
 MANY_CELLS = 5_000
@@ -39,7 +39,7 @@ def response(
     data: AnnData | MuData,
     basis: str | None = None,
     *,
-    color: str | Sequence[str] = "call",
+    color: str | Annotated[Sequence[str], Filled()] = "call",
     label_key: str = "response",
     key_added: SlotName | None = None,
     size: PositiveFloat | None = None,

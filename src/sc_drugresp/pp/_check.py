@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from ..models._embedder import Embedder
+
 _FEW_GENES = 200
 _MANY_GENES = 2_000
 
@@ -37,7 +39,7 @@ _MANY_GENES = 2_000
 def check(
     data: AnnData | MuData,
     *,
-    models: str | Sequence[Any] | None = None,
+    models: str | Sequence[str | Embedder] | None = None,
     label_key: str | None = None,
     group_key: str | None = None,
     layer: str | None = None,

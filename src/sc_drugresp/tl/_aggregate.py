@@ -97,7 +97,7 @@ def aggregate(
     keys = PredictionKeys.of(key_added)
     stored = in_memory(as_adata(data, modality=modality).uns.get(keys.uns))
     if keys.prob not in obs or not isinstance(stored, Mapping):
-        msg = f"No predictions {keys.prob!r} in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
+        msg = f"No predictions {keys.prob!r} (`key_added`) in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
         raise KeyError(msg)
     group_key, groups = read_groups(obs, group_key)
     clones = None if clone_key is None else read_column(obs, clone_key, "clone_key").astype(str).to_numpy()

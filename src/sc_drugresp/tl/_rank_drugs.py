@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._core.kinds import SlotName
+    from .._core.kinds import Filled, SlotName
     from .._response.reference_answers import ReferenceLike
 
 
@@ -31,7 +31,7 @@ def rank_drugs(
     groupby: str | None = None,
     sample_key: str | None = None,
     combine: Literal[2] | None = None,
-    drugs: Sequence[str] | None = None,
+    drugs: Annotated[Sequence[str], Filled()] | None = None,
     reference: ReferenceLike = None,
     malignant_key: str | None = None,
     cancer: str | None = None,
@@ -113,7 +113,12 @@ def rank_drugs(
     answered = set(table.loc[table["abstain_reason"] == "", "drug"])
     usable = [drug for drug in chosen if drug in answered]
     params = {name: "" if value is None else value for name, value in who.items()}
-    params |= {"rng": seed, "layer": layer or "", "combine": combine or 0, "drugs": np.array(drugs or [], dtype=str)}
+    params |= {
+        "rng": seed,
+        "layer": layer or "",
+        "combine": combine or 0,
+        "drugs": np.array([] if drugs is None else list(drugs), dtype=str),
+    }
     found = {
         "table": _storable(table),
         "groups": answer.group_table().rename_axis("group").reset_index(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._core.kinds import SlotName
+    from .._core.kinds import Filled, SlotName
 
 
 @doc_params()
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def state_control(
     data: AnnData | MuData,
     treatment_key: str,
-    untreated: str | Sequence[str],
+    untreated: str | Annotated[Sequence[str], Filled()],
     *,
     use_rep: str | None = None,
     model: str | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from ..._core.arguments import check_fields
 from ..._core.calls import dataclass_text
@@ -11,7 +11,7 @@ from ..._core.calls import dataclass_text
 if TYPE_CHECKING:
     from os import PathLike
 
-    from ..._core.kinds import NonNegativeFloat, PositiveFloat, PositiveInt, Share, ShareOrNone
+    from ..._core.kinds import NonNegativeFloat, PositiveFloat, PositiveInt, Range, Share, ShareOrNone
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -50,7 +50,7 @@ class FineTuning:
         Folder for the state after each epoch. A run that was interrupted continues from there.
     """
 
-    rank: PositiveInt = 8
+    rank: Annotated[int, Range(least=1, most=10_000)] = 8
     alpha: PositiveInt = 16
     dropout: ShareOrNone = 0.05
     learning_rate: PositiveFloat = 1e-4
