@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 HoldOut = Literal["pairs", "one"]
 Protocol = Literal["leave_group_out", "pooled", "cross_dataset"]
 STRICT, POOLED, CROSS, FEW_SHOT, EXTERNAL = "leave_group_out", "pooled", "cross_dataset", "few_shot", "external"
+PROTOCOLS = (STRICT, POOLED, CROSS, FEW_SHOT, EXTERNAL)
+"""What the column `protocol` of a table of metrics may hold."""
 
 
 @dataclass(frozen=True)

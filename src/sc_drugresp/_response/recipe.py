@@ -72,7 +72,7 @@ class Recipe:
             msg = "`tuning` holds settings of mode='lora' and mode='full', but the mode is 'frozen'."
             raise TypeError(msg)
         try:
-            check_options(self.model, self.options)
+            check_options(self.model, self.options, self.checkpoint)
         except TypeError as error:
             misplaced = sorted(self.options.keys() & {item.name for item in fields(FineTuning)})
             if not misplaced:

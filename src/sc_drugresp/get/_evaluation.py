@@ -9,6 +9,7 @@ import pandas as pd
 
 from .._core.arguments import checked
 from .._core.docs import doc_params
+from .._evaluate.options import PROTOCOLS
 from .._stats.intervals import MACRO
 from ._read import EVALUATION, held_out
 
@@ -58,6 +59,8 @@ def metrics_df(
     Raises
     ------
     {no_evaluation}
+    ValueError
+        The evaluation has no such metric, or there is no such protocol.
 
     Examples
     --------
@@ -66,6 +69,11 @@ def metrics_df(
     ['leave_group_out', 'pooled']
     """
     frame: pd.DataFrame = EVALUATION.read(data, key_added, modality)["metrics"]
+    for argument, value, others in (("metric", metric, ()), ("protocol", protocol, PROTOCOLS)):
+        known = {*frame[argument], *others}
+        if value is not None and len(frame) and value not in known:
+            msg = f"`{argument}` must be one of {sorted(known)}, found {value!r}."
+            raise ValueError(msg)
     wanted = {"metric": metric, "protocol": protocol, "level": level, "dataset": MACRO if macro else None}
     for column, value in wanted.items():
         if value is not None:

@@ -8,6 +8,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESPONSE_CLASSES, PredictionKeys
 from .._data.modalities import observations
+from .._data.obs import has_labels
 from ._read import PREDICTION
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def predictions_df(
     Raises
     ------
     KeyError
-        There are no predictions of this name.
+        There are no predictions of this name, or no column `label_key` (unless it is the default).
 
     Examples
     --------
@@ -60,7 +61,7 @@ def predictions_df(
     names = ("call", "prob", "low", "high", "ood", "ood_score", "disagreement")
     columns = {getattr(keys, name): name for name in names if getattr(keys, name) in obs}
     out = obs[list(columns)].rename(columns=columns)
-    if label_key is not None and label_key in obs:
+    if has_labels(obs, label_key):
         out["label"] = obs[label_key]
     return out
 
@@ -90,7 +91,7 @@ def samples_df(
     Raises
     ------
     KeyError
-        Samples have not been aggregated yet.
+        Samples have not been aggregated yet, or there is no column `label_key` (unless it is the default).
 
     Examples
     --------
@@ -105,7 +106,7 @@ def samples_df(
         raise KeyError(msg)
     out = stored[PredictionKeys().samples].copy()
     obs = observations(data, modality=modality)
-    if label_key is not None and {label_key, stored["group_key"]} <= set(obs):
+    if has_labels(obs, label_key) and stored["group_key"] in obs:
         known = obs[obs[label_key].isin(RESPONSE_CLASSES)]
         labels = known[label_key].astype(str).groupby(known[stored["group_key"]].astype(str))
         out["label"] = labels.first().where(labels.nunique() == 1).reindex(out.index)
@@ -138,7 +139,7 @@ def predictive_values_df(
     Raises
     ------
     KeyError
-        There are no predictions of this name.
+        There are no predictions of this name, or no column `label_key` (unless it is the default).
 
     Examples
     --------

@@ -33,19 +33,23 @@ def model_class(spec: ModelSpec) -> Any:
     return getattr(import_module(module, __package__), name)
 
 
-def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a model does not have, before any file is opened.
+def check_options(name: str, options: Mapping[str, Any], checkpoint: object = None) -> None:
+    """Refuse options that a model does not have, and a checkpoint of a model without any, before any file is opened.
 
     Raises
     ------
     TypeError
-        There is no such option, or a value has another type.
+        There is no such option, a value has another type, or the model has no checkpoints.
     ValueError
         A value is out of range or not among the choices.
     """
+    spec, row = find(name)
+    if checkpoint is not None and row is None:
+        msg = f"`checkpoint` names files, but {spec.name!r} has none; leave it out."
+        raise TypeError(msg)
     if not options:
         return
-    cls = model_class(find(name)[0])
+    cls = model_class(spec)
     config = getattr(cls, "Config", None)
     known = {field.name for field in fields(config)} | {"verify"} if config else set(inspect.signature(cls).parameters)
     unknown = sorted(options.keys() - known)
@@ -102,7 +106,7 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
     """
     spec, row = find(name)
     cls = model_class(spec)
-    check_options(name, options)
+    check_options(name, options, checkpoint)
     if row is None:
         return cls(**options)
     full_name = f"{spec.name}.{row.tag}"

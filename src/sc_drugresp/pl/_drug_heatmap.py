@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from matplotlib.patches import Patch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
-    from .._core.kinds import PositiveInt, SlotName
+    from .._core.kinds import Filled, PositiveInt, SlotName
 
 NO_ANSWER = "#8F8F8F"
 """Darker than the middle of the scale."""
@@ -32,7 +32,7 @@ def drug_heatmap(
     data: AnnData | MuData,
     n: PositiveInt = 30,
     *,
-    drugs: Sequence[str] | None = None,
+    drugs: Annotated[Sequence[str], Filled()] | None = None,
     key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,

@@ -72,7 +72,8 @@ def metrics(
     frame = get.metrics_df(data, key_added=key_added, modality=modality)
     params = EVALUATION.read(data, key_added, modality)["params"]
     protocols = frame["protocol"].unique().tolist()
-    protocol = protocol or (STRICT if STRICT in protocols else protocols[0])
+    if protocol is None:
+        protocol = STRICT if STRICT in protocols else protocols[0]
     rows = frame[(frame["protocol"] == protocol) & (frame["metric"] == metric) & (frame["n_labeled"] == 0)]
     if level is None:
         by_sample = rows[(rows["level"] == "sample") & (rows["kind"] == "model")]
@@ -80,7 +81,7 @@ def metrics(
     rows = rows[rows["level"] == level]
     if rows.empty:
         msg = (
-            f"No {metric!r} by {level} under {protocol!r}. Available metrics: {sorted(frame['metric'].unique())}; "
+            f"No {metric!r} (`metric`) by {level} (`level`) under {protocol!r} (`protocol`). Available metrics: {sorted(frame['metric'].unique())}; "
             f"protocols: {protocols}."
         )
         raise ValueError(msg)
