@@ -235,7 +235,7 @@ def told(value: Any) -> str:
     name = type(value).__name__
     if value is None or isinstance(value, bool | np.bool_):
         return str(value)
-    if isinstance(value, Integral) and not -_BEYOND <= value < _BEYOND:
+    if _is_integer(value) and not -_BEYOND <= value < _BEYOND:
         return "a number of more than 64 bits"
     if isinstance(value, str | bytes | int | float | np.number):
         text = repr(value[:60] if isinstance(value, str | bytes) else value)
