@@ -125,8 +125,6 @@ def _named(name: str, where: _Module) -> Kind:
         return PLAIN[name]
     found = where.names.get(name)
     if isinstance(found, ast.ClassDef):
-        if any(ast.unparse(base) == "Protocol" for base in found.bases):
-            return kinds.having(name, [part.name for part in found.body if isinstance(part, ast.FunctionDef)])
         return kinds.instance(name, _PACKAGE)
     if isinstance(found, tuple):
         module, original = found

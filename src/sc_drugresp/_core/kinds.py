@@ -212,13 +212,6 @@ def mapping(key: Kind, item: Kind) -> Kind:
     )
 
 
-def having(name: str, methods: list[str]) -> Kind:
-    """An object with the methods of a protocol."""
-    return of_type(
-        f"{'an' if name[0] in 'AEIO' else 'a'} {name}", lambda value: all(hasattr(value, method) for method in methods)
-    )
-
-
 def instance(name: str, module: str) -> Kind:
     """An object of a class, known by name and package, so that its module need not be loaded."""
     package = module.partition(".")[0]
