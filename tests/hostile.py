@@ -23,8 +23,11 @@ from anndata import AnnData
 from helpers import golden
 
 import sc_drugresp as sdr
+from sc_drugresp.models import PlatformShift, Reference, ResponseModel
 
 DOORS = ("datasets", "get", "models", "pl", "pp", "tl")
+WITH_METHODS: dict[str, type] = {"ResponseModel": ResponseModel, "Reference": Reference}
+"""Classes whose objects users hold, save and load."""
 NEVER: dict[str, Any] = {
     "an object": object(),
     "a module": math,
@@ -84,6 +87,12 @@ class World:
     folder: Path
     by_name: dict[str, Any] = field(default_factory=dict)
     """Valid arguments by `function.argument`, or by the name of the argument alone."""
+    objects: dict[str, Any] = field(default_factory=dict)
+    """One of each class of `WITH_METHODS`."""
+
+    def callable(self, name: str) -> Callable[..., Any]:
+        owner, _, method = name.rpartition(".")
+        return getattr(self.objects[owner], method) if owner in self.objects else public()[name]
 
     def valid(self, name: str, parameter: str) -> Any:
         return self.by_name.get(f"{name}.{parameter}", self.by_name.get(parameter, "no such"))
@@ -123,7 +132,18 @@ def make_world(folder: Path) -> World:
         "tl.evaluate.options": quick,
         "tl.rank_drugs.groupby": "sample",
     }
-    return World(adata, folder, valid)
+    embedding = np.asarray(adata.obsm["X_sdr_pca"])
+    valid |= {
+        "embedding": embedding,
+        "groups": adata.obs["sample"].to_numpy(),
+        "ResponseModel.save.path": folder / "new",
+    }
+    valid |= {"ResponseModel.load.path": folder / "saved", "Reference.save.path": folder / "reference"}
+    reference = Reference.load()
+    genes = len(reference.genes)
+    valid |= {"Z": np.zeros((2, genes)), "response": np.zeros(len(reference.drugs))}
+    valid["shift"] = PlatformShift("mine", np.zeros(genes), ("a", "b"))
+    return World(adata, folder, valid, {"ResponseModel": model, "Reference": reference})
 
 
 @cache
@@ -135,7 +155,13 @@ def public() -> dict[str, Any]:
         found |= {f"{door}.{name}": getattr(module, name) for name in module.__all__}
     functions = {name: thing for name, thing in found.items() if not inspect.isclass(thing)}
     options = {name: thing for name, thing in found.items() if inspect.isclass(thing) and name.startswith("tl.")}
-    return {"report": sdr.report} | options | functions
+    methods = {
+        f"{name}.{method}": function
+        for name, cls in WITH_METHODS.items()
+        for method, function in inspect.getmembers(cls, callable)
+        if not method.startswith("_") and method in vars(cls)
+    }
+    return {"report": sdr.report} | options | functions | methods
 
 
 def arguments(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -215,7 +241,7 @@ def attacks(world: World, name: str, *, thorough: bool) -> Iterator[tuple[str, s
 
     Unless it is `thorough`, a slow function is spared the values of the types that it takes.
     """
-    function = public()[name]
+    function = world.callable(name)
     data = world.data.copy()
     valid = valid_call(world, name, function, data)
     start = time.perf_counter()
@@ -262,16 +288,18 @@ def verdict(
     if type(error) is type(usual) and str(error) == str(usual):
         return ""
     if label == "an empty object":  # it has the right type; what lacks is told by the name of the column or the matrix
-        return "" if origin(error).startswith("sc_drugresp") else problem(error, parameter.name)
-    return problem(error, parameter.name)
+        return "" if origin(error).startswith("sc_drugresp") else problem(error, parameter.name, HOSTILE[label])
+    return problem(error, parameter.name, HOSTILE[label])
 
 
-def problem(error: BaseException, argument: str) -> str:
-    """What is wrong with an error; nothing, if it is ours and names the argument."""
+def problem(error: BaseException, argument: str, value: Any) -> str:
+    """What is wrong with an error; nothing, if it is ours and names the argument, or the file that is not there."""
     said = f"{type(error).__name__}: {str(error)[:150]}"
     if not origin(error).startswith("sc_drugresp"):
         return f"came from {origin(error)}: {said}"
     if not isinstance(error, ALLOWED):
         return f"is of an unusual type: {said}"
+    if isinstance(error, FileNotFoundError | FileExistsError) and str(value) in str(error):
+        return ""
     named = argument.casefold() in str(error).casefold() or isinstance(error, PermissionError | ConnectionError)
     return "" if named else f"does not name the argument: {said}"

@@ -145,6 +145,11 @@ PLAIN = {
     "None": NONE,
     "Callable": of_type("a function", callable),
 }
+ARRAY = of_type(
+    "an array",
+    lambda value: hasattr(type(value), "__array__") and hasattr(value, "ndim") and not isinstance(value, np.generic),
+)
+"""An array of numpy, or what numpy takes for one: a frame, a tensor."""
 PATH = Kind("a path", lambda value: _is_text_or_path(value) and _is_path(value), _is_text_or_path)
 
 
@@ -214,6 +219,8 @@ def mapping(key: Kind, item: Kind) -> Kind:
 
 def instance(name: str, module: str) -> Kind:
     """An object of a class, known by name and package, so that its module need not be loaded."""
+    if (name, module) == ("ndarray", "numpy"):
+        return ARRAY
     package = module.partition(".")[0]
     shown = name if package == __package__.partition(".")[0] else f"{module}.{name}"
 
