@@ -24,6 +24,8 @@ from helpers import golden
 
 import sc_drugresp as sdr
 from sc_drugresp.models import PlatformShift, Reference, ResponseModel
+from sc_drugresp.models._load import model_class
+from sc_drugresp.models._registry import find
 
 DOORS = ("datasets", "get", "models", "pl", "pp", "tl")
 WITH_METHODS: dict[str, type] = {"ResponseModel": ResponseModel, "Reference": Reference}
@@ -130,6 +132,7 @@ def make_world(folder: Path) -> World:
         "models.load.checkpoint": golden("scgpt").weights,
         "tl.predict_response.model": model,
         "tl.evaluate.options": quick,
+        "tl.train_response.model": "pca",
         "tl.rank_drugs.groupby": "sample",
     }
     embedding = np.asarray(adata.obsm["X_sdr_pca"])
@@ -168,6 +171,16 @@ def arguments(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """Its parameters, without those that collect others."""
     collecting = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {n: p for n, p in inspect.signature(function).parameters.items() if p.kind not in collecting}
+
+
+def options(function: Callable[..., Any], valid: dict[str, Any]) -> dict[str, inspect.Parameter]:
+    """Options of the model that a valid call names, where the function hands them on."""
+    takes = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+    model = valid.get("model", valid.get("name")) if takes else None
+    if model is None:
+        return {}
+    cls = model_class(find(model)[0])
+    return arguments(getattr(cls, "Config", cls))
 
 
 def valid_call(world: World, name: str, function: Callable[..., Any], data: AnnData) -> dict[str, Any]:
@@ -250,7 +263,7 @@ def attacks(world: World, name: str, *, thorough: bool) -> Iterator[tuple[str, s
     plt.close("all")
     data = world.data.copy()
     seen = content(data)
-    for parameter in arguments(function).values():
+    for parameter in (arguments(function) | options(function, valid)).values():
         for label, value in HOSTILE.items():
             if slow and not thorough and ordinary(parameter, value):
                 continue

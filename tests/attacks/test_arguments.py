@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hostile import HOSTILE, World, arguments, attacks, make_world, public
+from hostile import HOSTILE, NEVER, World, arguments, attacks, make_world, outcome, problem, public
+
+from sc_drugresp._core.settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,34 @@ def test_wrong_arguments_are_refused_by_name(world, name):
 @pytest.mark.parametrize("name", public())
 def test_wrong_arguments_that_are_not_noticed_before_work(world, name):
     attack(world, name, thorough=True)
+
+
+@pytest.mark.parametrize("name", Settings.__annotations__)
+def test_wrong_settings_are_refused_by_name(name):
+    settings = Settings()
+    for label, value in HOSTILE.items():
+        before = getattr(settings, name)
+        error = outcome(lambda: setattr(settings, name, value))  # noqa: B023
+        if error is not None:
+            assert problem(error, f"settings.{name}", value) == "", label
+            assert getattr(settings, name) is before, label
+        else:
+            assert label not in NEVER, (name, label)
+
+
+TEXTS = [value for value in HOSTILE.values() if isinstance(value, str) and "\0" not in value]
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "-1", "1e400", "nan", "~nobody/at/all", "  ", "cuda:-1"])
+@pytest.mark.parametrize("name", Settings.__annotations__)
+def test_wrong_environment_variables_are_refused_by_name(name, text, monkeypatch):
+    variable = {"cache_dir": "SC_DRUGRESP_CACHE", "data_dir": "SC_DRUGRESP_DATA"}.get(
+        name, f"SC_DRUGRESP_{name.upper()}"
+    )
+    monkeypatch.setenv(variable, text)
+    error = outcome(Settings)
+    assert error is None or problem(error, variable, text) == ""
+    assert error is not None or isinstance(getattr(Settings(), name), str | Path | bool | int | None)
 
 
 def test_the_attack_bites(world, monkeypatch):

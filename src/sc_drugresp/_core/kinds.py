@@ -54,6 +54,9 @@ class Filled:
 
 
 PositiveInt: TypeAlias = Annotated[int, Range(least=1)]
+AtLeastTwo: TypeAlias = Annotated[int, Range(least=2)]
+FitCells: TypeAlias = Annotated[int, Range(least=3)]
+"""As many as a baseline needs to learn from."""
 NonNegativeInt: TypeAlias = Annotated[int, Range(least=0)]
 PositiveFloat: TypeAlias = Annotated[float, Range(above=0)]
 NonNegativeFloat: TypeAlias = Annotated[float, Range(least=0)]

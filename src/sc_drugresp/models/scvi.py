@@ -17,7 +17,7 @@ from .baselines import FittedEmbedder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .._core.kinds import PositiveInt
+    from .._core.kinds import FitCells, PositiveInt
 
 
 class SCVI(FittedEmbedder):
@@ -44,7 +44,7 @@ class SCVI(FittedEmbedder):
         n_layers: PositiveInt = 2,
         max_epochs: PositiveInt | None = None,
         n_top_genes: PositiveInt = 2_000,
-        max_fit_cells: PositiveInt = 100_000,
+        max_fit_cells: FitCells = 100_000,
     ) -> None:
         super().__init__(n_top_genes=n_top_genes, max_fit_cells=max_fit_cells)
         self.n_latent, self.n_layers, self.max_epochs = n_latent, n_layers, max_epochs
