@@ -60,7 +60,6 @@ FitCells: TypeAlias = Annotated[int, Range(least=3)]
 NonNegativeInt: TypeAlias = Annotated[int, Range(least=0)]
 PositiveFloat: TypeAlias = Annotated[float, Range(above=0)]
 NonNegativeFloat: TypeAlias = Annotated[float, Range(least=0)]
-Probability: TypeAlias = Annotated[float, Range(least=0, most=1)]
 Share: TypeAlias = Annotated[float, Range(above=0, below=1)]
 """Between 0 and 1, both excluded."""
 ShareOrNone: TypeAlias = Annotated[float, Range(least=0, below=1)]
