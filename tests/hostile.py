@@ -314,5 +314,7 @@ def problem(error: BaseException, argument: str, value: Any) -> str:
         return f"is of an unusual type: {said}"
     if isinstance(error, FileNotFoundError | FileExistsError) and str(value) in str(error):
         return ""
+    if "sizes of its configuration" in str(error):  # a size that the files of a checkpoint contradict: they are named
+        return ""
     named = argument.casefold() in str(error).casefold() or isinstance(error, PermissionError | ConnectionError)
     return "" if named else f"does not name the argument: {said}"
