@@ -7,11 +7,11 @@ import logging
 import numpy as np
 from benchmarks._simulation import Table, rate, scores, seeds
 
+from sc_drugresp._response.cells import strict_folds
 from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fitters import fit_setting
 from sc_drugresp._response.predict import predict
-from sc_drugresp._response.train import strict_folds
 from sc_drugresp._response.trust import Trust, sample_labels
 from sc_drugresp._stats.calibration import fit_calibration
 from sc_drugresp._stats.conformal import fit_conformal, fit_sample_calls
@@ -81,7 +81,7 @@ SETTINGS: dict[str, tuple[int, int, dict[str, float]]] = {
 def error_among_calls(n: int) -> Table:
     """Training cohort, head, calls, and 40 new samples with the same share of sensitive ones."""
     rows: Table = []
-    for strength, gap in (("none", 0.0), ("moderate", 1.6), ("strong", 3.0)):
+    for strength, gap in (("none", 0.0), ("moderate", 1.6), ("strong", 3.0), ("very strong", 6.0)):
         for number, (name, (n_s, n_r, options)) in enumerate(SETTINGS.items()):
             if gap == 0 and options:
                 continue
@@ -114,6 +114,7 @@ def error_among_calls(n: int) -> Table:
                     "samples called": f"{parts[3].mean() / 40:.2f}",
                     "cohorts with calls": f"{(parts[3] > 0).mean():.2f}",
                     "wrong among called samples": ratio(parts[2], parts[3]),
+                    "the same, mean over cohorts": rate(parts[2] / np.maximum(parts[3], 1)),
                     "sensitive called resistant": f"{parts[4].mean():.3f}",
                 }
             )
@@ -129,23 +130,28 @@ def ratio(wrong: np.ndarray, called: np.ndarray) -> str:
 
 
 def depth_flags(n: int) -> Table:
-    """Toy cohorts: half train a model with principal components, the others are predicted at less and less depth."""
+    """Toy cohorts: some samples train a model with principal components, twelve others are predicted at less and less depth."""
     import sc_drugresp as sdr
 
     logging.getLogger("sc_drugresp").setLevel(logging.ERROR)
-    found: dict[float, list[float]] = {1.0: [], 0.5: [], 0.25: []}
-    for seed in range(n):
-        adata = sdr.datasets.toy(24, 30, 300, rng=seed)
-        new = adata.obs["sample"].isin(adata.obs["sample"].cat.categories[12:])
-        model = sdr.tl.train_response(adata[~new].copy(), model="pca", group_key="sample", n_comps=20)
-        for share, flags in found.items():
-            cells = adata[new].copy()
-            cells.X.data = np.random.default_rng(seed).binomial(cells.X.data.astype(int), share).astype(np.float32)
-            sdr.tl.predict_response(cells, model)
-            flags.append(float(cells.obs["predicted_response_ood"].mean()))
-    return [
-        {"depth of the new samples": f"{share:g} of training", "cells flagged": rate(f)} for share, f in found.items()
-    ]
+    rows: Table = []
+    for n_train in (6, 8, 12, 24):
+        found: dict[float, list[float]] = {1.0: [], 0.5: [], 0.25: []}
+        for seed in range(n):
+            adata = sdr.datasets.toy(n_train + 12, 30, 300, rng=seed)
+            by_class = adata.obs.groupby("response", observed=True)["sample"].unique()
+            new = ~adata.obs["sample"].isin([name for names in by_class for name in names[: n_train // 2]])
+            model = sdr.tl.train_response(adata[~new].copy(), model="pca", group_key="sample")
+            for share, flags in found.items():
+                cells = adata[new].copy()
+                cells.X.data = np.random.default_rng(seed).binomial(cells.X.data.astype(int), share).astype(np.float32)
+                sdr.tl.predict_response(cells, model)
+                flags.append(float(cells.obs["predicted_response_ood"].mean()))
+        rows.append(
+            {"training samples": n_train}
+            | {f"cells flagged at {share:g} of the depth": rate(flags) for share, flags in found.items()}
+        )
+    return rows
 
 
 def prevalence_intervals(n: int) -> Table:

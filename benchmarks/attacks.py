@@ -20,15 +20,16 @@ sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Pa
 
 sys.path.append(str(Path(__file__).resolve().parent / "simulated"))
 
+import attack_calls
 import attack_clean  # noqa: F401 - registers clean designs
 import attack_confounders  # noqa: F401 - registers section A
 import attack_leaks  # noqa: F401 - registers section B
 import numpy as np
-from attack_registry import ATTACKS, CLEAN, PATIENTS
+from attack_registry import ATTACKS, CALLS, CLEAN, PATIENTS
 
 import sc_drugresp as sdr
+from sc_drugresp._design.doubles import Doubles
 from sc_drugresp._design.judge import judge
-from sc_drugresp._evaluate.doubles import Doubles
 from sc_drugresp._response.choose import Matrices
 
 if TYPE_CHECKING:
@@ -80,6 +81,51 @@ def attack_row(one: Attack, repeats: int) -> dict[str, str]:
     }
 
 
+def said_of_new(name: str, seed: int) -> dict[str, float]:
+    """Train on some patients, predict new ones: what is called, and what of it is wrong."""
+    known, new = CALLS[name][1](np.random.default_rng(seed))
+    model = sdr.tl.train_response(known, model="pca", group_key="patient")
+    sdr.tl.predict_response(new, model, allow_aliased=True)
+    sdr.tl.aggregate(new, group_key="patient")
+    samples = new.uns["predicted_response"]["samples"]
+    truth = new.obs.groupby("patient", observed=True)["response"].first()
+    cells, whole = new.obs["predicted_response"].astype(str), samples["call"].astype(str)
+    prob = new.obs["predicted_response_prob"]
+    shifted = sdr.tl.predict_response(new, model, allow_aliased=True, correct_prevalence=True, copy=True)
+    return {
+        "cells": float((cells != "uncertain").sum()),
+        "wrong cells": float(((cells != "uncertain") & (cells != new.obs["response"].astype(str))).sum()),
+        "samples": float((whole != "uncertain").sum()),
+        "wrong samples": float(((whole != "uncertain") & (whole != truth[whole.index].astype(str))).sum()),
+        "all cells": float(len(cells)),
+        "all samples": float(len(whole)),
+        "low": float(prob.min()),
+        "high": float(prob.max()),
+        "flagged": float(new.obs["predicted_response_ood"].mean()),
+        "refused": float(bool(shifted.uns["predicted_response"]["prevalence"].get("refused"))),
+    }
+
+
+def calls_row(name: str, repeats: int) -> dict[str, str]:
+    """One line of section C."""
+    found = [said_of_new(name, seed) for seed in range(repeats)]
+    total = {key: sum(f[key] for f in found) for key in found[0]}
+
+    def share(kind: str) -> str:
+        told = f"{total[kind] / total[f'all {kind}']:.0%} of {total[f'all {kind}']:.0f}"
+        return told if not total[kind] else f"{told}; {total[f'wrong {kind}'] / total[kind]:.1%} of them wrong"
+
+    return {
+        "new patients": name,
+        "before": CALLS[name][0] or "not measured",
+        "cells called": share("cells"),
+        "patients called": share("samples"),
+        "P(sensitive)": f"{min(f['low'] for f in found):.2f} to {max(f['high'] for f in found):.2f}",
+        "cells flagged": f"{total['flagged'] / repeats:.0%}",
+        "prevalence refused": f"{total['refused']:.0f} of {repeats}",
+    }
+
+
 def spread(values: list[float]) -> str:
     """Mean and standard deviation."""
     known = np.array([v for v in values if np.isfinite(v)])
@@ -126,7 +172,7 @@ def page(quick: bool) -> str:
         "AUROC over patients, mean ± standard deviation.",
         "",
     ]
-    titles = {"A": "Something else goes with the label", "B": "Leaks", "C": "Calls and probabilities"}
+    titles = {"A": "Something else goes with the label", "B": "Leaks"}
     for section in sorted({one.section for one in ATTACKS}):
         lines += [f"## {section}. {titles[section]}", ""]
         rows = []
@@ -135,6 +181,17 @@ def page(quick: bool) -> str:
                 rows.append(attack_row(one, repeats))
                 print(f"{time.perf_counter() - start:5.0f} s  {rows[-1]}", flush=True)
         lines += [table(rows), ""]
+    lines += [
+        "## C. Calls and probabilities",
+        "",
+        f"Models of simulated patients predict {attack_calls.NEW} new ones. Without signal half of all calls would be wrong.",
+        "",
+    ]
+    rows = []
+    for name in CALLS:
+        rows.append(calls_row(name, repeats))
+        print(f"{time.perf_counter() - start:5.0f} s  {rows[-1]}", flush=True)
+    lines += [table(rows), ""]
     lines += ["## Clean designs", "", "A lower verdict than without these checks, and patients taken for one:", ""]
     rows = []
     for name in CLEAN:

@@ -24,10 +24,10 @@ from scipy.stats import kstest, norm
 
 from sc_drugresp._design.split import choose_split
 from sc_drugresp._evaluate.state import state_control
+from sc_drugresp._response.cells import strict_folds
 from sc_drugresp._response.crossfit import cross_validate, mean_of
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fitters import HeadSetting, fit_setting
-from sc_drugresp._response.train import strict_folds
 from sc_drugresp._stats.auroc import clustered_auroc, hanley_mcneil
 from sc_drugresp._stats.calibration import fit_calibration
 from sc_drugresp._stats.conformal import fit_conformal
@@ -276,15 +276,17 @@ SECTIONS = (
         "Error among calls (stated 0.10)",
         (
             "What a reader of a call wants to know: of the cells and samples that are called, how many are called wrongly? Logistic "
-            "head on 16 dimensions, 40 new samples. ± is the standard error over cohorts; with few cohorts that call at all it says "
-            "little. No signal means labels dealt at random to samples."
+            "head on 16 dimensions, 40 new samples, 200 cohorts of each kind. No signal means labels dealt at random to samples. "
+            "*Wrong among called samples* counts all calls of all cohorts together; it is that of the few cohorts that call at all where "
+            "the signal is too weak, and these were lucky. In the mean over cohorts, one that calls nothing makes no wrong call: "
+            "this is what the stated level bounds."
         ),
-        lambda f: error_among_calls(max(int(30 * f), 4)),
+        lambda f: error_among_calls(max(int(200 * f), 4)),
     ),
     (
         "Flags at less sequencing depth",
         "New samples like those in training, their counts thinned at random. Half the depth must not look foreign.",
-        lambda f: depth_flags(max(int(10 * f), 2)),
+        lambda f: depth_flags(max(int(20 * f), 2)),
     ),
     (
         "Conformal sets, given scores of held-out samples (nominal 0.90)",

@@ -27,13 +27,13 @@ from sklearn.metrics import roc_auc_score
 
 from sc_drugresp._data.obs import read_groups, read_labels
 from sc_drugresp._response import fit
+from sc_drugresp._response.cells import strict_folds
 from sc_drugresp._response.choose import Matrices, choose_features
 from sc_drugresp._response.crossfit import cross_validate
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fitters import fit_setting
 from sc_drugresp._response.recipe import Recipe
 from sc_drugresp._response.selection import concordance
-from sc_drugresp._response.train import strict_folds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

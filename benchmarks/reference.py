@@ -35,6 +35,7 @@ from sc_drugresp._reference.tables import response_table
 from sc_drugresp.names import line_key, lineage_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 
@@ -50,6 +51,7 @@ tables = neighbor("_reference_bulk")
 markdown, rows_mean, span, spearman = tables.markdown, tables.rows_mean, tables.span, tables.spearman
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks" / "reference.md"
 MIXTURES = 150
+SHIFTED = "reference, shift without the line"
 
 
 # --------------------------------------------------------------------------------------- (b) single cells of known lines
@@ -63,10 +65,39 @@ class Lines:
     names: list[str]
     truth: np.ndarray
     response: dict[str, np.ndarray]
+    errors: dict[str, np.ndarray]
+    """Quantiles of errors by prediction, shape `(n_lines or 1, n_drugs, 101)`."""
 
     @property
     def z_truth(self) -> np.ndarray:
         return self.reference.z(self.truth)
+
+    @property
+    def sensitive(self) -> np.ndarray:
+        """1 or 0, NaN where nothing was measured."""
+        limit = self.reference.drugs["sensitive_below"].to_numpy()
+        return np.where(np.isfinite(self.truth), self.truth < limit, np.nan)
+
+    def each(self, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Response and errors of every line."""
+        errors = np.broadcast_to(self.errors[name], (len(self.names), *self.errors[name].shape[1:]))
+        return list(zip(self.response[name], errors))
+
+    def share(self, name: str) -> np.ndarray:
+        """Share of errors that would make the line sensitive."""
+        limit = self.reference.drugs["sensitive_below"].to_numpy()
+        found = np.vstack([below(np.nan_to_num(row)[None], errors, limit) for row, errors in self.each(name)])
+        return np.where(np.isfinite(self.response[name]), found, np.nan)
+
+    def prob(self, name: str) -> np.ndarray:
+        return probability(self.share(name), self.reference.recalibration)
+
+    def covered(self, name: str) -> np.ndarray:
+        """Whether the 90 % interval holds the truth, NaN where there is none."""
+        limits = [interval(row[None], errors) for row, errors in self.each(name)]
+        low, high = (np.vstack(side) for side in zip(*limits))
+        there = np.isfinite(self.truth) & np.isfinite(self.response[name])
+        return np.where(there, (self.truth >= low) & (self.truth <= high), np.nan)
 
 
 def known_lines(
@@ -87,7 +118,7 @@ def known_lines(
 
     spread, mean = reference.drugs["spread"].to_numpy(), reference.drugs["mean"].to_numpy()
     response = {"no alignment": said(reference)}
-    rows = []
+    rows, errors = [], []
     for i, name in enumerate(names):
         shift = sdr.models.platform_shift(
             cells if others is None else others,
@@ -98,7 +129,8 @@ def known_lines(
             exclude_lines=[name],
         )
         rows.append(said(reference.with_shift(shift), "own")[i])
-    response = {"reference, shift without the line": np.array(rows)} | response
+        errors.append(reference.errors_on(shift))
+    response = {SHIFTED: np.array(rows)} | response
     values = np.log2(bulk.counts / bulk.totals[:, None] * 1e6 + 1)
     centered = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
     response["cohort centered on itself"] = reference.predict(centered)
@@ -112,40 +144,42 @@ def known_lines(
     response["bulk profile of the line itself"][present] = reference.predict(
         (profiles - reference.mean) / reference.spread
     )
-    return Lines(reference, names, table.to_numpy(), response)
+    plain = dict.fromkeys(response, reference.errors[None])
+    return Lines(reference, names, table.to_numpy(), response, plain | {SHIFTED: np.array(errors)})
 
 
 def line_rows(lines: Lines) -> list[dict]:
-    reference, truth, z = lines.reference, lines.truth, lines.z_truth
+    reference, truth, z, sensitive = lines.reference, lines.truth, lines.z_truth, lines.sensitive
     good = reference.drugs["r"].to_numpy() >= 0.3
-    sensitive = np.where(np.isfinite(truth), truth < reference.drugs["sensitive_below"].to_numpy(), np.nan)
     out = []
     for name, response in lines.response.items():
-        said = reference.z(response)
+        said, share, covered = reference.z(response), lines.prob(name), lines.covered(name)
         across = np.array([spearman(a, b) for a, b in zip(response.T, truth.T)])
-        share = probability(
-            below(np.nan_to_num(response), reference.errors, reference.drugs["sensitive_below"].to_numpy()),
-            reference.recalibration,
-        )
-        share = np.where(np.isfinite(response), share, np.nan)
-        low, high = interval(response, reference.errors)
-        there = np.isfinite(truth) & np.isfinite(response)
         out.append(
             {
                 "prediction": name,
                 "within line": span(rows_mean(said, z)),
                 "within line, drugs with r >= 0.3": span(rows_mean(said[:, good], z[:, good])),
                 "across lines, r >= 0.3": f"{np.nanmedian(across[good]):.3f}" if np.isfinite(across).any() else "0",
-                "ECE": f"{ece(share, sensitive):.3f}",
+                "ECE": over_lines(lambda rows, share=share: ece(share[rows], sensitive[rows]), len(truth)),
                 "Brier": f"{np.nanmean(np.square(share - sensitive)):.3f}",
-                "coverage of the 90 % interval": f"{((truth >= low) & (truth <= high))[there].mean():.3f}",
+                "coverage of the 90 % interval": over_lines(lambda rows, c=covered: np.nanmean(c[rows]), len(truth)),
             }
         )
-    names = ("reference, shift without the line", "tissue mean")
-    gains = [[rows_mean(reference.z(lines.response[n])[:, k], z[:, k]) for n in names] for k in (slice(None), good)]
+    gains = [
+        [rows_mean(reference.z(lines.response[n])[:, k], z[:, k]) for n in (SHIFTED, "tissue mean")]
+        for k in (slice(None), good)
+    ]
     columns = ("within line", "within line, drugs with r >= 0.3")
     out.append({"prediction": "gain over the tissue mean"} | {c: span(a - b) for c, (a, b) in zip(columns, gains)})
     return out
+
+
+def over_lines(score: Callable[[np.ndarray], float], n: int) -> str:
+    """A score over all pairs, with a 95 % interval over resampled lines: errors of one line go together."""
+    draws = np.random.default_rng(0).integers(0, n, (500, n))
+    found = np.array([score(rows) for rows in draws])
+    return f"{score(np.arange(n)):.3f} [{np.nanquantile(found, 0.025):.3f}, {np.nanquantile(found, 0.975):.3f}]"
 
 
 def ece(share: np.ndarray, seen: np.ndarray, n_bins: int = 10) -> float:
@@ -156,23 +190,27 @@ def ece(share: np.ndarray, seen: np.ndarray, n_bins: int = 10) -> float:
 
 
 def calibration_rows(lines: Lines) -> list[dict]:
-    reference = lines.reference
-    limit = reference.drugs["sensitive_below"].to_numpy()
-    response = lines.response["reference, shift without the line"]
-    plain = below(response, reference.errors, limit)
-    seen = np.where(np.isfinite(lines.truth), lines.truth < limit, np.nan)
+    seen, n = lines.sensitive, len(lines.names)
     out = []
     for low, high in ((0, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.5), (0.5, 0.7), (0.7, 1.01)):
         row = {"said": f"{low}-{min(high, 1)}"}
-        for name, share in (("share of errors", plain), ("P(sensitive)", probability(plain, reference.recalibration))):
+        for name, share in (("share of errors", lines.share(SHIFTED)), ("P(sensitive)", lines.prob(SHIFTED))):
             here = (share >= low) & (share < high) & np.isfinite(seen)
+            hit = np.where(here, seen, np.nan)
             row |= {
                 f"{name}: pairs": int(here.sum()),
+                f"{name}: lines": int(here.any(axis=1).sum()),
                 f"{name}: mean": f"{share[here].mean():.2f}" if here.any() else "-",
+                f"{name}: sensitive": over_lines(lambda rows, hit=hit: mean_of(hit[rows]), n) if here.any() else "-",
             }
-            row[f"{name}: sensitive"] = f"{seen[here].mean():.2f}" if here.any() else "-"
         out.append(row)
     return out
+
+
+def mean_of(values: np.ndarray) -> float:
+    """NaN for no value."""
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else np.nan
 
 
 # ------------------------------------------------------------------------------------------------- (c) the labeled sets
@@ -193,6 +231,7 @@ def labeled_rows(data: tables.Data, reference: sdr.models.Reference) -> list[dic
         reasons = [reason for reason in answers.reasons if reason]
         row = {"data": name, "groups": len(groups), "stated": cancer, "genes of the model": f"{bulk.seen.mean():.0%}"}
         row |= {"abstentions": len(reasons), "for the lineage": sum("lineage" in reason for reason in reasons)}
+        row["treated programs"] = sum(text != "" for text in answers.programs)
         row["first reason"] = reasons[0] if reasons else "-"
         out.append(row)
     return out
@@ -227,7 +266,7 @@ def lung_rows(data: tables.Data, shifts_from: ad.AnnData) -> list[dict]:
 
 
 def mixture_rows(lines: Lines) -> tuple[list[dict], list[dict]]:
-    z, truth = lines.reference.z(lines.response["reference, shift without the line"]), lines.z_truth
+    z, truth = lines.reference.z(lines.response[SHIFTED]), lines.z_truth
     measured = np.flatnonzero(np.isfinite(truth).sum(axis=1) >= 100)
     rng, singles, pairs = np.random.default_rng(0), [], []
     for _ in range(MIXTURES):

@@ -30,6 +30,7 @@ class Attack:
 
 
 ATTACKS: list[Attack] = []
+CALLS: dict[str, tuple[str, Callable[[np.random.Generator], tuple[ad.AnnData, ad.AnnData]]]] = {}
 CLEAN: dict[str, Callable[[np.random.Generator], ad.AnnData]] = {}
 
 
@@ -38,6 +39,16 @@ def attack(section: str, name: str, before: str, **options: Any) -> Callable[[An
 
     def add(make: Any) -> Any:
         ATTACKS.append(Attack(section, name, make, before, options))
+        return make
+
+    return add
+
+
+def calls(name: str, before: str) -> Callable[[Any], Any]:
+    """Register patients to learn from and new ones, with what the first version said of the new ones."""
+
+    def add(make: Any) -> Any:
+        CALLS[name] = before, make
         return make
 
     return add

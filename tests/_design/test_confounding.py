@@ -106,13 +106,31 @@ def test_cell_types_are_named_but_may_be_the_biology():
 def test_outcomes_and_what_we_wrote_are_no_confounders():
     words = np.where(LABEL == 1, "CR", "PD")
     found = verdict(
-        recist=words, evaluation_prob=Y + 0.0, evaluation_fold=Y, split=np.where(LABEL == 1, "train", "test")
+        recist=words,
+        response_other=np.where(np.arange(N) % 3, "resistant", ""),
+        evaluation_prob=Y + 0.0,
+        evaluation_fold=Y,
+        split=np.where(LABEL == 1, "train", "test"),
     )
     assert found.code == "OK"
     assert any("'recist'" in text and "other words" in text for text in found.cautions)
     obs = table(outcome=np.where(LABEL == 1, "long", "short"))
     assert judge(obs, Y, group_key=None).code == "CONFOUNDED"
     assert judge(obs, Y, group_key=None, ignore=["outcome"]).code == "OK"
+
+
+def test_numbers_named_after_a_measure_of_response_are_no_confounders():
+    """Dose responses of the line or survival of the patient: the label was made from them, or is another one of its kind."""
+    rng = np.random.default_rng(0)
+    value = LABEL + rng.uniform(0, 0.5, N)
+    found = verdict(gdsc2_AUC_afatinib=value, LN_IC50=-value, os_months=10 * value, viability=value)
+    assert found.code == "OK"
+    assert any("'gdsc2_AUC_afatinib', 'LN_IC50'" in text and "not judged" in text for text in found.cautions)
+    assert verdict(rna_quality=value).code == "CONFOUNDED"
+    by_cell = table(patient_signature=np.zeros(N)).assign(
+        viability=np.repeat(value, CELLS) + rng.normal(0, 0.01, len(Y))
+    )
+    assert judge(by_cell, Y, group_key=None).code == "CONFOUNDED"  # of the cells of a sample that was frozen, say
 
 
 def test_identities_are_left_out():

@@ -183,3 +183,64 @@ def test_genes_that_were_chosen_with_the_labels_lower_the_verdict():
     verdict = evaluate(chosen)["verdict"]
     assert verdict["code"] == "CONFOUNDED"
     assert "chosen with the labels" in verdict["reason"]
+
+
+def two_names_each(n: int = 8) -> ad.AnnData:
+    """Every patient under two names."""
+    adata = cohort(n=n, cells=60)
+    half = np.arange(adata.n_obs) % 2 == 1
+    adata.obs["patient"] = np.where(half, "X" + adata.obs["patient"], adata.obs["patient"])
+    return adata
+
+
+def test_names_of_one_patient_count_once_in_training_too():
+    adata = two_names_each()
+    with pytest.warns(UserWarning, match="held out together and count once"):
+        model = sdr.tl.train_response(adata, model="pca", group_key="patient")
+    assert (model.info["n_groups"], model.info["n_held_out_groups"]) == (8, 8)
+    assert len(model.info["groups_sensitive"] + model.info["groups_resistant"]) == 16  # names as the object has them
+    assert any("one patient" in text for text in model.info["verdict"]["cautions"])
+    assert model.info["metrics"]["sample_auroc"] < 0.9
+    with pytest.warns(UserWarning, match="count once"):
+        sdr.tl.predict_response(adata, group_key="patient")
+    assert set(adata.obs["predicted_response"]) == {"uncertain"}
+
+
+def test_copies_are_not_learned_from_where_the_other_one_is_tested():
+    """A model of the nearest cell would know the label of every copied cell."""
+    adata = cohort(cells=30)
+    copies = adata[::3].copy()
+    number = copies.obs["patient"].str[1:].astype(int)
+    copies.obs["patient"] = [f"P{(i + 2) % N:02d}" for i in number]
+    both = ad.concat([adata, copies], index_unique="-")
+    with pytest.warns(UserWarning, match="copies, or all but copies"):
+        model = sdr.tl.train_response(both, model="pca", group_key="patient")
+    clean = sdr.tl.train_response(adata, model="pca", group_key="patient")
+    assert model.info["n_groups"] == clean.info["n_groups"] == N
+    assert model.info["metrics"]["cell_auroc"] < clean.info["metrics"]["cell_auroc"] + 0.2
+
+
+def test_what_training_is_told_against_an_embedding_and_genes():
+    adata = cohort()
+    values = np.random.default_rng(0).normal(size=(adata.n_obs, 10))
+    values[:, 3] += 3 * (adata.obs["response"] == "sensitive")
+    adata.obsm["X_external"] = values
+    with pytest.warns(UserWarning, match="CONFOUNDED: X_external: a dimension of it"):
+        model = sdr.tl.train_response(adata, use_rep="X_external", group_key="patient")
+    cautions = model.info["verdict"]["cautions"]
+    assert any("made elsewhere" in text for text in cautions)
+    assert any("150 genes only" in text for text in cautions)
+
+
+@pytest.mark.parametrize("n", [16, 24])
+def test_labels_dealt_at_random_are_not_called(n):
+    """From counts to calls of new patients, with labels that say nothing."""
+    called = 0
+    for seed in range(3):
+        adata, new = cohort(seed, n=n), cohort(100 + seed, n=8)
+        model = sdr.tl.train_response(adata, model="pca", group_key="patient")
+        sdr.tl.predict_response(new, model, group_key="patient")
+        sdr.tl.aggregate(new, group_key="patient")
+        called += int((new.obs["predicted_response"] != "uncertain").sum())
+        called += int((new.uns["predicted_response"]["samples"]["call"] != "uncertain").sum())
+    assert called == 0

@@ -6,7 +6,8 @@ import pytest
 
 from sc_drugresp._core.hashing import data_hash
 from sc_drugresp._core.json import jsonable
-from sc_drugresp._evaluate.leakage import fitted_elsewhere, label_derived, sets_cross_folds
+from sc_drugresp._design.given_away import fitted_elsewhere
+from sc_drugresp._evaluate.leakage import label_derived, sets_cross_folds
 from sc_drugresp._stats.folds import Fold
 
 Y = np.repeat([0, 1], 20)

@@ -10,7 +10,7 @@ from screens import bulk_of, toy_reference, toy_screen
 
 import sc_drugresp as sdr
 from sc_drugresp._reference.abstain import drug_reasons
-from sc_drugresp._reference.chance import KNOTS, below, probability
+from sc_drugresp._reference.chance import KNOTS, LEVELS, below, interval, probability, with_platform
 from sc_drugresp._reference.clones import combine_clones, rank_pairs
 from sc_drugresp._reference.lineage import contradiction
 from sc_drugresp._reference.rank import answer_groups, ranking_table
@@ -141,3 +141,36 @@ def test_pairs_cover_different_clones() -> None:
     assert found.loc[0, "mean_z"] == pytest.approx(-2.0)
     assert found.loc[0, "gain_over_best_single"] == pytest.approx(1.5)
     assert found["note"].str.contains("no synergy").all()
+
+
+def test_what_a_platform_does_to_a_line_widens_intervals() -> None:
+    reference, _, cells = toy_reference()
+    bulk, lines = bulk_of(reference, cells)
+    shift = reference.shifts["dropseq"]
+    assert shift.deviations.shape == (len(shift.lines), len(reference.genes))
+    np.testing.assert_allclose(np.nansum(shift.deviations, axis=0), 0, atol=1e-3)
+    noisy = replace(shift, deviations=20 * shift.deviations)
+    silent = replace(shift, deviations=None)
+    widths, probs = [], []
+    for one in (silent, shift, noisy):
+        answers = answer_groups(reference.with_shift(one), bulk, lines, chemistry="dropseq")
+        widths.append((answers.high - answers.low).mean())
+        probs.append(answers.prob)
+    assert widths[0] < widths[1] < 0.8 * widths[2]
+    assert np.ptp(probs[2]) < np.ptp(probs[0])
+
+
+def test_errors_through_a_platform_are_covered() -> None:
+    rng = np.random.default_rng(0)
+    errors = np.quantile(rng.normal(0, 1, (4000, 1)), LEVELS, axis=0).T
+    deviations = rng.normal(0, 0.8, (400, 1))
+    low, high = interval(np.zeros((1, 1)), with_platform(errors, deviations))
+    new = rng.normal(0, 1, 20_000) + rng.normal(0, 0.8, 20_000)
+    assert ((new >= low) & (new <= high)).mean() == pytest.approx(0.9, abs=0.015)
+    low, high = interval(np.zeros((1, 1)), errors)
+    assert ((new >= low) & (new <= high)).mean() < 0.84
+
+
+def test_one_clone_needs_no_pair() -> None:
+    z = np.random.default_rng(0).normal(size=(1, 6))
+    assert rank_pairs(z, np.array([50.0]), list("abcdef")).empty

@@ -13,13 +13,14 @@ from sklearn.metrics import roc_auc_score
 import sc_drugresp as sdr
 from sc_drugresp._design.verdict import Verdict
 from sc_drugresp._response import crossfit, fit
+from sc_drugresp._response.cells import TrainingCells, strict_folds
 from sc_drugresp._response.crossfit import centered, cross_validate
 from sc_drugresp._response.features import FixedFeatures
 from sc_drugresp._response.fit import choose_setting, fit_head, settings_for, try_settings
 from sc_drugresp._response.fitters import HeadSetting, fit_setting
 from sc_drugresp._response.heads import head_arrays, head_from_arrays, loudest, pool
 from sc_drugresp._response.selection import concordance
-from sc_drugresp._response.train import strict_folds, train_frozen
+from sc_drugresp._response.train import train_frozen
 from sc_drugresp._stats.calibration import fit_calibration
 from sc_drugresp._stats.folds import Fold
 
@@ -137,9 +138,10 @@ def test_one_setting_serves_all_folds_and_the_final_head(monkeypatch, head) -> N
 
     x, y, groups = patients(16, 1, effect=0.8)
     monkeypatch.setattr("sc_drugresp._response.train.fit_setting", watched)
-    described = FixedFeatures("x", x, description={"use_rep": "x"})
-    common = {"head": head, "error_level": 0.1, "rng": 0, "keys": {}, "verdict": Verdict("OK", "")}
-    model, logits = train_frozen(described, y, groups, **common)[:2]
+    described = FixedFeatures("x", x, description={"use_rep": "x", "kind": "encoder"})
+    common = {"head": head, "error_level": 0.1, "rng": 0}
+    cells = TrainingCells(y, groups, Verdict("OK", ""), {}, groups)
+    model, logits = train_frozen(described, cells, **common)[:2]
     (setting,) = used
     assert model.info["head"]["head"] == setting.kind
     for fold in strict_folds(y, groups, rng=0):

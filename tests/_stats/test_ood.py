@@ -29,6 +29,18 @@ def test_new_samples_of_the_same_kind_are_flagged_at_about_one_percent() -> None
     assert 0.0 < result.flag.mean() < 0.05
 
 
+def test_few_training_cells_flag_no_more_than_many() -> None:
+    """Left-out samples are compared along as many axes as new ones will be, though fewer cells stand behind them."""
+    rng = np.random.default_rng(3)
+    flagged = []
+    for n_samples in (6, 10):
+        X, groups, y = cells(n_samples, rng, per_sample=30, dim=50, between=0.2)
+        reference = fit_ood(X, groups, y=y)
+        assert reference.components.shape[0] < min(50, len(X) // 10)
+        flagged.append(reference.score(cells(20, rng, per_sample=30, dim=50, between=0.2)[0]).flag.mean())
+    assert max(flagged) < 0.1
+
+
 @pytest.mark.parametrize("dim", [12, 150])
 def test_foreign_cells_are_found(dim: int) -> None:
     from sklearn.metrics import roc_auc_score

@@ -206,3 +206,17 @@ def test_repeats_survive_a_file_and_reach_report_and_card(tmp_path):
     page = sdr.report(again, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "single pairings by sample" in page
     assert "Holm" in page
+
+
+def test_the_head_that_was_chosen_is_told_with_what_it_promised(tmp_path) -> None:
+    adata = sdr.datasets.toy(n_samples=16, cells_per_sample=12, n_genes=100, signal=2.0)
+    options = sdr.tl.EvaluationOptions(baselines=False, n_boot=0, n_permutations=0, n_pairings=1)
+    sdr.tl.evaluate(adata, model="pca", head="auto", options=options)
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    heads = ad.read_h5ad(tmp_path / "a.h5ad").uns["evaluation"]["heads"]
+    strict = heads[heads["protocol"] == "leave_group_out"]
+    assert strict["head"].tolist() == ["logistic", "pseudobulk_lda", "mil"]
+    (taken,) = strict[strict["chosen"]].itertuples()
+    assert strict["inner_auroc"].between(0.5, 1).all()
+    assert taken.optimism == pytest.approx(taken.inner_auroc - taken.nested_auroc)
+    assert strict.loc[~strict["chosen"], ["C", "share", "nested_auroc"]].isna().all().all()

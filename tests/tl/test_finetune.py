@@ -189,6 +189,6 @@ def test_the_embedding_of_a_tuned_model_is_kept(lines):
     assert out.obsm["X_tgpt_lora"].shape == (lines.n_obs, plain.dim)
     np.testing.assert_allclose(model.logit(out.obsm["X_tgpt_lora"]), model.head.logit(out.obsm["X_tgpt_lora"]))
     assert not np.allclose(out.obsm["X_tgpt_lora"], plain.embed(lines), atol=1e-6)
-    from sc_drugresp._evaluate.leakage import fitted_elsewhere
+    from sc_drugresp._design.given_away import fitted_elsewhere
 
     assert fitted_elsewhere("X_tgpt_lora").startswith("tuned")

@@ -151,8 +151,11 @@ def test_single_cells_are_scored_on_request_with_their_reliability() -> None:
 
 def test_unknown_platform_gives_ranks_only() -> None:
     adata = cells()
-    with pytest.warns(UserWarning, match=r"'drop-net' is not one whose shift .* dropseq"):
+    with pytest.warns(UserWarning, match=r"'drop-net' is not one .* knows: 'dropseq'") as caught:
         ask(adata, chemistry="drop-net")
+    told = next(str(warning.message) for warning in caught if "drop-net" in str(warning.message))
+    assert "sdr.models.platform_shift(lines, 'cell_line', chemistry='drop-net', reference=reference)" in told
+    assert "reference.with_shift(shift)" in told
     assert adata.obs["predicted_response_prob"].isna().all()
     assert (adata.obs["predicted_response"] == "uncertain").all()
     assert groups(adata)["z"].notna().all()

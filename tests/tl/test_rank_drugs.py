@@ -56,6 +56,44 @@ def test_abstentions_have_a_reason_and_no_number() -> None:
     assert table.loc[~silent, ["rank", "z", "P", "low", "high"]].notna().all(axis=None)
 
 
+def test_mixtures_of_drugs_are_ranked_only_if_asked_for() -> None:
+    adata, reference = sdr.datasets.toy(2, 40, 12_000), sdr.models.Reference.load()
+    mixture = "navitoclax:PLX-4032 (1:1 mol/mol)"
+    assert mixture in reference.drugs.index
+    about = {"groupby": "sample", "malignant_key": "cell_type", "chemistry": "dropseq"}
+
+    def drugs(**options) -> set[str]:
+        sdr.tl.rank_drugs(adata, **about, **options)
+        return set(adata.uns["drug_ranking"]["table"]["drug"])
+
+    single = drugs()
+    assert not any("mol/mol" in drug for drug in single)
+    assert {"navitoclax", "PLX-4032"} <= single
+    assert drugs(combinations=True) == set(reference.drugs.index)
+    assert drugs(drugs=[mixture, "navitoclax"]) == {mixture, "navitoclax"}
+
+
+def test_a_clone_is_reached_in_the_lowest_quarter_of_predictions_of_the_drug() -> None:
+    from sc_drugresp.pl._clone_coverage import _limits
+
+    stored = ranked().uns["drug_ranking"]
+    skill = stored["table"].drop_duplicates("drug").set_index("drug")["drug_r"]
+    np.testing.assert_allclose(_limits(stored, None), -0.6745 * skill)
+    assert (_limits(stored, -0.1) == -0.1).all()
+    assert "lowest quarter of predicted z" in sdr.pl.clone_coverage(ranked()).get_xlabel()
+    assert "z below -0.1" in sdr.pl.clone_coverage(ranked(), below=-0.1).get_xlabel()
+
+
+def test_scores_of_groups_are_no_embedding_to_draw_cells_on() -> None:
+    adata = cells()
+    rank(adata)
+    rank(adata, key_added="mine")
+    about = {name: WHO[name] for name in ("groupby", "malignant_key", "chemistry")}
+    sdr.tl.predict_response(adata, drug="Erlotinib", reference=toy_reference()[0], **about)
+    with pytest.raises(KeyError, match="no UMAP and no embedding"):
+        sdr.pl.response(adata)
+
+
 def test_ranks_follow_z_within_each_group() -> None:
     table = ranked().uns["drug_ranking"]["table"].dropna(subset="z")
     for _, part in table.groupby("group"):
@@ -224,7 +262,7 @@ def check_t_cells_of_melanoma_get_no_drug(shared, tmp_path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         page = sdr.report(again, tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "No answer: 0 of 13 groups and 0 of 537 drugs" in page
+    assert "No answer: 0 of 13 groups and 0 of 489 drugs" in page
 
 
 def check_breast_lines_are_ranked_beside_their_tissue(shared) -> None:

@@ -196,6 +196,7 @@ def test_aliased_training_data_give_no_calls_and_probabilities_only_on_request(a
         silent.write_h5ad(tmp_path / "silent.h5ad")
 
 
+@pytest.mark.filterwarnings("ignore:These data are CONFOUNDED", "ignore:The training data are CONFOUNDED")
 def test_several_models_are_fused(labeled, trained) -> None:
     adata = labeled.copy()
     adata.obsm["X_mine"] = np.log1p(adata.X[:, :20].toarray())
@@ -298,6 +299,7 @@ def test_embedding_of_another_width_is_refused(labeled) -> None:
         sdr.tl.predict_response(adata, model)
 
 
+@pytest.mark.filterwarnings("ignore:These data are CONFOUNDED", "ignore:The training data are CONFOUNDED")
 def test_cells_without_an_embedding_are_uncertain(labeled) -> None:
     adata = labeled.copy()
     x = np.random.default_rng(0).normal(size=(adata.n_obs, 4))
@@ -342,6 +344,7 @@ def test_labels_and_calls_have_the_same_colors(labeled) -> None:
     assert adata.uns["response_colors"] == ["#000000", "#FFFFFF"]  # a user's choice stays
 
 
+@pytest.mark.filterwarnings("ignore:These data are CONFOUNDED", "ignore:The training data are CONFOUNDED")
 def test_the_embedding_to_train_on_can_be_named(labeled) -> None:
     adata = labeled.copy()
     adata.obsm["X_mine"] = np.log1p(adata.X[:, :20].toarray())

@@ -36,6 +36,11 @@ _IDENTITY = re.compile(
     r"(^|_)(id|ids|number|num|no|nr|index|barcode|name)$|patient|donor|subject|sample|individual|cell_?line|orig_ident"
 )
 """Names of columns that number things; that their order goes with the label is how people count."""
+_MEASURED_OUTCOME = re.compile(
+    r"(^|_)(ln|log|log2|log10|p)?_?(ic|ec|gi|gr)_?50(_|$)|(^|_)(auc|aac|dss|viability|survival|pfs|overall_survival|os|"
+    r"rfs|dfs|efs|ttp)(_|$)"
+)
+"""Names of columns that hold what a drug did to a sample, as a number: dose response of a line, survival of a patient."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def usable_columns(
 
     Left out are columns with one value, identities (of which no value is shared by two of the things that are held
     out), numbers that count patients or samples, what this package wrote, and outcomes: columns that hold words of
-    response such as 'CR' or 'non-responder'.
+    response such as 'CR' or 'non-responder', and numbers of each patient that are named after a measure of response (AUC,
+    IC50, survival).
 
     Parameters
     ----------
@@ -108,6 +114,10 @@ def usable_columns(
         column = read(str(name), series, units, held)
         if column is None:
             continue
+        if column.numbers is not None and _MEASURED_OUTCOME.search(_plain(str(name))) and nested(units, column.numbers):
+            if _separates(column.numbers, y):
+                copies.append(str(name))
+            continue
         if column.levels and _outcome(column):
             by_unit = [
                 set(y[column.codes == code].tolist()) for code in range(len(column.levels)) if column.levels[code]
@@ -121,7 +131,7 @@ def usable_columns(
 
 def read(name: str, series: pd.Series, units: np.ndarray, held: np.ndarray) -> Column | None:
     """A column as levels or numbers; `None` if it cannot tell anything about samples that are held out."""
-    plain = re.sub(r"[^a-z0-9]+", "_", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()).strip("_")
+    plain = _plain(name)
     family: Family = "derived" if _DERIVED.search(plain) else "design" if _DESIGN.search(plain) else "measured"
     numbers = _numbers(series)
     few = len(np.unique(units)) / 2
@@ -133,7 +143,7 @@ def read(name: str, series: pd.Series, units: np.ndarray, held: np.ndarray) -> C
         if distinct > few:
             return (
                 None
-                if _IDENTITY.search(plain) and _constant(numbers, units)
+                if _IDENTITY.search(plain) and nested(units, numbers)
                 else Column(name, family, np.zeros(len(numbers), dtype=int), numbers=numbers)
             )
     text = as_text(series)
@@ -188,13 +198,20 @@ def _parsed(levels: np.ndarray) -> np.ndarray | None:
     return numbers
 
 
-def _constant(numbers: np.ndarray, units: np.ndarray) -> bool:
-    return nested(units, numbers)
+def _plain(name: str) -> str:
+    """The name of a column in lower case, its words joined by `_`."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()).strip("_")
+
+
+def _separates(numbers: np.ndarray, y: np.ndarray) -> bool:
+    """Whether a threshold tells the label of every cell with a number."""
+    one, other = (numbers[(y == label) & np.isfinite(numbers)] for label in (0, 1))
+    return bool(len(one) and len(other) and (one.max() < other.min() or other.max() < one.min()))
 
 
 def _outcome(column: Column) -> bool:
     words = [word_of(level) for level in column.levels if level]
-    return len(words) > 1 and all(word is not None for word in words) and any(words)
+    return all(word is not None for word in words) and any(words)
 
 
 def _written(obs: pd.DataFrame) -> set[str]:

@@ -9,13 +9,14 @@ import numpy as np
 
 from .._core.log import logger, warn
 from .._data.obs import read_column
+from .._design.given_away import fitted_elsewhere, knows_labels
 from .._embed.coverage import check_coverage
 from .._embed.slots import embedding_info, embeddings
 from .._response.choose import model_features, random_features, slot_features
 from .._response.features import FixedFeatures
 from .._response.recipe import Recipe
 from .._stats.folds import LeakError
-from .leakage import fitted_elsewhere, knows_labels, label_derived, sets_cross_folds
+from .leakage import label_derived, sets_cross_folds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

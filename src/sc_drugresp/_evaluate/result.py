@@ -74,6 +74,7 @@ def collect(
         "leakage_gap": leakage_gap(metrics),
         "folds": _fold_table(cohort, runs),
         "samples": _sample_table(cohort, scored),
+        "heads": _head_table(scored),
         "design": design_table(cohort.y, cohort.columns),
         "aliasing": _aliasing_table(cohort),
         "verdict": {
@@ -238,6 +239,22 @@ def _sample_table(cohort: Cohort, scored: Mapping[tuple[str, str], Scored]) -> p
             }
             parts.append(pd.DataFrame(table))
     return pd.concat(parts, ignore_index=True)
+
+
+def _head_table(scored: Mapping[tuple[str, str], Scored]) -> pd.DataFrame:
+    """Kinds of head that each model could have had, the one that was taken, and what the choice promised and kept."""
+    import pandas as pd
+
+    names = ["model", "protocol", "head", "chosen", "C", "share", "inner_auroc", "nested_auroc", "optimism"]
+    rows = []
+    for (model, protocol), found in scored.items():
+        how = found.selection
+        tried = how.get("inner_auroc", {})
+        for kind in tried or ([how["head"]] if how else []):
+            row = {"model": model, "protocol": protocol, "head": kind, "chosen": kind == how["head"]}
+            row["inner_auroc"] = tried.get(kind, np.nan)
+            rows.append(row | ({k: how.get(k, np.nan) for k in ("C", "share", *names[-2:])} if row["chosen"] else {}))
+    return pd.DataFrame(rows, columns=names)
 
 
 def _aliasing_table(cohort: Cohort) -> pd.DataFrame:

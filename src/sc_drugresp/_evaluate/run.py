@@ -13,15 +13,15 @@ from .._core.progress import progress_bar
 from .._core.threads import one_thread
 from .._core.versions import package_versions
 from .._data.obs import read_labels, require_both_classes
+from .._design.doubles import Doubles
+from .._design.given_away import chosen_by_label, genes_chosen_before
 from .._design.quality import measured, qc_features
 from .._response.choose import Matrices
 from .._stats.folds import Fold
 from .candidates import check_folds, make_candidates, weigh_candidates
 from .cohort import read_cohort
 from .design_only import design_features
-from .doubles import Doubles
 from .external import apply_saved
-from .leakage import chosen_by_label, genes_chosen_before
 from .naive import PERMUTED, NaiveBaseline, naive_baselines
 from .options import EXTERNAL, FEW_SHOT, STRICT
 from .protocols import Run, make_runs, shared_names

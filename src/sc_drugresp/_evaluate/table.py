@@ -34,11 +34,15 @@ PLAIN: dict[str, Any] = {"C": 1.0}
 
 @dataclass(frozen=True)
 class Scored:
-    """What was found for the cells: the scores that rank them, the fold that tested them, and what users would have got."""
+    """What was found for the cells: the scores that rank them, the fold that tested them, and what users would have got.
+
+    `selection` says which head that was, and how it was chosen.
+    """
 
     score: np.ndarray
     fold: np.ndarray
     deployed: Deployed
+    selection: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -140,7 +144,7 @@ class Table:
         )
         self._call(model, protocol, deployed, **shown)
         if shown["kind"] == "model":
-            self.found[model, protocol] = Scored(out.prob, out.fold, deployed)
+            self.found[model, protocol] = Scored(out.prob, out.fold, deployed, out.selection)
         return added
 
     def _null(self, features: Any, folds: Any, head: Any, n: int, options: dict[str, Any]) -> Any:

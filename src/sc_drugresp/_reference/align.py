@@ -65,12 +65,18 @@ def standardize(values: np.ndarray, scale: Scale, shift: np.ndarray | None) -> n
     return np.nan_to_num((moved - scale.mean) / scale.spread, nan=0.0)
 
 
-def mean_shift(values: np.ndarray, bulk: np.ndarray) -> np.ndarray:
-    """Mean difference between samples and the bulk profiles of the same lines, per gene.
+def shift_and_rest(values: np.ndarray, bulk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean difference between samples and the bulk profiles of the same lines, and what it leaves in a line it was not taken from.
 
     Parameters
     ----------
     values, bulk
-        Shape `(n_lines, n_genes)`, on the scale of :func:`within_sample`.
+        Shape `(n_lines, n_genes)`, at least two lines, on the scale of :func:`within_sample`.
+
+    Returns
+    -------
+    Shape `(n_genes,)`; and difference of each line minus the mean of the other lines, shape `(n_lines, n_genes)`.
     """
-    return (values - bulk).mean(axis=0)
+    difference = values - bulk
+    mean = difference.mean(axis=0)
+    return mean, (difference - mean) * len(difference) / (len(difference) - 1)

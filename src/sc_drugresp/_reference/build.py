@@ -14,6 +14,7 @@ from .card import reliability, tissue_means
 from .chance import error_quantiles, fit_recalibration
 from .expression import line_expression
 from .lineage import lineage_centroids, usual_gaps
+from .programs import program_limits
 from .reference import Reference
 from .relatives import families, with_relatives
 from .ridge import fit_drugs
@@ -180,5 +181,6 @@ def _fit(
         tissue_means=pd.DataFrame(means, columns=with_mean).reindex(columns=lineages).to_numpy(dtype=np.float32),
         centroids=centroids.astype(np.float32),
         gaps=usual_gaps(prepared.Z, tables.tissue, lineages, centroids).astype(np.float32),
+        programs=program_limits(prepared.Z, prepared.genes),
         info=told,
     )

@@ -23,6 +23,29 @@ def error_quantiles(Y: np.ndarray, held_out: np.ndarray) -> np.ndarray:
     return np.nanquantile(Y - held_out, LEVELS, axis=0).T.astype(np.float32)
 
 
+def with_platform(errors: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Errors of lines that are seen through a platform: held-out error of bulk profiles, plus what the platform does to a line.
+
+    The two are taken as independent: every error is added to every deviation.
+
+    Parameters
+    ----------
+    errors
+        Quantiles of held-out errors, shape `(n_drugs, 101)`.
+    deviations
+        How far the response of lines moves if it is predicted from the platform, shape `(n_lines, n_drugs)`.
+
+    Returns
+    -------
+    Quantiles of the sums, float32 of shape `(n_drugs, 101)`.
+    """
+    middles = (np.arange(2 * len(LEVELS)) + 0.5) / (2 * len(LEVELS))
+    out = np.empty(errors.shape, dtype=np.float32)
+    for j, row in enumerate(errors):
+        out[j] = np.quantile(np.add.outer(np.interp(middles, LEVELS, row), deviations[:, j]), LEVELS)
+    return out
+
+
 def below(predicted: np.ndarray, errors: np.ndarray, limits: np.ndarray) -> np.ndarray:
     """Share of held-out errors with which the response would lie below the limit.
 

@@ -16,6 +16,8 @@ PRIOR_CELLS = 20
 """Cells of the prior by which the worst clone is shrunk to the mean."""
 MIN_SHARE = 0.05
 """Share of the cells below which a clone cannot be the worst one."""
+LEAST_GAIN = 1e-6
+"""Of a pair over its better drug, in units of `z`."""
 NO_SYNERGY = "no synergy modelled: each clone responds to the better of the two drugs"
 
 
@@ -50,7 +52,8 @@ def rank_pairs(z: np.ndarray, n_cells: np.ndarray, drugs: Sequence[str], *, n_pa
     """Pairs of drugs whose better partner reaches the clones best; no synergy is modelled.
 
     Each clone is given the lower `z` of the two drugs. Pairs are ordered by the mean of that over clones, weighted by
-    abundance, as single drugs are.
+    abundance, as single drugs are. Pairs of which one drug is the better one in every clone are left out, so that a tumor of
+    one clone has no pairs.
 
     Parameters
     ----------
@@ -75,17 +78,19 @@ def rank_pairs(z: np.ndarray, n_cells: np.ndarray, drugs: Sequence[str], *, n_pa
     mean = np.zeros(len(first))
     for share, row in zip(weight, z):
         mean += share * np.minimum(row[first], row[second])
-    best = np.argsort(mean, kind="stable")[:n_pairs]
-    first, second, mean = first[best], second[best], mean[best]
-    _, worst, _ = combine_clones(np.minimum(z[:, first], z[:, second]), n_cells)
     single = weight @ z
+    gain = np.minimum(single[first], single[second]) - mean
+    kept = np.flatnonzero(gain > LEAST_GAIN)
+    best = kept[np.argsort(mean[kept], kind="stable")[:n_pairs]]
+    first, second, mean, gain = first[best], second[best], mean[best], gain[best]
+    _, worst, _ = combine_clones(np.minimum(z[:, first], z[:, second]), n_cells)
     return pd.DataFrame(
         {
             "drug_1": [drugs[i] for i in first.tolist()],
             "drug_2": [drugs[i] for i in second.tolist()],
             "mean_z": mean,
             "worst_z": worst,
-            "gain_over_best_single": np.minimum(single[first], single[second]) - mean,
+            "gain_over_best_single": gain,
             "note": NO_SYNERGY,
         }
     )

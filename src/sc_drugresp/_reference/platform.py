@@ -13,12 +13,13 @@ from .._data.counts import read_counts
 from .._data.modalities import observations
 from .._data.obs import read_column
 from ..names import line_key as key_of
-from .align import mean_shift, within_sample
+from .align import shift_and_rest, within_sample
 from .expression import within
 from .pseudobulk import pseudobulk
 from .reference import Reference
 from .relatives import with_relatives
 from .shift import PlatformShift
+from .storage import DEFAULT
 from .tables import published, tidy_expression
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def platform_shift(
     """Measure how a platform differs, gene by gene, from the lines of a reference.
 
     Cells of lines of known identity are added up per line and compared with the bulk profiles of the same lines, both
-    standardized within the profile. The mean difference over lines is the shift. Only the identity of the lines is used,
-    not their response.
+    standardized within the profile. The mean difference over lines is the shift; what it leaves in a line that it was not
+    taken from widens intervals and probabilities. Only the identity of the lines is used, not their response.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def platform_shift(
         Name to give to the platform, such as `'10x3v3'`.
     expression
         Bulk profiles, lines x genes, of the kind that the reference was fitted to. `None` takes those of the screen that
-        the reference is named after.
+        the reference is named after, for the one of the package those of `'ctrp2'` (:func:`~sc_drugresp.datasets.screen`).
     reference
         The reference that the shift is for; `None` for the one that comes with the package.
     exclude_lines
@@ -85,10 +86,11 @@ def platform_shift(
     >>> reference = sdr.models.Reference.load("gdsc2")  # doctest: +SKIP
     >>> shift = sdr.models.platform_shift(lines, "cell_line", chemistry="10x3v3", reference=reference)  # doctest: +SKIP
     >>> reference = reference.with_shift(shift)  # doctest: +SKIP
+    >>> sdr.tl.rank_drugs(tumor, reference=reference, chemistry="10x3v3")  # doctest: +SKIP
     """
     reference = Reference.load() if reference is None else reference
     if expression is None:
-        expression = published(reference.name).expression
+        expression = published("ctrp2" if reference.name == DEFAULT else reference.name).expression
     bulk = tidy_expression(expression)
     absent = [gene for gene in reference.genes if gene not in bulk.columns]
     if absent:
@@ -113,7 +115,7 @@ def platform_shift(
     found = pseudobulk(source, reference.genes, groups, len(kept))
     values = within_sample(found.values, found.seen, reference.scale)
     profiles = within(bulk.loc[kept, reference.genes].to_numpy(dtype=np.float64))
-    shift = mean_shift(values, profiles).astype(np.float32)
+    shift, rest = shift_and_rest(values, profiles)
     logger.info("shift of %s over %d lines and %d genes", chemistry, len(kept), int(found.seen.sum()))
     told = f"{len(kept)} lines of {line_key!r}, {int((groups >= 0).sum())} cells"
-    return PlatformShift(chemistry, shift, tuple(kept), told)
+    return PlatformShift(chemistry, shift.astype(np.float32), tuple(kept), told, rest.astype(np.float32))

@@ -12,6 +12,7 @@ from .abstain import drug_reasons, group_reasons
 from .align import standardize, within_sample
 from .chance import below, interval, probability
 from .lineage import contradiction, likeness
+from .programs import visible_programs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,8 @@ class GroupAnswers:
     nearest: list[str]
     reasons: list[str]
     """Why nothing can be said of a group."""
+    programs: list[str]
+    """Programs of treatment that a group shows; `''` for none, or where that cannot be told."""
     aligned: bool
 
 
@@ -78,9 +81,10 @@ def answer_groups(
     response = reference.predict(Z)
     prob = low = high = np.full(response.shape, np.nan)
     if shift is not None:
-        share = below(response, reference.errors, reference.drugs["sensitive_below"].to_numpy())
+        errors = reference.errors_on(shift)
+        share = below(response, errors, reference.drugs["sensitive_below"].to_numpy())
         prob = probability(share, reference.recalibration)
-        low, high = (reference.z(limit) for limit in interval(response, reference.errors))
+        low, high = (reference.z(limit) for limit in interval(response, errors))
     return GroupAnswers(
         groups=[str(group) for group in groups],
         z=reference.z(response),
@@ -91,6 +95,7 @@ def answer_groups(
         like=like,
         nearest=[reference.lineages[k] for k in np.argmax(like, axis=1)] if reference.lineages else [""] * len(groups),
         reasons=group_reasons(bulk, against),
+        programs=visible_programs(Z, reference.genes, usable, reference.programs) if shift else [""] * len(groups),
         aligned=shift is not None,
     )
 

@@ -61,7 +61,7 @@ def redrawn_probability(
     response = _response(reference, bulk.values[drawn], bulk.seen, drug, shift.values)
     j = list(reference.drugs.index).index(drug)
     limit = reference.drugs["sensitive_below"].to_numpy()[j : j + 1]
-    share = below(response[:, None], reference.errors[j : j + 1], limit)[:, 0]
+    share = below(response[:, None], reference.errors_on(shift)[j : j + 1], limit)[:, 0]
     out[drawn] = probability(share, reference.recalibration)
     return tuple(np.nanquantile(out.reshape(n_draws, n_groups), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0))
 

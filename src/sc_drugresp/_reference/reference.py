@@ -58,6 +58,8 @@ class Reference:
         How much less than the nearest lineage the lines of a lineage may resemble their own, shape `(n_lineages,)`.
     shifts
         Shifts of platforms that are known, by chemistry.
+    programs
+        Scores of the gene programs of treated cells that 5 % of the (untreated) lines exceed.
     info
         Provenance: release, license, citation, hashes, lines left out, settings, package versions.
     """
@@ -77,6 +79,7 @@ class Reference:
     centroids: np.ndarray
     gaps: np.ndarray
     shifts: Mapping[str, PlatformShift] = field(default_factory=dict)
+    programs: Mapping[str, float] = field(default_factory=dict)
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -104,6 +107,24 @@ class Reference:
         """
         _check_rows("Z", Z, len(self.genes), "genes")
         return Z @ self.weights + self.intercept
+
+    @checked
+    def errors_on(self, shift: PlatformShift) -> np.ndarray:
+        """Quantiles of the errors of each drug for samples on a platform, shape `(n_drugs, 101)`.
+
+        They are wider than those of bulk profiles by what the shift leaves in lines that it was not measured in.
+
+        Parameters
+        ----------
+        shift
+            Of the platform.
+        """
+        from .chance import with_platform
+
+        if shift.deviations is None:
+            return self.errors
+        rest = np.nan_to_num(shift.deviations / self.spread, nan=0.0)
+        return with_platform(self.errors, rest @ self.weights)
 
     @checked
     def z(self, response: np.ndarray) -> np.ndarray:
@@ -152,9 +173,10 @@ class Reference:
 
     @checked
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
-        """Write a folder of JSON and safetensors files; nothing is pickled.
+        """Write a folder: numbers in one safetensors file, cards of drugs and lines as JSON; nothing is pickled.
 
-        The folder appears complete or not at all.
+        The tables are small (hundreds of rows), so that a third format such as parquet would only add a dependency. The
+        folder appears complete or not at all.
 
         Parameters
         ----------

@@ -22,12 +22,16 @@ class PlatformShift:
         Lines that it was measured in.
     source
         What it was computed from.
+    deviations
+        What is left of the difference of each line after the shift of the other lines is taken off, shape `(n_lines, n_genes)`,
+        float32: what a new sample on this platform may differ by. `None` counts as nothing.
     """
 
     chemistry: str
     values: np.ndarray
     lines: tuple[str, ...]
     source: str = ""
+    deviations: np.ndarray | None = None
 
     def __repr__(self) -> str:
         n = int(np.isfinite(self.values).sum())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 META, ARRAYS = "reference.json", "arrays.safetensors"
 DEFAULT = "default"
 _FIELDS = ("mean", "spread", "intercept", "errors", "recalibration", "tissue_means", "centroids", "gaps")
@@ -87,11 +87,14 @@ def write_reference(
         arrays["weights"] = np.asarray(fields["weights"], dtype=np.float32)
     for name, shift in fields["shifts"].items():
         arrays[f"shift.{name}"] = np.asarray(shift.values, dtype=kind)
+        if shift.deviations is not None:
+            arrays[f"shift.{name}.deviations"] = np.asarray(shift.deviations, dtype=kind)
     meta = {
         "format": FORMAT,
         "name": fields["name"],
         "genes": fields["genes"],
         "lineages": fields["lineages"],
+        "programs": dict(fields["programs"]),
         "drugs": _columns(fields["drugs"]),
         "lines": _columns(fields["lines"]),
         "shifts": {name: {"lines": shift.lines, "source": shift.source} for name, shift in fields["shifts"].items()},
@@ -130,17 +133,21 @@ def read_reference(path: Path) -> dict[str, Any]:
         arrays = {name: stored[name].astype(np.float32) for name in (*_FIELDS, "weights")}
         if "step" in stored:
             arrays["weights"] *= stored["step"]
-        shifts = {
-            name: PlatformShift(name, stored[f"shift.{name}"].astype(np.float32), tuple(told["lines"]), told["source"])
-            for name, told in meta["shifts"].items()
-        }
+        shifts = {name: _shift(name, told, stored) for name, told in meta["shifts"].items()}
         drugs, lines = _frame(meta["drugs"], "drug"), _frame(meta["lines"], "line")
         fields = {name: meta[name] for name in ("name", "genes", "lineages", "info")}
+        fields["programs"] = {str(name): float(limit) for name, limit in meta["programs"].items()}
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         msg = f"The reference in {path} is damaged or incomplete ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
     _check_shapes(path, arrays, shifts, len(fields["genes"]), len(drugs), len(fields["lineages"]))
     return fields | arrays | {"drugs": drugs, "lines": lines, "shifts": shifts}
+
+
+def _shift(name: str, told: dict[str, Any], stored: dict[str, np.ndarray]) -> PlatformShift:
+    rest = stored.get(f"shift.{name}.deviations")
+    values, lines = stored[f"shift.{name}"].astype(np.float32), tuple(told["lines"])
+    return PlatformShift(name, values, lines, told["source"], None if rest is None else rest.astype(np.float32))
 
 
 def _check_shapes(
@@ -162,6 +169,10 @@ def _check_shapes(
     }
     found = {name: arrays[name].shape for name in wanted} | {f"shift {n}": s.values.shape for n, s in shifts.items()}
     wanted |= {f"shift {name}": (n_genes,) for name in shifts}
+    for name, shift in shifts.items():
+        if shift.deviations is not None:
+            key = f"deviations from shift {name}"
+            wanted[key], found[key] = (len(shift.lines), n_genes), shift.deviations.shape
     wrong = [name for name, shape in wanted.items() if found[name] != shape]
     if wrong:
         msg = (

@@ -9,8 +9,8 @@ from scipy.special import expit, logit
 
 from .._core.log import logger, warn
 from .._data.obs import read_groups, read_labels, require_both_classes
-from .._design.judge import judge
 from .._stats.prior_shift import ClassScores, correct_prior
+from .cells import read_training_cells
 from .choose import Matrices, choose_features
 from .embedding import embed_like
 from .ensemble import Ensemble, open_models
@@ -77,24 +77,26 @@ def answer_from_labels(
     group_key, groups = read_groups(obs, group_key)
     rows = np.flatnonzero(y >= 0)
     matrices = Matrices(adata, rows, layer)
+    labels = y[rows].astype(np.int64)
+    cells = read_training_cells(
+        obs.iloc[rows], labels, groups[rows], matrices, label_key=label_key, group_key=group_key
+    )
     features = choose_features(adata, matrices, use_rep=use_rep, recipe=None, rng=rng)
     depth = matrices.depth()
     trained, out = train_frozen(
         features,
-        y[rows].astype(np.int64),
-        groups[rows],
+        cells,
         head="logistic",
         error_level=0.1,
         rng=rng,
-        keys={"label_key": label_key, "group_key": group_key},
         depth=None if depth is None else depth[rows],
-        verdict=judge(obs.iloc[rows], y[rows].astype(np.int64), group_key=group_key),
     )
     values = features.everything()
     logits = trained.logit(values)
     logits[rows] = np.where(np.isfinite(out.logit), out.logit, logits[rows])
     names, scores = trained.sample_logit(values, groups)
-    known = dict(zip(out.samples.tolist(), out.sample_logit.tolist()))
+    of_unit = dict(zip(out.samples.tolist(), out.sample_logit.tolist()))
+    known = {name: of_unit[unit] for name, unit in zip(cells.samples.tolist(), cells.units.tolist())}
     held_out = np.array([known.get(name, np.nan) for name in names.tolist()], dtype=np.float64)
     scores = np.where(np.isfinite(held_out), held_out, scores)
     part = predict(trained.trust, values, logits, groups=groups, depth=depth, sample_scores=(names, scores))

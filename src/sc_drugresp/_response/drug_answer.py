@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CALLS = (
     "A group is called where the 90 % interval of its response, from the errors in held-out lines, lies wholly on one side of "
-    "the lowest quarter of the screen; most single drugs stay `uncertain`."
+    "the lowest quarter of the screen; most single drugs stay 'uncertain'."
 )
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     ReferenceLike = Reference | str | PathLike[str] | None
 
 STATEMENT = (
-    "A screen of cell lines says how drugs order these cells by expression. `sensitive` means a response in the lowest quarter "
+    "A screen of cell lines says how drugs order these cells by expression. 'sensitive' means a response in the lowest quarter "
     "of the lines of the screen. Held-out lines are predicted with a median correlation of {r:.2f}, much of which the tissue "
     "alone would give, so that the mean of the tissue stands beside each number. Not for clinical use."
 )
@@ -67,6 +67,7 @@ class ReferenceAnswer:
         """One row per group, with the nearest lineage and why it gets no answer."""
         frame = self.groups.table()
         frame["nearest_lineage"] = self.answers.nearest
+        frame["treatment_programs"] = self.answers.programs
         frame["abstain_reason"] = self.answers.reasons
         return frame
 
@@ -101,6 +102,13 @@ def ask_reference(
     answers = answer_groups(reference, bulk, groups.names, chemistry=groups.chemistry, lineages=groups.lineages)
     reasons = ["; ".join(filter(None, pair)) for pair in zip(groups.reasons, answers.reasons)]
     answers = replace(answers, reasons=reasons)
+    shown = [text for text in answers.programs if text]
+    if shown:
+        said = (
+            f"{len(shown)} of {len(groups.names)} groups show a gene program of treated cells ({shown[0]}). Such cells show what a "
+            "drug did to them (state), not how they would have responded (sensitivity)."
+        )
+        groups = replace(groups, warnings=[*groups.warnings, said])
     for text in groups.warnings:
         warn(text)
     table = ranking_table(reference, answers)

@@ -14,6 +14,7 @@ from .._data.compartments import UNASSIGNED, assign_compartments, compartments
 from .._data.obs import as_text, find_group, read_column
 from .._data.treatment import treated_cells
 from .._reference.abstain import MIN_CELLS
+from .._reference.storage import DEFAULT
 from ..names import check_lineage, lineage_of
 
 if TYPE_CHECKING:
@@ -222,12 +223,19 @@ def _chemistry(obs: pd.DataFrame, reference: Reference, given: str | None, warni
                 if _plain(found) in known:
                     logger.info("platform %r from .obs[%r]", found, key)
                     return known[_plain(found)]
-    what = f"The platform {found!r} is" if found else "The platform of these cells is not"
-    rest = "not one whose shift this reference knows" if found else "known"
+    knows = ", ".join(map(repr, sorted(reference.shifts))) or "none"
+    if found:
+        what = f"The platform {found!r} is not one that this reference is calibrated for (it knows: {knows})"
+        ways = "To get them"
+    else:
+        what = "The platform of these cells is not known"
+        ways = f"If it is one of {knows}, name it with `chemistry=`. Otherwise"
+    name = found or "my_platform"
+    load = "reference = sdr.models.Reference.load(); " if reference.name == DEFAULT else ""
     warnings.append(
-        f"{what} {rest} (it knows: {', '.join(sorted(reference.shifts)) or 'none'}): drugs are ranked, but no probability "
-        "and no interval is given. Name it with `chemistry=`, or measure its shift with models.platform_shift on cells of "
-        "known cell lines."
+        f"{what}: drugs are ranked, but no probability and no interval is given. {ways}, sequence at least three known cell lines "
+        f"on this platform and measure its shift: {load}shift = sdr.models.platform_shift(lines, 'cell_line', chemistry={name!r}, "
+        f"reference=reference), then pass reference=reference.with_shift(shift) and chemistry={name!r}."
     )
     return None
 

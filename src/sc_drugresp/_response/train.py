@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .._core.keys import SENSITIVE
 from .._core.log import warn
 from .._core.progress import progress_bar
 from .._core.threads import one_thread
-from .._stats.folds import leave_group_out
 from .crossfit import cross_validate
 from .features import FittedFeatures
 from .fit import MIN_FOR_AUTO, enough_for_auto
@@ -19,31 +16,22 @@ from .model import ResponseModel
 from .trust import Trust, describe_training
 
 if TYPE_CHECKING:
-    from .._design.verdict import Verdict
-    from .._stats.folds import Fold
+    import numpy as np
+
+    from .cells import TrainingCells
     from .crossfit import OutOfFold
     from .features import FixedFeatures
     from .heads import HeadChoice
 
 
-def strict_folds(y: np.ndarray, groups: np.ndarray, *, rng: int) -> list[Fold]:
-    """Folds that hold out whole samples, as `tl.evaluate` does; those that leave one class to learn from are left out."""
-    if len(np.unique(groups)) < 2:
-        return []
-    return [fold for fold in leave_group_out(y, groups, rng=rng) if len(np.unique(y[fold.train])) == 2]
-
-
 @one_thread()
 def train_frozen(
     features: FixedFeatures | FittedFeatures,
-    y: np.ndarray,
-    groups: np.ndarray,
+    cells: TrainingCells,
     *,
     head: HeadChoice,
     error_level: float,
     rng: int,
-    keys: dict[str, str],
-    verdict: Verdict,
     depth: np.ndarray | None = None,
 ) -> tuple[ResponseModel, OutOfFold]:
     """Train on the labeled cells; also returns their held-out logits and those of their samples.
@@ -52,21 +40,19 @@ def train_frozen(
     ----------
     features
         What the head learns from.
-    y, groups
-        Label (1 sensitive, 0 resistant) and sample of each labeled cell.
+    cells
+        The labeled cells.
     head, error_level, rng
         As in :func:`~sc_drugresp.tl.train_response`.
-    keys
-        Names of the columns that were read, for the record.
-    verdict
-        What the design allows to conclude, for the record.
     depth
         Counts of each labeled cell, where known.
     """
-    folds = strict_folds(y, groups, rng=rng)
+    y, groups, folds = cells.y, cells.units, cells.folds(rng)
     with progress_bar(total=len(folds), desc="cross-validating", unit="folds") as bar:
         out = cross_validate(features, y, groups, folds, head=head, rng=rng, advance=bar.update)
     values = features.labeled()
+    if features.description["kind"] == "slot":
+        cells = cells.weigh(features.name, values)
     # With the penalty of the folds: what is calibrated on their logits must hold for those of this head.
     fitted = fit_setting(out.setting or HeadSetting(), values, y, groups, rng=rng)
     embed = features.split if isinstance(features, FittedFeatures) else None
@@ -83,8 +69,12 @@ def train_frozen(
         depth=depth,
         thinned=features.thinned if isinstance(features, FittedFeatures) and features.thins else None,
     )
-    info = describe_training(out.logit, y, groups, values) | keys | {"verdict": verdict.to_dict()}
-    info |= {"mode": "frozen", "error_level": error_level, "rng": rng, "head": {"asked": head, **out.selection}}
+    info = describe_training(out.logit, cells, values) | {
+        "mode": "frozen",
+        "error_level": error_level,
+        "rng": rng,
+        "head": {"asked": head, **out.selection},
+    }
     if not info["n_held_out_groups"]:
         warn(
             "No sample could be left out with both classes still in training, so there is no held-out score and "

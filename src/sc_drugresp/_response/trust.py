@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .._stats.folds import Fold
+    from .cells import TrainingCells
 
 MIN_REFERENCE = 20
 """Training cells below which nothing is called unusual."""
@@ -214,17 +215,18 @@ def log_odds(prob: np.ndarray) -> np.ndarray:
     return logit(np.clip(prob, _CLIP, 1 - _CLIP))
 
 
-def describe_training(logits: np.ndarray, y: np.ndarray, groups: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+def describe_training(logits: np.ndarray, cells: TrainingCells, values: np.ndarray) -> dict[str, Any]:
     """Provenance and held-out metrics of a model, as JSON values."""
+    y, groups = cells.y, cells.units
     held = np.isfinite(logits)
     metrics: dict[str, Any] = {}
     if held.any():
-        cells = classification_metrics(y[held], expit(logits[held]))
+        by_cell = classification_metrics(y[held], expit(logits[held]))
         samples = sample_scores(y[held], expit(logits[held]), groups[held])
-        metrics = {f"cell_{name}": _finite(value) for name, value in cells.items()}
+        metrics = {f"cell_{name}": _finite(value) for name, value in by_cell.items()}
         metrics |= {"samples_right": samples.n_right, "samples": len(samples.y), "samples_mixed": samples.n_mixed}
         metrics["sample_auroc"] = _finite(classification_metrics(samples.y, samples.prob)["auroc"])
-    names = [np.unique(groups[y == label]).tolist() for label in (1, 0)]
+    names = [np.unique(cells.samples[y == label]).tolist() for label in (1, 0)]
     return {
         "n_cells": len(y),
         "n_sensitive": int(y.sum()),
@@ -235,7 +237,9 @@ def describe_training(logits: np.ndarray, y: np.ndarray, groups: np.ndarray, val
         "n_held_out_groups": len(np.unique(groups[held])),
         "dim": int(values.shape[1]),
         "metrics": metrics,
-        "data_hash": data_hash(np.asarray(values, dtype=np.float32), y, groups),
+        "data_hash": data_hash(np.asarray(values, dtype=np.float32), y, cells.samples),
+        "verdict": cells.verdict.to_dict(),
+        **cells.keys,
         "versions": package_versions(),
     }
 

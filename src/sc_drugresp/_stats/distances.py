@@ -32,15 +32,18 @@ class Space:
     precision: FloatArray
 
     @classmethod
-    def of(cls, X: FloatArray, labels: IntArray) -> Space:
-        """Learn the space from the embedding of reference cells."""
+    def of(cls, X: FloatArray, labels: IntArray, n_axes: int) -> Space:
+        """Learn the space from the embedding of reference cells.
+
+        Distances grow with the number of axes: those of two spaces can be compared only if they have the same.
+        """
         center, spread = X.mean(axis=0), X.std(axis=0)
         if not spread.max() > 0:
             msg = "All training cells have the same embedding: nothing can be called unusual. Check the encoder."
             raise ValueError(msg)
         scale = np.where(spread > 1e-8 * spread.max(), spread, 1.0)
         values = (X - center) / scale
-        components = principal_axes(values)
+        components = principal_axes(values, n_axes)
         points = coordinates(values, components)
         return cls(center, scale, components, points.astype(np.float32), *class_means(points, labels))
 
@@ -89,10 +92,14 @@ def neighbors(cells: NDArray[np.float32], k: int) -> Any:
     return NearestNeighbors(n_neighbors=k, algorithm="brute").fit(cells)
 
 
-def principal_axes(cells: FloatArray) -> FloatArray:
+def axes_for(n_cells: int, dim: int) -> int:
+    """Principal axes that so many cells can support."""
+    return min(N_COMPONENTS, dim, max(n_cells // 10, 1))
+
+
+def principal_axes(cells: FloatArray, n: int) -> FloatArray:
     from sklearn.decomposition import PCA
 
-    n = min(N_COMPONENTS, cells.shape[1], max(len(cells) // 10, 1))
     solver = "covariance_eigh" if cells.shape[1] < len(cells) else "full"
     return np.asarray(PCA(n, svd_solver=solver).fit(cells).components_, dtype=np.float64)
 

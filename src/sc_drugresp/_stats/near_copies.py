@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 SKETCH, BLOCK = 128, 1024
+_AT_ONCE = 20_000_000
+"""Pairs of cells whose similarity is held in memory."""
 MOST_PAIRS = 400_000_000
 """Pairs of cells that are compared; in larger data evenly spread cells are compared with all others."""
 _ALIKE = 0.6
@@ -122,8 +124,9 @@ def find_near_copies(
     n_queries = int(min(n, max(most_pairs // max(n, 1), 1)))
     queries = np.unique(np.linspace(0, n - 1, n_queries).astype(np.int64)) if n else np.zeros(0, dtype=np.int64)
     found = []
-    for start in range(0, len(queries), BLOCK):
-        rows = queries[start : start + BLOCK]
+    step = max(min(BLOCK, _AT_ONCE // max(n, 1)), 1)
+    for start in range(0, len(queries), step):
+        rows = queries[start : start + step]
         alike = sketches[rows] @ sketches.T
         at, other = np.divmod(np.flatnonzero(alike.ravel() > _ALIKE), n)
         apart = codes[rows[at]] != codes[other]

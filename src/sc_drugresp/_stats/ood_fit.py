@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .distances import MIN_CELLS, GroupMoments, Space, mean_cosine
+from .distances import MIN_CELLS, GroupMoments, Space, axes_for, mean_cosine
 from .groups import encode_groups, equal_weights, group_classes, weighted_quantile
 from .ood import DEPTH_STEPS, MIN_SAMPLES, THINNED, OODReference, allowances, log_counts
 
@@ -91,16 +91,20 @@ def fit_ood(
     labels = np.zeros(len(cells), dtype=np.intp) if y is None else np.asarray(y)
     picked = _balanced(codes * 2 + labels, MAX_REFERENCE, np.random.default_rng(rng))
     k = min(NEIGHBOR, len(picked) // 2)
-    space = Space.of(cells[picked].astype(np.float64), labels[picked])
     whole, log_depth = np.full((2, 2), np.nan), log_counts(depth, len(cells))
     center = float(np.average(log_depth, weights=equal_weights(codes)))
     allowance = np.zeros((len(THINNED) + 1, 4))
-    if len(names) > 1:
-        if not folds or len(np.unique(np.concatenate([test for _, test in folds]))) < len(cells):
-            folds = _dealt_out(labels, codes)
+    if len(names) < 2:
+        folds = []
+    elif not folds or len(np.unique(np.concatenate([test for _, test in folds]))) < len(cells):
+        folds = _dealt_out(labels, codes)
+    # All spaces have the axes that the smallest of them can support.
+    n_axes = axes_for(min([len(picked), *(int(np.isin(picked, train).sum()) for train, _ in folds)]), cells.shape[1])
+    space = Space.of(cells[picked].astype(np.float64), labels[picked], n_axes)
+    if folds:
         if thinned is not None:
-            allowance = _measured(labels, codes, picked, k, folds[:THINNED_FOLDS], thinned)
-        knn, maha, found = _left_out(cells, labels, codes, picked, k, embed, folds, log_depth)
+            allowance = _measured(labels, codes, picked, k, folds[:THINNED_FOLDS], thinned, n_axes)
+        knn, maha, found = _left_out(cells, labels, codes, picked, k, embed, folds, log_depth, n_axes)
         moved = log_depth - center
         if thinned is None:
             slopes = [_within(np.log(np.maximum(d, 1e-300)), moved[picked], codes[picked]) for d in (knn, maha)]
@@ -145,6 +149,7 @@ def _left_out(
     embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None,
     folds: Sequence[tuple[IntArray, IntArray]],
     log_depth: FloatArray,
+    n_axes: int,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Distances of the picked cells in spaces that never saw their group; and of groups, see `_describe_groups`."""
     knn, maha, each = np.empty(len(picked)), np.empty(len(picked)), []
@@ -161,7 +166,7 @@ def _left_out(
             embedded, found = embed(train, test)
             known = np.asarray(embedded[np.searchsorted(train, rest)], dtype=np.float64)
             new = np.asarray(found, dtype=np.float64)
-        space = Space.of(known, labels[rest])
+        space = Space.of(known, labels[rest], n_axes)
         points = space.points(new)
         knn[here], _, maha[here] = space.distances(points, k)
         each.append(_describe_groups(points, codes[test], log_depth[test], space))
@@ -199,6 +204,7 @@ def _measured(
     k: int,
     folds: Sequence[tuple[IntArray, IntArray]],
     thinned: Thin,
+    n_axes: int,
 ) -> FloatArray:
     """How the distances of left-out cells and groups grow when their counts get fewer, on the log scale."""
     shares = (1.0, *THINNED)
@@ -210,7 +216,7 @@ def _measured(
             continue
         # One fit for the cells that are known and for the others at each depth.
         both = thinned(train, np.concatenate([rest, test]), shares)
-        space = Space.of(np.asarray(both[0][: len(rest)], dtype=np.float64), labels[rest])
+        space = Space.of(np.asarray(both[0][: len(rest)], dtype=np.float64), labels[rest], n_axes)
         for i, values in enumerate(both):
             points = space.points(np.asarray(values[len(rest) :], dtype=np.float64))
             knn, _, maha = space.distances(points, k)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._drugs import drug_key, known_names, match_drug
+from ._drugs import drug_key, is_combination, known_names, match_drug
 from ._lines import line_key
 from ._tissues import LINEAGES, check_lineage, lineage_of, lineages_agree
 
@@ -10,6 +10,7 @@ __all__ = [
     "LINEAGES",
     "check_lineage",
     "drug_key",
+    "is_combination",
     "known_names",
     "line_key",
     "lineage_of",

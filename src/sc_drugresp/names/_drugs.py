@@ -25,6 +25,10 @@ _SALTS = re.compile(
 )
 
 
+_COMBINED = re.compile(r"\bmol/mol\b|\w:[a-z]|\s\+\s", re.IGNORECASE)
+"""CTRPv2 writes `a:b (1:1 mol/mol)`, others `a + b`."""
+
+
 def _tokens(name: str) -> list[str]:
     plain = unicodedata.normalize("NFKD", name.lower().translate(_GREEK)).encode("ascii", "ignore").decode()
     return re.findall("[a-z0-9]+", plain)
@@ -50,6 +54,18 @@ def drug_key(name: str, *, salt: bool = True) -> str:
     while not salt and len(tokens) > 1 and _SALTS.fullmatch(tokens[-1]):
         tokens.pop()
     return "".join(tokens)
+
+
+def is_combination(name: str) -> bool:
+    """Whether a name of a screen stands for several drugs given together.
+
+    Examples
+    --------
+    >>> from sc_drugresp.names import is_combination
+    >>> is_combination("navitoclax:PLX-4032 (1:1 mol/mol)"), is_combination("nutlin-3a (-)")
+    (True, False)
+    """
+    return bool(_COMBINED.search(name))
 
 
 @cache
@@ -163,6 +179,14 @@ def _unknown(name: str, index: list[str], synonyms: dict[str, list[str]]) -> str
     near = difflib.get_close_matches(drug_key(name), drug_of, n=5, cutoff=0.7)
     drugs = list(dict.fromkeys(drug_of[key] for key in near))[:3]
     generic = _generic(name)
-    also = f" It is a name of {generic}." if generic is not None and drug_key(generic) != drug_key(name) else ""
     hint = f" Did you mean {' or '.join(map(repr, drugs))}?" if drugs else ""
-    return f"No drug {name!r} among the {len(index):,} drugs of this screen.{also}{hint}"
+    if generic is None:
+        return f"No drug {name!r} among the {len(index):,} drugs of this screen.{hint}"
+    also = f" (a name of {generic})" if drug_key(generic) != drug_key(name) else ""
+    why = (
+        "Antibodies do little to cell lines in a dish, so that screens hold none."
+        if any(drug_key(word).endswith("mab") for word in generic.split())
+        else "Another reference may hold it, see models.reference_table()."
+    )
+    beside = f" Drugs with similar names are other drugs: {', '.join(map(repr, drugs))}." if drugs else ""
+    return f"{name!r}{also} was not measured in this screen of {len(index):,} drugs. {why}{beside}"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from .._core.kinds import PositiveInt, SlotName
 
+QUARTER = -0.6745
+"""Where the lowest quarter of a normal distribution of spread 1 ends."""
 _REST, OTHERS_COLOR = "other clones", "#CFCFCF"
 
 
@@ -31,14 +33,15 @@ def clone_coverage(
     sample: str | None = None,
     n: PositiveInt = 5,
     *,
-    below: float = -0.25,
+    below: float | None = None,
     key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the share of the cells of a sample that lie in clones which the best drugs and pairs of drugs reach.
 
-    A drug reaches a clone if its `z` there lies below `below`; a pair reaches what either drug reaches. No synergy is modelled.
+    A drug reaches a clone if the clone lies in the quarter of cell lines that are predicted to respond most; a pair reaches what
+    either drug reaches. No synergy is modelled.
 
     Parameters
     ----------
@@ -48,7 +51,9 @@ def clone_coverage(
     n
         Number of single drugs, and of pairs if the ranking was made with `combine=2`: those with the lowest mean over clones.
     below
-        `z` below which a clone is reached; 0 is the mean over the lines of the screen, and 1 their spread.
+        `z` below which a clone is reached, for all drugs; 0 is the mean over the lines of the screen, and 1 their spread. `None`
+        takes the lowest quarter of predictions: predictions of a ridge regression spread less than responses, by about the
+        held-out correlation `drug_r`, so that their lowest quarter ends at `-0.67 * drug_r` (-0.27 at a correlation of 0.4).
     {read_key}
     {modality}
     {ax}
@@ -69,7 +74,7 @@ def clone_coverage(
     {ranked}
     >>> ax = sdr.pl.clone_coverage(adata, n=3)
     >>> len(ax.get_yticklabels())
-    6
+    3
     """
     stored = RANKING.read(data, key_added, modality)
     single = get.drug_ranking_df(data, sample, n, level="sample", key_added=key_added, modality=modality)
@@ -80,6 +85,7 @@ def clone_coverage(
         sample = str(single["sample"].iloc[int(single["n_cells"].to_numpy().argmax())])
         single = single[single["sample"] == sample]
     z, share = _clones(stored, str(sample))
+    beyond = z.sub(_limits(stored, below), axis=0)
     rows: list[tuple[str, ...]] = [(str(drug),) for drug in single["drug"]]
     pairs = stored.get("pairs")
     if pairs is not None and len(pairs):
@@ -89,10 +95,10 @@ def clone_coverage(
     lines = 2 if len(rows) > len(single) else 1
     ax = new_axes(ax, 3.8 + width_of(names), 1.6 + 0.22 * lines * len(rows))
     at = name_rows(ax, names)
-    colors = dict(zip(share.index, SERIES[: len(share)]))
+    colors = dict(zip(share.index, SERIES[:-1]))  # the last one is gray, as other clones are
     covered = []
     for y, row in zip(at, rows):
-        reached = (z.loc[list(row)].min() < below) & (share > 0)
+        reached = (beyond.loc[list(row)].min() < 0) & (share > 0)
         left = 0.0
         for clone in share.index[reached.to_numpy()]:
             ax.barh(y, share[clone], left=left, color=colors.get(clone, OTHERS_COLOR), edgecolor="white", height=0.62)
@@ -106,13 +112,23 @@ def clone_coverage(
     if len(others):
         parts[f"{len(others)} {_REST} ({others.sum():.0%})"] = OTHERS_COLOR
     shown = [Patch(color=color, label=plain(wrap(name))) for name, color in parts.items()]
-    ax.set(xlim=(0, 1), xlabel=f"share of the cells, in clones with z below {below:g}")
+    ax.set(xlim=(0, 1), xlabel="share of the cells, in clones " + _where(below))
     legend_below(ax, handles=shown, ncols=1 if width_of(parts) > 2.2 else 2)
     silent = int((stored["groups"]["sample"].astype(str) == sample).sum()) - len(share)
     what = "best drugs and pairs, no synergy modelled" if len(rows) > len(single) else "best drugs, no synergy modelled"
     left_out = [f"{silent} clones without an answer left out"] if silent else []
     ax.set_title(plain("\n".join([wrap(sample), what, *left_out])), fontsize="medium")
     return ax
+
+
+def _limits(stored: dict[str, Any], below: float | None) -> pd.Series:
+    """`z` below which a drug reaches a clone, by drug."""
+    skill = stored["table"].astype({"drug": str}).drop_duplicates("drug").set_index("drug")["drug_r"].astype(float)
+    return skill * QUARTER if below is None else skill * 0 + below
+
+
+def _where(below: float | None) -> str:
+    return f"with z below {below:g}" if below is not None else "in the lowest quarter of predicted z"
 
 
 def _clones(stored: dict[str, Any], sample: str) -> tuple[pd.DataFrame, pd.Series]:

@@ -11,7 +11,7 @@ from .. import get
 from .._core.arguments import checked
 from .._core.checks import check_choice
 from .._core.docs import doc_params
-from .._core.keys import COLORS, MISSING, UNCERTAIN
+from .._core.keys import COLORS, MISSING, UNCERTAIN, DrugRankingKeys
 from .._data.modalities import as_adata
 from .._embed.slots import latest_embedding, read_rep
 from ..get._read import PREDICTION
@@ -120,7 +120,11 @@ def _basis(adata: AnnData, basis: str | None, predictions: dict[str, Any] | None
     candidates = [basis, f"X_{basis}"]
     if basis is None:
         used = [str(model.get("use_rep")) for model in (predictions or {"models": {}})["models"].values()]
-        candidates = ["X_umap", "X_tsne", *used, latest_embedding(adata), *adata.obsm]
+        scores = {DrugRankingKeys().scores, *(DrugRankingKeys.of(str(name)).scores for name in adata.uns)}
+        others = [
+            name for name in adata.obsm if name not in scores
+        ]  # scores are those of groups: all cells on one spot
+        candidates = ["X_umap", "X_tsne", *used, latest_embedding(adata), *others]
     for key in candidates:
         if key in adata.obsm and adata.obsm[key].shape[1] > 1:
             return str(key)

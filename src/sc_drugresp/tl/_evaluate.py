@@ -109,7 +109,8 @@ def evaluate(
     `.uns['evaluation' | key_added]` : :class:`dict`
         `metrics` (tidy: model, kind, protocol, n_labeled, dataset, level, metric, value, low, high, n_groups, repeat_sd,
         repeat_low, repeat_high, p_value, p_adjusted, caution), `leakage_gap`, `folds`, `samples` (mean score per sample),
-        `design`, `verdict` (`code`, `reason`, `suggestions`, `cautions`; `strongest` column, its `association` with the
+        `heads` (kinds of head that were compared, the one that was chosen for all folds, its penalty, and the AUROC that the
+        choice promised and kept), `design`, `verdict` (`code`, `reason`, `suggestions`, `cautions`; `strongest` column, its `association` with the
         response as AUROC over patients with `p_association`, and the strict AUROC `score_within` its strata with `p_within`
         from `pairs_within` pairs), `power`, `comparison` (with several models and data sets), `params`, `data`, `versions`,
         and `command`, the call that repeats the evaluation (a model that is given as an object has to be saved for that).

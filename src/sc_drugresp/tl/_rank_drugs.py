@@ -32,6 +32,7 @@ def rank_drugs(
     sample_key: str | None = None,
     combine: Literal[2] | None = None,
     drugs: Annotated[Sequence[str], Filled()] | None = None,
+    combinations: bool = False,
     reference: ReferenceLike = None,
     malignant_key: str | None = None,
     cancer: str | None = None,
@@ -58,9 +59,13 @@ def rank_drugs(
         Column of `.obs` with the sample. `None` takes `groupby` if it is one of the usual names (`patient`, `sample`, ...), and
         the first of these without `groupby`; else all groups are clones of one tumor.
     combine
-        2 also ranks pairs of drugs by the clones that they cover; no synergy is modelled.
+        2 also ranks pairs of drugs by the clones that they cover, if they cover more than the better drug alone; no synergy is
+        modelled.
     drugs
         Rank these drugs alone, named in any spelling; `None` takes all of the reference.
+    combinations
+        Also rank the mixtures of several drugs that a screen has measured. They are left out unless asked for here or named in
+        `drugs`: a mixture mostly ranks by its stronger part.
     {reference}
     {malignant_key}
     {cancer}
@@ -102,9 +107,13 @@ def rank_drugs(
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
 
     from .._response import reference_answers as answers
+    from ..names import is_combination
 
     model = answers.open_reference(reference)
-    chosen = list(model.drugs.index.astype(str)) if drugs is None else [model.match(drug) for drug in drugs]
+    if drugs is None:
+        chosen = [drug for drug in model.drugs.index.astype(str) if combinations or not is_combination(drug)]
+    else:
+        chosen = [model.match(drug) for drug in drugs]
     who: dict[str, Any] = {"groupby": groupby, "sample_key": sample_key, "malignant_key": malignant_key}
     who |= {"cancer": cancer, "chemistry": chemistry}
     answer, _ = answers.ask_reference(adata, obs, model, layer=layer, rng=seed, **who)
@@ -117,6 +126,7 @@ def rank_drugs(
         "rng": seed,
         "layer": layer or "",
         "combine": combine or 0,
+        "combinations": combinations,
         "drugs": np.array([] if drugs is None else list(drugs), dtype=str),
     }
     found = {

@@ -92,8 +92,8 @@ def state_control(
     ['auroc', 'erased', 'pretreatment', 'treated', 'treated_erased']
     """
     from .._evaluate.state import state_control as control
+    from .._response.cells import strict_folds
     from .._response.choose import Matrices, choose_features
-    from .._response.train import strict_folds
 
     recipe = None if model is None else Recipe(model)
     if use_rep is not None and model is not None:

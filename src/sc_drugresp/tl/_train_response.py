@@ -122,7 +122,8 @@ def train_response(
     >>> model.info["n_groups"]
     8
     """
-    from .._design.judge import judge
+    from .._response.cells import read_training_cells
+    from .._response.choose import Matrices, choose_features
     from .._response.train import train_frozen, training_record
 
     recipe = _recipe(use_rep, model, mode, checkpoint, tuning, options)
@@ -138,24 +139,23 @@ def train_response(
     require_both_classes(y, label_key)
     group_key, groups = read_groups(obs, group_key)
     rows = np.flatnonzero(y >= 0)
-    labels, names = y[rows].astype(np.int64), groups[rows]
-    keys = {"label_key": label_key, "group_key": group_key}
-    verdict = judge(obs.iloc[rows], labels, group_key=group_key)
-    common: dict[str, Any] = {"head": head, "error_level": error_level, "rng": seed, "keys": keys, "verdict": verdict}
+    matrices, labels = Matrices(adata, rows, layer), y[rows].astype(np.int64)
+    cells = read_training_cells(
+        obs.iloc[rows], labels, groups[rows], matrices, label_key=label_key, group_key=group_key
+    )
+    common: dict[str, Any] = {"head": head, "error_level": error_level, "rng": seed}
     if recipe is not None and recipe.tuned:
         from .._response.tune.train import train_tuned
 
-        trained = train_tuned(recipe, adata, rows, labels, names, layer=layer, start=start, **common)
+        trained = train_tuned(recipe, adata, rows, cells, layer=layer, start=start, **common)
     else:
-        from .._response.choose import Matrices, choose_features
-
-        matrices = Matrices(adata, rows, layer)
         sets = np.unique(groups, return_inverse=True)[1]
         features = choose_features(adata, matrices, use_rep=use_rep, recipe=recipe, sets=sets, rng=seed)
         depth = matrices.depth()
-        trained, _ = train_frozen(features, labels, names, depth=None if depth is None else depth[rows], **common)
-    if verdict.code in {"ALIASED", "CONFOUNDED"}:
-        warn(f"These data are {verdict}")
+        trained, _ = train_frozen(features, cells, depth=None if depth is None else depth[rows], **common)
+    verdict = trained.info["verdict"]
+    if verdict["code"] in {"ALIASED", "CONFOUNDED"}:
+        warn(f"These data are {verdict['code']}: {verdict['reason']}")
     target.write(uns={key: training_record(trained)})
     logger.info("added\n    %r, parameters and held-out metrics (adata.uns)", key)
     return trained

@@ -19,7 +19,7 @@ from .held_out import check_enough_samples
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from ..._design.verdict import Verdict
+    from ..cells import TrainingCells
     from ..recipe import Recipe
 
 
@@ -27,25 +27,22 @@ def train_tuned(
     recipe: Recipe,
     adata: AnnData,
     rows: np.ndarray,
-    y: np.ndarray,
-    groups: np.ndarray,
+    cells: TrainingCells,
     *,
     head: Any,
     layer: str | None,
     error_level: float,
     rng: int,
-    keys: dict[str, str],
-    verdict: Verdict,
     start: ResponseModel | None,
 ) -> ResponseModel:
-    """Tune the encoder of `recipe` on the labeled cells `rows`; `y` and `groups` are theirs.
+    """Tune the encoder of `recipe` on the labeled cells, which are `rows` of the object.
 
     Raises
     ------
     ValueError
         There are too few samples, or `start` is another kind of model.
     """
-    settings = recipe.settings
+    settings, y, groups = recipe.settings, cells.y, cells.units
     check_enough_samples(y, groups, force=settings.force)
     if start is not None:
         _check_start(start, recipe, head)
@@ -65,11 +62,15 @@ def train_tuned(
         *others, last = (row["held_out_loss"] for row in comparison)
         if not last < min(others):
             warn("Tuning did not improve on the frozen model on held-out samples; see .info['comparison'].")
-    params = {"model": recipe.model, "rng": rng, "group_key": keys["group_key"] if encoder.set_based else ""}
+    params = {"model": recipe.model, "rng": rng, "group_key": cells.keys["group_key"] if encoder.set_based else ""}
     note = {"params": params | dict(recipe.options), "checkpoint": encoder.checkpoint}
     description = describe("encoder", EmbeddingKeys.of(recipe.name).obsm, note)
-    info = describe_training(logits, y, groups, values) | keys | {"verdict": verdict.to_dict()}
-    info |= {"mode": recipe.mode, "error_level": error_level, "rng": rng, "comparison": comparison}
+    info = describe_training(logits, cells, values) | {
+        "mode": recipe.mode,
+        "error_level": error_level,
+        "rng": rng,
+        "comparison": comparison,
+    }
     info |= {"trainable": tuned.trainable, "parameters": tuned.total, "adapted": tuned.adapted}
     return ResponseModel(
         tuned.head, description, info, trust, adapter=tuned.adapter, weights=tuned.weights, history=tuned.history
