@@ -51,9 +51,9 @@ def test_an_object_of_the_wrong_type_is_refused_by_name(name, data):
         for parameter in list(inspect.signature(function).parameters.values())[1:]
         if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    with pytest.raises(TypeError, match="Expected an AnnData or MuData object, found") as error:
+    with pytest.raises(TypeError, match=r"`data` must be an anndata\.AnnData or a mudata\.MuData, found") as error:
         function(data, *required)
-    assert type(data).__name__ in str(error.value)
+    assert f"found {data}" in str(error.value) or type(data).__name__ in str(error.value)
     assert ("anndata.AnnData(frame)" in str(error.value)) == isinstance(data, pd.DataFrame)
 
 

@@ -90,7 +90,9 @@ def test_each_gdsc_screen_is_taken_by_the_column_not_the_name(tmp_path):
     assert screen.release == "GDSC1 of a.csv"
     assert len(screen.response) == 32
     assert screen.lines.loc["TDOTT", "tissue"] == "esophagus"  # from TCGA_DESC alone
-    with pytest.raises(FileNotFoundError, match=r"No table holds the response of GDSC2\. It is in GDSC2_fitted"):
+    with pytest.raises(
+        FileNotFoundError, match=r"No table in `folder` holds the response of GDSC2\. It is in GDSC2_fitted"
+    ):
         sdr.datasets.screen("gdsc2", folder=tmp_path)
 
 
@@ -289,7 +291,8 @@ def test_workbook_without_its_reader_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr("sc_drugresp._core.imports.importlib.import_module", lambda name: missing(name))
     with pytest.raises(
-        FileNotFoundError, match=r"(?s)No table holds the response.*Not looked into: .*xlsx: .*'openpyxl' is not"
+        FileNotFoundError,
+        match=r"(?s)No table in `folder` holds the response.*Not looked into: .*xlsx: .*'openpyxl' is not",
     ) as e:
         sdr.datasets.screen("gdsc2", folder=tmp_path)
     assert "pip install 'sc-drugresp[screens]'" in str(e.value)

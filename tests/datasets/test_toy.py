@@ -132,12 +132,12 @@ def test_mouse_has_mouse_names():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"n_samples": 1}, "n_samples >= 2"),
-        ({"cells_per_sample": 0}, "cells_per_sample >= 1"),
+        ({"n_samples": 1}, "`n_samples` must be a whole number of at least 2"),
+        ({"cells_per_sample": 0}, "`cells_per_sample` must be a whole number of at least 1"),
         ({"n_genes": 10}, "between 40 and"),
         ({"n_genes": 10**6}, "between 40 and"),
         ({"noise_labels": "patient"}, "found 'patient'"),
-        ({"unlabeled": 1.0}, r"\[0, 1\)"),
+        ({"unlabeled": 1.0}, "`unlabeled` must be a number of at least 0 and below 1"),
         ({"timepoints": True, "n_samples": 6}, "multiple of 4"),
         ({"organism": "rat"}, "found 'rat'"),
     ],

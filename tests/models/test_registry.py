@@ -42,7 +42,7 @@ def test_slots_do_not_depend_on_how_the_name_was_typed():
 
 
 def test_unknown_names_are_answered_with_near_ones():
-    with pytest.raises(ValueError, match=r"Unknown model 'scGTP'.*Did you mean 'scgpt'"):
+    with pytest.raises(ValueError, match=r"Unknown model name 'scGTP'.*Did you mean 'scgpt'"):
         find("scGTP")
     with pytest.raises(ValueError, match=r"no checkpoint 'v9'.*geneformer\.v2-104m"):
         find("Geneformer.V9")

@@ -102,7 +102,7 @@ def test_response_panels_and_errors(predicted) -> None:
         sdr.pl.response(predicted, color="drug")
     with pytest.raises(KeyError, match="Available"):
         sdr.pl.response(predicted, "X_none")
-    with pytest.raises(KeyError, match="no label to color by"):
+    with pytest.raises(KeyError, match=r"`label_key`\) not found"):
         sdr.pl.response(predicted, color="label", label_key="absent")
     with pytest.raises(KeyError, match="predict_response"):
         sdr.pl.response(sdr.datasets.toy(n_samples=2, cells_per_sample=5, n_genes=50))

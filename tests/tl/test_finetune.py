@@ -128,7 +128,7 @@ def test_model_of_another_checkpoint_is_refused(lines):
         ({"use_rep": "X_other"}, ValueError, "not `use_rep`"),
         ({"epoch": 3}, TypeError, "Unknown option 'epoch'"),
         ({"epochs": 3}, TypeError, r"tuning=sc_drugresp\.tl\.FineTuning\(epochs=\.\.\.\)"),
-        ({"tuning": {"epochs": 3}}, TypeError, "FineTuning, found dict"),
+        ({"tuning": {"epochs": 3}}, TypeError, "`tuning` must be a FineTuning or None, found a dict"),
         ({"mode": "frozen", "tuning": sdr.tl.FineTuning()}, TypeError, "the mode is 'frozen'"),
         ({"label_key": "response_left"}, KeyError, "not found"),
         ({"label_key": "only"}, ValueError, "no 'resistant' cell"),
@@ -156,9 +156,9 @@ def test_wrong_use_is_told_before_anything_is_loaded(lines, monkeypatch, changes
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"epochs": 0}, "`epochs` must be at least 1"),
+        ({"epochs": 0}, "`epochs` must be a whole number of at least 1"),
         ({"precision": "half"}, "`precision` must be one of"),
-        ({"learning_rate": 0.0}, "`learning_rate` must be positive"),
+        ({"learning_rate": 0.0}, "`learning_rate` must be a number above 0"),
     ],
 )
 def test_wrong_settings_of_tuning_are_refused_when_they_are_made(settings, words):

@@ -148,6 +148,21 @@ def colors_of(column: pd.Series | pd.Categorical) -> np.ndarray | None:
     return np.array([COLORS[name] for name in categories], dtype=object)
 
 
+_RESERVED = frozenset({"", ".", "..", "_index", ".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"})
+_LONGEST = 200
+"""Bytes of a name, so that it can be that of a file with what we append to it."""
+
+
+def is_slot_name(name: object) -> bool:
+    """Whether h5ad files and zarr stores can hold something of this name, and give it back."""
+    if not isinstance(name, str) or name in _RESERVED or set(name) & {"/", "\\"} or min(name) < " ":
+        return False
+    try:
+        return len(name.encode()) <= _LONGEST
+    except UnicodeEncodeError:
+        return False
+
+
 def slot_name(name: str, argument: str = "key_added") -> str:
     """A name that the user chose for a slot, if files can hold it.
 
@@ -156,7 +171,7 @@ def slot_name(name: str, argument: str = "key_added") -> str:
     ValueError
         It is empty, reserved, or divides a path.
     """
-    if not isinstance(name, str) or name in {"", "_index"} or "/" in name:
+    if not is_slot_name(name):
         msg = f"`{argument}` must be a name without '/' that files can hold, found {name!r}."
         raise ValueError(msg)
     return name

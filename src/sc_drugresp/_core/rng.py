@@ -6,7 +6,14 @@ from typing import TypeAlias
 
 import numpy as np
 
-Rng: TypeAlias = int | np.random.Generator
+from .kinds import Seed
+
+Rng: TypeAlias = Seed | np.random.Generator
+
+
+def short_seed(seed: int) -> int:
+    """A seed for generators of numpy's first kind, which scikit-learn and scanpy use: they take 32 bits."""
+    return seed % 2**32
 
 
 def seed_of(rng: Rng) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from contextlib import contextmanager
@@ -14,9 +15,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+_MOST = 2**31
+"""Above it, a batch or block would not fit into any memory."""
+
+
+def _whole(value: Any) -> int:
+    """A whole number; text comes from the environment. Truth values and fractions are none."""
+    if isinstance(value, bool):
+        raise TypeError
+    return int(value) if isinstance(value, str) else operator.index(value)
+
+
 def _positive(value: Any) -> int:
-    number = int(value)
-    if number < 1:
+    number = _whole(value)
+    if not 1 <= number < _MOST:
         raise ValueError
     return number
 
@@ -31,7 +43,11 @@ def _flag(value: Any) -> bool:
 
 
 def _directory(value: Any) -> Path | None:
-    return None if value in (None, "") else Path(value).expanduser()
+    if value is None or (isinstance(value, str) and not value):
+        return None
+    if b"\0" in os.fsencode(value):
+        raise ValueError
+    return Path(value).expanduser()
 
 
 def _device(value: Any) -> str:
@@ -41,9 +57,9 @@ def _device(value: Any) -> str:
 
 
 def _level(value: Any) -> int:
-    if int(value) not in range(4):
+    if _whole(value) not in range(4):
         raise ValueError
-    return int(value)
+    return _whole(value)
 
 
 def _cache(value: Any) -> Path:
@@ -105,8 +121,8 @@ class Settings:
         parse = _FIELDS[name][1]
         try:
             parsed = parse(value)
-        except (TypeError, ValueError) as error:
-            msg = f"settings.{name} must be {_EXPECTED[parse]}, found {value!r}."
+        except (TypeError, ValueError, RuntimeError) as error:  # the last: `~somebody` who has no home
+            msg = f"settings.{name} must be {_EXPECTED[parse]}, found {value!r:.80}."
             raise ValueError(msg) from error
         if name == "verbosity":
             set_verbosity(parsed)
@@ -115,7 +131,12 @@ class Settings:
     def reset(self) -> None:
         """Go back to the defaults and the environment variables."""
         for name, (default, _, _) in _FIELDS.items():
-            setattr(self, name, os.environ.get(_ENVIRONMENT.get(name, f"SC_DRUGRESP_{name.upper()}"), default))
+            variable = _ENVIRONMENT.get(name, f"SC_DRUGRESP_{name.upper()}")
+            try:
+                setattr(self, name, os.environ.get(variable, default))
+            except ValueError as error:
+                msg = f"The environment variable {variable} is wrong: {error} Correct or unset it."
+                raise ValueError(msg) from error
 
     @contextmanager
     def override(self, **changes: Any) -> Iterator[Settings]:

@@ -55,7 +55,7 @@ def normal(value: Any) -> str:
     """A value as text without case and punctuation; numbers and booleans keep what they are."""
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value)).lower()
-    if isinstance(value, (int, float, np.integer, np.floating)) and float(value).is_integer():
+    if isinstance(value, (int, np.integer)) or (isinstance(value, (float, np.floating)) and float(value).is_integer()):
         return str(int(value))
     return re.sub(r"[^0-9a-z.]+", "_", str(value).strip().lower()).strip("_")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.keys import GROUP_CANDIDATES, RESISTANT, RESPONSE_CLASSES, SENSITIVE
+from .._core.keys import GROUP_CANDIDATES, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from .._core.log import logger
 
 if TYPE_CHECKING:
@@ -25,6 +25,20 @@ def read_column(obs: pd.DataFrame, key: str, argument: str) -> pd.Series:
         msg = f"Column {key!r} (`{argument}`) not found in `.obs`. Available columns: {sorted(map(str, obs.columns))}."
         raise KeyError(msg)
     return obs[key]
+
+
+def has_labels(obs: pd.DataFrame, label_key: str | None) -> bool:
+    """Whether there is a column of labels. The default one may be absent, and one that was named may not.
+
+    Raises
+    ------
+    KeyError
+        There is no column of a name that is not the default.
+    """
+    if label_key is None or (label_key == RESPONSE and label_key not in obs):
+        return False
+    read_column(obs, label_key, "label_key")
+    return True
 
 
 def as_text(column: pd.Series) -> np.ndarray:

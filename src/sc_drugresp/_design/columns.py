@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+
 Family = Literal["design", "measured", "derived"]
 _MOST_LEVELS = 200
 _DESIGN = re.compile(

@@ -21,7 +21,7 @@ def read_rep(adata: AnnData, use_rep: str) -> np.ndarray:
         It is not two-dimensional.
     """
     if use_rep not in adata.obsm:
-        msg = f"Embedding {use_rep!r} not found in `.obsm`. Available: {sorted(adata.obsm)}. Make one with tl.embed."
+        msg = f"Embedding {use_rep!r} (`use_rep`) not found in `.obsm`. Available: {sorted(adata.obsm)}. Make one with tl.embed."
         raise KeyError(msg)
     value = adata.obsm[use_rep]
     value = value.to_numpy() if hasattr(value, "to_numpy") else value

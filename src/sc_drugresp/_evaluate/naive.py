@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.rng import short_seed
 from .._response.crossfit import cross_validate_repeats, mean_of
 from .._response.features import FittedFeatures, FixedFeatures
 from .._stats.groups import balanced_weights
@@ -185,7 +186,7 @@ def fit_boosting(x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, rng: int =
         rows = np.linspace(0, len(x) - 1, BOOSTING_CELLS).astype(np.int64)
         x, y, groups = x[rows], y[rows], groups[rows]
     edges = np.quantile(x, np.linspace(0, 1, BOOSTING_BINS + 1)[1:-1], axis=0)
-    model = HistGradientBoostingClassifier(random_state=rng, **BOOSTING)
+    model = HistGradientBoostingClassifier(random_state=short_seed(rng), **BOOSTING)
     return BoostingHead(edges, model.fit(in_bins(x, edges), y, sample_weight=balanced_weights(y, groups)))
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from .._core.arguments import check_fields
 from .._core.calls import dataclass_text
-from .._core.checks import check_choice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .._core.kinds import Draws, NonNegativeInt, PositiveInt
+
 HoldOut = Literal["pairs", "one"]
 Protocol = Literal["leave_group_out", "pooled", "cross_dataset"]
 STRICT, POOLED, CROSS, FEW_SHOT, EXTERNAL = "leave_group_out", "pooled", "cross_dataset", "few_shot", "external"
+PROTOCOLS = (STRICT, POOLED, CROSS, FEW_SHOT, EXTERNAL)
+"""What the column `protocol` of a table of metrics may hold."""
 
 
 @dataclass(frozen=True)
@@ -68,30 +72,19 @@ class EvaluationOptions:
     """
 
     hold_out: HoldOut = "pairs"
-    n_pairings: int = 10
+    n_pairings: PositiveInt = 10
     random_weights: bool = True
     baselines: bool = True
     obs_features: Sequence[str] = ()
     ignore_obs: Sequence[str] = ()
-    few_shot: Sequence[int] = (1, 3, 5, 10)
-    n_boot: int = 1000
-    n_permutations: int = 1000
-    n_refits: int = 0
+    few_shot: Sequence[NonNegativeInt] = (1, 3, 5, 10)
+    n_boot: Draws = 1000
+    n_permutations: Draws = 1000
+    n_refits: Draws = 0
     allow_leaks: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("hold_out", self.hold_out, HoldOut)
-        for name in ("n_boot", "n_permutations", "n_refits"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                msg = f"`{name}` must be a number of draws, not negative, found {value!r}."
-                raise ValueError(msg)
-        if isinstance(self.n_pairings, bool) or not isinstance(self.n_pairings, int) or self.n_pairings < 1:
-            msg = f"`n_pairings` must be a number of pairings, at least 1, found {self.n_pairings!r}."
-            raise ValueError(msg)
-        if any(isinstance(k, bool) or not isinstance(k, int) or k < 0 for k in self.few_shot):
-            msg = f"`few_shot` must hold numbers of samples, not negative, found {self.few_shot!r}."
-            raise ValueError(msg)
+        check_fields(self)
 
     def __repr__(self) -> str:
         return dataclass_text("sdr.tl.EvaluationOptions", self)

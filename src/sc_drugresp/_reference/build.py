@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.log import logger
 from .._core.versions import package_versions
 from ..names import line_key
@@ -33,6 +34,7 @@ PENALTY = 3.0
 DRUG_COLUMNS = ("targets", "pathway", "synonyms")
 
 
+@checked
 def build_reference(
     screen: str | Screen,
     *,

@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+
 LEVELS = np.linspace(0, 1, 101)
 """Quantiles of the held-out errors that are kept for each drug."""
 KNOTS = np.linspace(0, 1, 41)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+
 PRIOR_CELLS = 20
 """Cells of the prior by which the worst clone is shrunk to the mean."""
 MIN_SHARE = 0.05

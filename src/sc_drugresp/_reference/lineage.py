@@ -18,6 +18,7 @@ from .card import MIN_LINES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
 USUAL = 0.95
 """Share of the lines of a lineage whose gap is taken as usual."""
 BLOOD = frozenset({"blood", "lymphoid", "myeloid", "plasma cell"})

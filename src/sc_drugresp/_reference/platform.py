@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.log import logger
 from .._data.counts import read_counts
@@ -33,6 +34,7 @@ MIN_LINES, MIN_CELLS = 3, 10
 
 
 @doc_params()
+@checked
 def platform_shift(
     data: AnnData | MuData,
     line_key: str,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.arguments import checked
 from .align import Scale
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Reference:
         """Mean and spread of genes over lines."""
         return Scale(np.asarray(self.mean, dtype=np.float64), np.asarray(self.spread, dtype=np.float64))
 
+    @checked
     def predict(self, Z: np.ndarray) -> np.ndarray:
         """Response of samples to every drug.
 
@@ -97,9 +99,16 @@ class Reference:
         Returns
         -------
         Shape `(n, n_drugs)`, float64, on the scale of the screen; higher means more resistant.
+
+        Raises
+        ------
+        ValueError
+            There is not one number for each gene.
         """
+        _check_rows("Z", Z, len(self.genes), "genes")
         return Z @ self.weights + self.intercept
 
+    @checked
     def errors_on(self, shift: PlatformShift) -> np.ndarray:
         """Quantiles of the errors of each drug for samples on a platform, shape `(n_drugs, 101)`.
 
@@ -117,10 +126,13 @@ class Reference:
         rest = np.nan_to_num(shift.deviations / self.spread, nan=0.0)
         return with_platform(self.errors, rest @ self.weights)
 
+    @checked
     def z(self, response: np.ndarray) -> np.ndarray:
         """Responses, last axis drugs, in units of the spread of each drug over lines; 0 is the mean of the drug."""
+        _check_rows("response", response, len(self.drugs), "drugs")
         return (response - self.drugs["mean"].to_numpy()) / self.drugs["spread"].to_numpy()
 
+    @checked
     def match(self, drug: str) -> str:
         """Name of a drug in this reference, from a generic name, a brand or a code.
 
@@ -138,6 +150,7 @@ class Reference:
 
         return match_drug(drug, self.drugs)
 
+    @checked
     def with_shift(self, shift: PlatformShift) -> Reference:
         """The same model, which also knows a platform.
 
@@ -158,6 +171,7 @@ class Reference:
             raise ValueError(msg)
         return replace(self, shifts={**self.shifts, shift.chemistry: shift})
 
+    @checked
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write a folder: numbers in one safetensors file, cards of drugs and lines as JSON; nothing is pickled.
 
@@ -181,6 +195,7 @@ class Reference:
         write_reference(vars(self), path, overwrite=overwrite)
 
     @classmethod
+    @checked
     def load(cls, path: str | PathLike[str] | None = None) -> Reference:
         """Read a reference; nothing in its files is executed.
 
@@ -210,3 +225,11 @@ class Reference:
             f"Reference({self.name!r}, {len(self.drugs)} drugs, {len(self.lines)} lines, {len(self.genes)} genes, "
             f"median r {self.drugs['r'].median():.2f}, platforms {sorted(self.shifts)})"
         )
+
+
+def _check_rows(argument: str, values: np.ndarray, width: int, what: str) -> None:
+    """Refuse an array that does not hold a number for each gene or drug in its last axis."""
+    shape = values.shape
+    if np.asarray(values).dtype.kind not in "buif" or shape[-1:] != (width,):
+        msg = f"`{argument}` must hold a number for each of {width} {what} in its last axis, found the shape {shape}."
+        raise ValueError(msg)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.settings import settings
 from .storage import DEFAULT, META, cached, locate
 
@@ -23,6 +24,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 }
 
 
+@checked
 def reference_table() -> pd.DataFrame:
     """List the reference models that come with the package, can be built from a screen, or were built on this machine.
 

@@ -9,6 +9,7 @@ import numpy as np
 from .. import get, pl
 from .._core.keys import CALL_CLASSES, REFERENCE, PredictionKeys
 from .._data.modalities import as_adata, observations
+from .._data.obs import has_labels
 from .._embed.slots import embeddings
 from ..get._names import (
     EXTERNAL,
@@ -44,14 +45,15 @@ def describe_data(data: AnnData | MuData, label_key: str, modality: str) -> dict
 
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
     facts = {"cells": f"{adata.n_obs:,}", "genes": f"{adata.n_vars:,}"}
-    if label_key in obs:
+    labeled = has_labels(obs, label_key)
+    if labeled:
         counts = obs[label_key].astype(object).fillna("missing").value_counts()
         facts["labels"] = ", ".join(f"{name}: {n:,}" for name, n in counts.items())
     for note in embeddings(adata):
         covered = note["genes"].get("counts_covered")
         share = "" if covered is None else f" ({covered:.0%} of the counts are in genes that it knows)"
         facts[f"embedding {note['obsm']}"] = model_name(note["params"]["model"]) + share
-    findings = pp.check(data, label_key=label_key if label_key in obs else None, modality=modality)
+    findings = pp.check(data, label_key=label_key if labeled else None, modality=modality)
     return {"facts": facts, "findings": table(findings) if len(findings) else None}
 
 

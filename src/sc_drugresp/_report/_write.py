@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.files import write_text
 from .._core.log import logger
@@ -19,19 +20,22 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
+@checked
 def report(
     data: AnnData | MuData,
     path: str | PathLike[str] = "report.html",
     *,
     title: str = "Drug response report",
     label_key: str = "response",
-    prediction_key: str | None = None,
-    evaluation_key: str | None = None,
-    training_key: str | None = None,
-    control_key: str | None = None,
-    ranking_key: str | None = None,
+    prediction_key: SlotName | None = None,
+    evaluation_key: SlotName | None = None,
+    training_key: SlotName | None = None,
+    control_key: SlotName | None = None,
+    ranking_key: SlotName | None = None,
     card: bool = True,
     modality: str = "rna",
 ) -> Path:
@@ -83,10 +87,16 @@ def report(
     'report.html'
     >>> folder.cleanup()
     """
+    if Path(path).is_dir():
+        msg = f"`path` must be a file to write, found the folder {str(path)!r}."
+        raise ValueError(msg)
     keys = {PREDICTION: prediction_key, RANKING: ranking_key, EVALUATION: evaluation_key}
     keys |= {TRAINING: training_key, CONTROL: control_key}
+    arguments = dict(zip(keys, ("prediction_key", "ranking_key", "evaluation_key", "training_key", "control_key")))
     found = {
-        record: record.find(data, None, modality) if key is None else record.read(data, key, modality)
+        record: record.find(data, None, modality)
+        if key is None
+        else record.read(data, key, modality, argument=arguments[record])
         for record, key in keys.items()
     }
     if not any(found[record] for record in (PREDICTION, RANKING, EVALUATION, TRAINING)):

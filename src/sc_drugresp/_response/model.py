@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from os import PathLike
+import numpy as np
 
-    import numpy as np
+from .._core.arguments import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
 
     from ..models.baselines import FittedEmbedder
     from .heads import Head
@@ -63,6 +66,7 @@ class ResponseModel:
         """Whether the encoder was trained, not the head alone."""
         return self.adapter is not None or self.weights is not None
 
+    @checked
     def logit(self, embedding: np.ndarray) -> np.ndarray:
         """Log-odds of `sensitive` before calibration.
 
@@ -83,7 +87,8 @@ class ResponseModel:
         self._check_width(embedding)
         return self.head.logit(embedding)
 
-    def sample_logit(self, embedding: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @checked
+    def sample_logit(self, embedding: np.ndarray, groups: Sequence[str] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Score of each sample as a whole, before calibration.
 
         Parameters
@@ -100,10 +105,14 @@ class ResponseModel:
         Raises
         ------
         ValueError
-            The embedding has another width than the one the head was trained on.
+            The embedding has another width than the one the head was trained on, or there is no sample for each cell.
         """
         self._check_width(embedding)
-        return self.head.sample_logit(embedding, groups)
+        names = np.asarray(groups)
+        if names.shape != (len(embedding),):
+            msg = f"`groups` must name the sample of each of {len(embedding)} cells, found the shape {names.shape}."
+            raise ValueError(msg)
+        return self.head.sample_logit(embedding, names)
 
     def _check_width(self, embedding: np.ndarray) -> None:
         if embedding.ndim != 2 or embedding.shape[1] != self.dim:
@@ -113,6 +122,7 @@ class ResponseModel:
             )
             raise ValueError(msg)
 
+    @checked
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write a folder of JSON and safetensors files; nothing is pickled.
 
@@ -138,6 +148,7 @@ class ResponseModel:
         write_model(vars(self), path, overwrite=overwrite)
 
     @classmethod
+    @checked
     def load(cls, path: str | PathLike[str]) -> ResponseModel:
         """Read a folder written by :meth:`save`.
 

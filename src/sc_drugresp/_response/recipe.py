@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import models
+from .._core.arguments import check_fields
 from .._core.calls import dataclass_text
-from .._core.checks import check_choice
 from ..models._load import check_options, model_class
 from ..models._registry import canonical, find
 from .tune.options import FineTuning
@@ -60,7 +60,7 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_choice("mode", self.mode, Mode)
+        check_fields(self)
         object.__setattr__(self, "model", canonical(self.model))
         if self.tuned and not model_class(find(self.model)[0]).tunable:
             msg = (
@@ -71,11 +71,8 @@ class Recipe:
         if self.tuning is not None and not self.tuned:
             msg = "`tuning` holds settings of mode='lora' and mode='full', but the mode is 'frozen'."
             raise TypeError(msg)
-        if self.tuning is not None and not isinstance(self.tuning, FineTuning):
-            msg = f"`tuning` must be a sc_drugresp.tl.FineTuning, found {type(self.tuning).__name__}."
-            raise TypeError(msg)
         try:
-            check_options(self.model, self.options)
+            check_options(self.model, self.options, self.checkpoint)
         except TypeError as error:
             misplaced = sorted(self.options.keys() & {item.name for item in fields(FineTuning)})
             if not misplaced:

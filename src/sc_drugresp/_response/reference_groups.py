@@ -9,6 +9,7 @@ import numpy as np
 
 from .._core.keys import GROUP_CANDIDATES
 from .._core.log import logger
+from .._core.rng import short_seed
 from .._data.compartments import UNASSIGNED, assign_compartments, compartments
 from .._data.obs import as_text, find_group, read_column
 from .._data.treatment import treated_cells
@@ -169,8 +170,8 @@ def find_clusters(source: CountSource, rows: np.ndarray, *, rng: int) -> np.ndar
     pca: Any = models.load("pca")
     pca = pca.fit(source, rng=rng, mask_obs=rows)
     cells = AnnData(pca.transform(source, at))
-    sc.pp.neighbors(cells, n_neighbors=min(15, len(at) - 1), use_rep="X", random_state=rng)
-    sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=rng)
+    sc.pp.neighbors(cells, n_neighbors=min(15, len(at) - 1), use_rep="X", random_state=short_seed(rng))
+    sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=short_seed(rng))
     out[at] = cells.obs["leiden"].astype(str).to_numpy()
     return out.astype(str)
 

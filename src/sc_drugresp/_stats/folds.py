@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.rng import short_seed
 from .groups import encode_groups, majority_classes
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def pooled(y: np.ndarray, *, rng: int = 0) -> list[Fold]:
     if smallest < 2:
         msg = f"Expected at least two cells of each class, found {smallest} of the smaller one."
         raise ValueError(msg)
-    splitter = StratifiedKFold(n_splits=min(5, smallest), shuffle=True, random_state=rng)
+    splitter = StratifiedKFold(n_splits=min(5, smallest), shuffle=True, random_state=short_seed(rng))
     return [Fold(f"fold {i}", *pair) for i, pair in enumerate(splitter.split(np.zeros(len(y)), y))]
 
 

@@ -20,6 +20,7 @@ from scipy import sparse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+
 SKETCH, BLOCK = 128, 1024
 _AT_ONCE = 20_000_000
 """Pairs of cells whose similarity is held in memory."""

@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
 CELLS = 150
 """Most cells of a group that are looked at, evenly spread."""
 _FEWEST_CELLS, _MOST_GROUPS = 10, 200

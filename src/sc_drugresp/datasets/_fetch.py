@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
+from .._core.arguments import checked
 from .._core.download import fetch
 from .._core.files import draft_of
 from .._core.log import logger
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 FACTS = ("cancer", "source", "drugs", "protocol", "values", "label_kind", "pmid")
 
 
+@checked
 def available() -> pd.DataFrame:
     """List the data sets that :func:`~sc_drugresp.datasets.load` knows; nothing is downloaded.
 
@@ -61,6 +63,7 @@ def _row(dataset: Dataset | None, accession: str, where: str, path: Path) -> dic
     }
 
 
+@checked
 def load(name: str, *, force: bool = False) -> AnnData:
     """Load a public drug-response data set.
 
@@ -105,7 +108,7 @@ def load(name: str, *, force: bool = False) -> AnnData:
         names = [*registry(), *(path.stem for path in _own_files())]
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        msg = f"Unknown data set {name!r}.{hint} See sc_drugresp.datasets.available() for all {len(names)}."
+        msg = f"Unknown data set name {name!r}.{hint} See sc_drugresp.datasets.available() for all {len(names)}."
         raise ValueError(msg)
     cached = _cached(name)
     if cached.is_file() and not force:

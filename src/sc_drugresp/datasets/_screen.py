@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .._core.arguments import checked
 from ..names import drug_key
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Screen:
     lines: pd.DataFrame
     sources: Mapping[str, str] = field(default_factory=dict)
 
+    @checked
     def match(self, drug: str) -> str:
         """Name of a drug in this screen, from a generic name, brand or code; see `sc_drugresp.names.match_drug`."""
         from ..names import match_drug

@@ -119,7 +119,7 @@ def _missing(tables: Tables, what: str, files: list[str] | tuple[str, ...]) -> s
         f"\nNot looked into: {name}: {reason} A sheet can also be saved as CSV."
         for name, reason in tables.unread.items()
     )
-    return f"No table holds the {what}. It is in {wanted}. Tables found: {seen}.{unread}"
+    return f"No table in `folder` holds the {what}. It is in {wanted}. Tables found: {seen}.{unread}"
 
 
 def _unique(values: pd.DataFrame, keys: np.ndarray) -> pd.DataFrame:

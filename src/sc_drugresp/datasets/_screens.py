@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from ._screen_build import build_screen
 from ._screen_fetch import places_of, present
 from ._screen_files import tables_in
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from .._core.kinds import Filled
     from ._screen import Screen
 
 ScreenName = Literal["gdsc1", "gdsc2", "ctrp2", "prism"]
@@ -22,11 +23,12 @@ ResponseKind = Literal["auc", "ln_ic50"]
 ExpressionKind = Literal["rma", "log2tpm"]
 
 
+@checked
 def screen(
     name: ScreenName,
     *,
     accept_terms: bool = False,
-    folder: Path | str | Sequence[Path | str] | None = None,
+    folder: Path | str | Annotated[Sequence[Path | str], Filled()] | None = None,
     response: ResponseKind = "auc",
     expression: ExpressionKind | None = None,
 ) -> Screen:
@@ -76,9 +78,6 @@ def screen(
     >>> prism = sdr.datasets.screen("prism", accept_terms=True)  # doctest: +SKIP
     >>> prism.response.head()  # doctest: +SKIP
     """
-    check_choice("name", name, ScreenName)
-    check_choice("response", response, ResponseKind)
-    check_choice("expression", expression, (*get_args(ExpressionKind), None))
     registry = screen_registry()
     row = registry.screens[name]
     if name == "ctrp2" and response != "auc":

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import ENSEMBL_ID, RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
+from .._core.kinds import Range
 from ._toy_genes import NORMAL, TREATMENT, TUMOR, Organism, base_expression, program_loading, toy_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData
     from scipy.sparse import csr_matrix
 
+    from .._core.kinds import ShareOrNone
     from .._core.rng import Rng
 
 NoiseLabels = Literal["sample", "cell"]
+Samples = Annotated[int, Range(least=2, most=100_000)]
+Cells = Annotated[int, Range(least=1, most=1_000_000)]
+Effect = Annotated[float, Range(least=-10, most=10)]
+"""In log means: beyond it, counts are zero or overflow."""
 COUNTS_PER_GENE, MAX_DEPTH = 3.0, 8_000.0
 MALIGNANT_SHARE = 0.7
 N_HIDDEN, HIDDEN_SHARE, OWN_SHARE = 2, 0.05, 0.1
 
 
 @doc_params()
+@checked
 def toy(
-    n_samples: int = 8,
-    cells_per_sample: int = 60,
+    n_samples: Samples = 8,
+    cells_per_sample: Cells = 60,
     n_genes: int = 600,
     *,
-    signal: float = 1.0,
-    sample_effect: float = 0.5,
-    batch_effect: float = 0.3,
+    signal: Effect = 1.0,
+    sample_effect: Effect = 0.5,
+    batch_effect: Effect = 0.3,
     aliased: bool = False,
     noise_labels: NoiseLabels | None = None,
-    unlabeled: float = 0.0,
+    unlabeled: ShareOrNone = 0.0,
     timepoints: bool = False,
     organism: Organism = "human",
     rng: Rng = 0,
@@ -108,15 +115,8 @@ def toy(
     from scipy import sparse
 
     symbols, ids = toy_genes(organism)
-    check_choice("noise_labels", noise_labels, (None, *get_args(NoiseLabels)))
-    if n_samples < 2 or cells_per_sample < 1:
-        msg = f"Expected n_samples >= 2 and cells_per_sample >= 1, found {n_samples} and {cells_per_sample}."
-        raise ValueError(msg)
     if not 40 <= n_genes <= len(symbols):
         msg = f"n_genes must lie between 40 and {len(symbols)} (the genes with a known id), found {n_genes}."
-        raise ValueError(msg)
-    if not 0 <= unlabeled < 1:
-        msg = f"unlabeled must lie in [0, 1), found {unlabeled}."
         raise ValueError(msg)
     if timepoints and n_samples % 4:
         msg = f"timepoints=True needs pairs of both classes: n_samples must be a multiple of 4, found {n_samples}."

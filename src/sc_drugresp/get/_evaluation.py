@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
+from .._evaluate.options import PROTOCOLS
 from .._stats.intervals import MACRO
 from ._read import EVALUATION, held_out
 
@@ -15,10 +17,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import Bins, SlotName
+
 Level = Literal["cell", "sample"]
 
 
 @doc_params()
+@checked
 def metrics_df(
     data: AnnData | MuData,
     metric: str | None = None,
@@ -26,7 +31,7 @@ def metrics_df(
     protocol: str | None = None,
     level: Level | None = None,
     macro: bool = True,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
 ) -> pd.DataFrame:
     """Get the metrics of :func:`~sc_drugresp.tl.evaluate`, one row each.
@@ -54,6 +59,8 @@ def metrics_df(
     Raises
     ------
     {no_evaluation}
+    ValueError
+        The evaluation has no such metric, or there is no such protocol.
 
     Examples
     --------
@@ -62,6 +69,11 @@ def metrics_df(
     ['leave_group_out', 'pooled']
     """
     frame: pd.DataFrame = EVALUATION.read(data, key_added, modality)["metrics"]
+    for argument, value, others in (("metric", metric, ()), ("protocol", protocol, PROTOCOLS)):
+        known = {*frame[argument], *others}
+        if value is not None and len(frame) and value not in known:
+            msg = f"`{argument}` must be one of {sorted(known)}, found {value!r}."
+            raise ValueError(msg)
     wanted = {"metric": metric, "protocol": protocol, "level": level, "dataset": MACRO if macro else None}
     for column, value in wanted.items():
         if value is not None:
@@ -70,7 +82,8 @@ def metrics_df(
 
 
 @doc_params()
-def leakage_gap_df(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> pd.DataFrame:
+@checked
+def leakage_gap_df(data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna") -> pd.DataFrame:
     """Get the AUROC of a random split of cells beside that of held-out samples, for every model and naive baseline.
 
     Parameters
@@ -97,8 +110,9 @@ def leakage_gap_df(data: AnnData | MuData, *, key_added: str | None = None, moda
 
 
 @doc_params()
+@checked
 def roc_df(
-    data: AnnData | MuData, *, level: Level = "cell", key_added: str | None = None, modality: str = "rna"
+    data: AnnData | MuData, *, level: Level = "cell", key_added: SlotName | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
     """Get the ROC curve of the held-out scores of the first model in each data set.
 
@@ -142,8 +156,9 @@ def roc_df(
 
 
 @doc_params()
+@checked
 def calibration_df(
-    data: AnnData | MuData, *, n_bins: int = 10, key_added: str | None = None, modality: str = "rna"
+    data: AnnData | MuData, *, n_bins: Bins = 10, key_added: SlotName | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
     """Get the reliability of held-out, calibrated probabilities: predicted against observed, samples weighing the same.
 
@@ -177,7 +192,10 @@ def calibration_df(
 
 
 @doc_params()
-def risk_coverage_df(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> pd.DataFrame:
+@checked
+def risk_coverage_df(
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna"
+) -> pd.DataFrame:
     """Get the error rate among called cells as more and more of the less certain cells are called.
 
     Parameters
@@ -207,7 +225,10 @@ def risk_coverage_df(data: AnnData | MuData, *, key_added: str | None = None, mo
 
 
 @doc_params()
-def split_design_df(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> pd.DataFrame:
+@checked
+def split_design_df(
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna"
+) -> pd.DataFrame:
     """Get the design of the evaluated data: cells of each class by sample, patient, batch and so on.
 
     Parameters
@@ -234,7 +255,10 @@ def split_design_df(data: AnnData | MuData, *, key_added: str | None = None, mod
 
 
 @doc_params()
-def evaluation_card(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> dict[str, Any]:
+@checked
+def evaluation_card(
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna"
+) -> dict[str, Any]:
     """Get the evaluation card: what another person needs to judge and to repeat an evaluation, as JSON values.
 
     Parameters

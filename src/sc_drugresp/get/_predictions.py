@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESPONSE_CLASSES, PredictionKeys
 from .._data.modalities import observations
+from .._data.obs import has_labels
 from ._read import PREDICTION
 
 if TYPE_CHECKING:
@@ -14,10 +16,17 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
+@checked
 def predictions_df(
-    data: AnnData | MuData, *, label_key: str | None = "response", key_added: str | None = None, modality: str = "rna"
+    data: AnnData | MuData,
+    *,
+    label_key: str | None = "response",
+    key_added: SlotName | None = None,
+    modality: str = "rna",
 ) -> pd.DataFrame:
     """Get the predictions of :func:`~sc_drugresp.tl.predict_response`, one row per cell.
 
@@ -36,7 +45,7 @@ def predictions_df(
     Raises
     ------
     KeyError
-        There are no predictions of this name.
+        There are no predictions of this name, or no column `label_key` (unless it is the default).
 
     Examples
     --------
@@ -47,19 +56,24 @@ def predictions_df(
     keys = PredictionKeys.of(key_added)
     obs = observations(data, modality=modality)
     if not {keys.call, keys.prob} <= set(obs):
-        msg = f"No predictions {keys.call!r} in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
+        msg = f"No predictions {keys.call!r} (`key_added`) in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
         raise KeyError(msg)
     names = ("call", "prob", "low", "high", "ood", "ood_score", "disagreement")
     columns = {getattr(keys, name): name for name in names if getattr(keys, name) in obs}
     out = obs[list(columns)].rename(columns=columns)
-    if label_key is not None and label_key in obs:
+    if has_labels(obs, label_key):
         out["label"] = obs[label_key]
     return out
 
 
 @doc_params()
+@checked
 def samples_df(
-    data: AnnData | MuData, *, label_key: str | None = "response", key_added: str | None = None, modality: str = "rna"
+    data: AnnData | MuData,
+    *,
+    label_key: str | None = "response",
+    key_added: SlotName | None = None,
+    modality: str = "rna",
 ) -> pd.DataFrame:
     """Get the samples of :func:`~sc_drugresp.tl.aggregate`, one row each.
 
@@ -77,7 +91,7 @@ def samples_df(
     Raises
     ------
     KeyError
-        Samples have not been aggregated yet.
+        Samples have not been aggregated yet, or there is no column `label_key` (unless it is the default).
 
     Examples
     --------
@@ -92,7 +106,7 @@ def samples_df(
         raise KeyError(msg)
     out = stored[PredictionKeys().samples].copy()
     obs = observations(data, modality=modality)
-    if label_key is not None and {label_key, stored["group_key"]} <= set(obs):
+    if has_labels(obs, label_key) and stored["group_key"] in obs:
         known = obs[obs[label_key].isin(RESPONSE_CLASSES)]
         labels = known[label_key].astype(str).groupby(known[stored["group_key"]].astype(str))
         out["label"] = labels.first().where(labels.nunique() == 1).reindex(out.index)
@@ -100,8 +114,9 @@ def samples_df(
 
 
 @doc_params()
+@checked
 def predictive_values_df(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna"
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna"
 ) -> pd.DataFrame:
     """Get what calls of cells and samples are worth, estimated on held-out samples.
 
@@ -124,7 +139,7 @@ def predictive_values_df(
     Raises
     ------
     KeyError
-        There are no predictions of this name.
+        There are no predictions of this name, or no column `label_key` (unless it is the default).
 
     Examples
     --------

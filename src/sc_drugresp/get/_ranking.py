@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import UNCERTAIN
 from ._read import RANKING
@@ -15,6 +15,8 @@ from ._read import RANKING
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+    from .._core.kinds import PositiveInt, SlotName
 
 RankingLevel = Literal["group", "sample"]
 _OF_THE_DRUG = ("targets", "gain_over_tissue", "drug_r", "screen_agreement")
@@ -25,14 +27,15 @@ _SAMPLE_COLUMNS = [
 
 
 @doc_params()
+@checked
 def drug_ranking_df(
     data: AnnData | MuData,
     group: str | None = None,
-    n: int | None = None,
+    n: PositiveInt | None = None,
     *,
     level: RankingLevel = "group",
     answered: bool = False,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
 ) -> pd.DataFrame:
     """Get the ranking of :func:`~sc_drugresp.tl.rank_drugs`, the most sensitive drug of each group or sample first.
@@ -71,10 +74,6 @@ def drug_ranking_df(
     >>> sdr.get.drug_ranking_df(adata, "S01", n=3)["rank"].tolist()
     [1.0, 2.0, 3.0]
     """
-    check_choice("level", level, get_args(RankingLevel))
-    if n is not None and n < 1:
-        msg = f"`n` must be at least 1, found {n}."
-        raise ValueError(msg)
     stored = RANKING.read(data, key_added, modality)
     frame = stored["table"] if level == "group" else _by_sample(stored)
     if group is not None:

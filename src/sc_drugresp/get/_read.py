@@ -36,8 +36,15 @@ class Record:
             return None
         return in_memory(dict(stored))
 
-    def read(self, data: AnnData | MuData, key_added: str | None = None, modality: str = "rna") -> dict[str, Any]:
-        """The record, in memory.
+    def read(
+        self,
+        data: AnnData | MuData,
+        key_added: str | None = None,
+        modality: str = "rna",
+        *,
+        argument: str = "key_added",
+    ) -> dict[str, Any]:
+        """The record, in memory; `argument` gave the key.
 
         Raises
         ------
@@ -49,7 +56,8 @@ class Record:
             key = key_added or self.default
             taken = key in as_adata(data, modality=modality).uns
             other = f" (what is there was not written by {self.verb.partition('(')[0]})" if taken else ""
-            msg = f"No {self.what} {key!r} in `.uns`{other}. Run sc_drugresp.{self.verb} first."
+            named = "" if key_added is None else f" (`{argument}`)"
+            msg = f"No {self.what} {key!r}{named} in `.uns`{other}. Run sc_drugresp.{self.verb} first."
             raise KeyError(msg)
         return found
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _number(value: float, form: str = ".2f") -> str:
 
 
 @doc_params()
+@checked
 def reliability(drug: str, reference: ReferenceLike = None) -> DrugReliability:
     """Get what is known of how well a reference predicts a drug.
 

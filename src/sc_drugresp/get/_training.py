@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ._read import CONTROL, TRAINING
 
@@ -13,9 +14,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
-def history_df(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> pd.DataFrame:
+@checked
+def history_df(data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna") -> pd.DataFrame:
     """Get loss and held-out scores of each epoch of the latest training.
 
     Parameters
@@ -46,7 +50,10 @@ def history_df(data: AnnData | MuData, *, key_added: str | None = None, modality
 
 
 @doc_params()
-def state_control_df(data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna") -> pd.DataFrame:
+@checked
+def state_control_df(
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna"
+) -> pd.DataFrame:
     """Get the AUROCs of :func:`~sc_drugresp.tl.state_control`.
 
     Parameters

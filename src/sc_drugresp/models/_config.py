@@ -8,6 +8,7 @@ import operator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args, get_origin, get_type_hints
 
+from .._core.arguments import check_named
 from ._weights import read_sizes
 
 if TYPE_CHECKING:
@@ -93,6 +94,23 @@ class Config:
             msg = f"{source} is damaged or of another model: {error}"
             raise ValueError(msg) from error
 
+    @classmethod
+    def check_options(cls, options: Mapping[str, Any]) -> None:
+        """Refuse options that no sizes would make right, before any file is opened.
+
+        Raises
+        ------
+        TypeError
+            A value has another type.
+        ValueError
+            A value is not among the choices, or out of range.
+        """
+        check_named(cls, options)
+        for field in dataclasses.fields(cls):
+            value, least = options.get(field.name), field.metadata.get("least")
+            if value is not None and least is not None and not least <= value <= _MOST:
+                raise ValueError(_beyond(field.name, value, least))
+
     def replace(self, **options: Any) -> Self:
         """Return the same settings with some of them changed.
 
@@ -120,8 +138,7 @@ class Config:
             if not _is(value, kind):
                 return f"`{field.name}` must be {_PLAIN[kind]}, found {value!r:.80}."
         if least is not None and value is not None and not least <= value <= _MOST:
-            limit = f"at least {least}" if value < least else f"at most {_MOST:,}"
-            return f"`{field.name}` must be {limit}, found {value}."
+            return _beyond(field.name, value, least)
         if other and getattr(self, other) % value:
             return f"`{other}` ({getattr(self, other)}) is not a multiple of `{field.name}` ({value}). {field.metadata['hint']}"
         return ""
@@ -135,6 +152,12 @@ class Config:
     def _choices(cls) -> dict[str, tuple[Any, ...]]:
         hints = get_type_hints(cls)
         return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
+def _beyond(name: str, value: int, least: int) -> str:
+    """What is wrong with a size that is too small or too large."""
+    limit = f"at least {least}" if value < least else f"at most {_MOST:,}"
+    return f"`{name}` must be {limit}, found {value}."
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.device import resolve_device
 from .._core.progress import progress_bar
 from .._core.rng import seed_of
@@ -100,6 +101,7 @@ class CellEncoder(CellNetwork):
                 out[start : start + len(tokens)] = self.embed_block(tokens, batch_tokens, advance)
         return out
 
+    @checked
     def tokenize(
         self,
         data: AnnData | CountSource,
@@ -135,6 +137,7 @@ class CellEncoder(CellNetwork):
         """Find the matrix to read."""
         return read_counts(data, layer=layer, expect=self.expects)
 
+    @checked
     def embed(
         self,
         data: AnnData | CountSource | AlignedCounts,
@@ -169,6 +172,7 @@ class CellEncoder(CellNetwork):
                 self.token_blocks(source, seed_of(rng)), source.n_obs, groups, batch_tokens, bar.update
             )
 
+    @checked
     def embed_tokens(
         self, tokens: Tokens, *, groups: np.ndarray | None = None, batch_tokens: int | None = None
     ) -> np.ndarray:

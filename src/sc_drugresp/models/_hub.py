@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._core.arguments import checked
 from .._core.download import fetch
 from .._core.log import warn
 from .._core.settings import settings
@@ -56,6 +57,7 @@ def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None
     return found
 
 
+@checked
 def download(name: str, to: Path | str | None = None, *, force: bool = False) -> dict[str, Path]:
     """Download the published files of a model, verified, without loading them.
 
@@ -96,6 +98,7 @@ def download(name: str, to: Path | str | None = None, *, force: bool = False) ->
     return _download(spec, checkpoint, folder, force=force)
 
 
+@checked
 def verify(name: str, directory: Path | str | None = None) -> pd.DataFrame:
     """Compare the files of a model with the published sizes and checksums.
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._core.arguments import check_named, checked
 from .._core.hashing import sha256
 from .._core.imports import require
 from ._files import check_file
@@ -32,25 +33,37 @@ def model_class(spec: ModelSpec) -> Any:
     return getattr(import_module(module, __package__), name)
 
 
-def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that a model does not have, before any file is opened.
+def check_options(name: str, options: Mapping[str, Any], checkpoint: object = None) -> None:
+    """Refuse options that a model does not have, and a checkpoint of a model without any, before any file is opened.
 
     Raises
     ------
     TypeError
-        There is no such option.
+        There is no such option, a value has another type, or the model has no checkpoints.
+    ValueError
+        A value is out of range or not among the choices.
     """
+    spec, row = find(name)
+    if checkpoint is not None and row is None:
+        msg = f"`checkpoint` names files, but {spec.name!r} has none; leave it out."
+        raise TypeError(msg)
     if not options:
         return
-    cls = model_class(find(name)[0])
+    cls = model_class(spec)
     config = getattr(cls, "Config", None)
     known = {field.name for field in fields(config)} | {"verify"} if config else set(inspect.signature(cls).parameters)
     unknown = sorted(options.keys() - known)
     if unknown:
         msg = f"Unknown option {unknown[0]!r}. Options of {name!r}: {sorted(known)}."
         raise TypeError(msg)
+    check_named(load, options)
+    if config is None:
+        check_named(cls.__init__, options)
+    else:
+        config.check_options(options)
 
 
+@checked
 def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bool = True, **options: Any) -> Embedder:
     """Load a model by name, ready to embed.
 
@@ -91,11 +104,9 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
     >>> sdr.models.load("pca", n_comps=20).dim
     20
     """
-    if not isinstance(verify, bool):
-        msg = f"`verify` must be True or False, found {verify!r}."
-        raise TypeError(msg)
     spec, row = find(name)
     cls = model_class(spec)
+    check_options(name, options, checkpoint)
     if row is None:
         return cls(**options)
     full_name = f"{spec.name}.{row.tag}"

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
+from .._core.arguments import checked
 from ._spec import Checkpoint, ModelSpec
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def registry() -> dict[str, ModelSpec]:
     return rows
 
 
+@checked
 def available(kind: Literal["encoder", "baseline"] | None = None) -> list[str]:
     """List the names of the models.
 
@@ -64,7 +66,7 @@ def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
         hint = f" Did you mean {' or '.join(repr(rows[key].name) for key in near)}?" if near else ""
         if "/" in str(name) or "\\" in str(name):
             hint = " Give a model's name here and the folder with `checkpoint=`."
-        msg = f"Unknown model {name!r}.{hint} Available models: {sorted(spec.name for spec in rows.values())}."
+        msg = f"Unknown model name {name!r}.{hint} Available models: {sorted(spec.name for spec in rows.values())}."
         raise ValueError(msg)
     spec = rows[base]
     if tag and not spec.checkpoints:
@@ -87,6 +89,7 @@ def canonical(name: str) -> str:
     return f"{spec.name}.{checkpoint.tag}" if checkpoint is not None and "." in str(name) else spec.name
 
 
+@checked
 def table() -> pd.DataFrame:
     """List every model and checkpoint with licenses, sizes and costs; needs neither torch nor the files.
 

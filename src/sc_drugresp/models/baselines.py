@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from .._core.kinds import AtLeastTwo, FitCells, PositiveInt
+
 TARGET_SUM = 1e4
 _SHARED: WeakKeyDictionary[CountSource, dict[int, SharedSums]] = WeakKeyDictionary()
 """Sums over the cells of a reader by number of genes, for as long as the reader lives."""
@@ -51,7 +53,7 @@ class FittedEmbedder:
     options: ClassVar[tuple[str, ...]] = ("n_top_genes", "max_fit_cells")
     shares_sums: ClassVar[bool] = False
 
-    def __init__(self, *, n_top_genes: int = 2_000, max_fit_cells: int = 20_000) -> None:
+    def __init__(self, *, n_top_genes: PositiveInt = 2_000, max_fit_cells: FitCells = 20_000) -> None:
         self.n_top_genes, self.max_fit_cells = n_top_genes, max_fit_cells
         self.genes = np.empty(0, dtype=str)
         self.kind = ""
@@ -230,7 +232,9 @@ class PCA(FittedEmbedder):
     options = ("n_comps", *FittedEmbedder.options)
     shares_sums = True
 
-    def __init__(self, *, n_comps: int = 50, n_top_genes: int = 2_000, max_fit_cells: int = 20_000) -> None:
+    def __init__(
+        self, *, n_comps: PositiveInt = 50, n_top_genes: AtLeastTwo = 2_000, max_fit_cells: FitCells = 20_000
+    ) -> None:
         super().__init__(n_top_genes=n_top_genes, max_fit_cells=max_fit_cells)
         self.n_comps = n_comps
         self.mean = np.empty(0)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+
 _DEPTH = re.compile(r"([tfa])([+-]?\d+(?:\.\d*)?|[+-]?\.\d+)")
 
 

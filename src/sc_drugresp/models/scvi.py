@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from .._core.rng import short_seed
 from .baselines import FittedEmbedder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from .._core.kinds import FitCells, PositiveInt
 
 
 class SCVI(FittedEmbedder):
@@ -37,11 +40,11 @@ class SCVI(FittedEmbedder):
     def __init__(
         self,
         *,
-        n_latent: int = 30,
-        n_layers: int = 2,
-        max_epochs: int | None = None,
-        n_top_genes: int = 2_000,
-        max_fit_cells: int = 100_000,
+        n_latent: PositiveInt = 30,
+        n_layers: PositiveInt = 2,
+        max_epochs: PositiveInt | None = None,
+        n_top_genes: PositiveInt = 2_000,
+        max_fit_cells: FitCells = 100_000,
     ) -> None:
         super().__init__(n_top_genes=n_top_genes, max_fit_cells=max_fit_cells)
         self.n_latent, self.n_layers, self.max_epochs = n_latent, n_layers, max_epochs
@@ -94,7 +97,7 @@ def _own_random_state(seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         random.seed(seed)
-        np.random.set_state(np.random.RandomState(seed).get_state())  # noqa: NPY002
+        np.random.set_state(np.random.RandomState(short_seed(seed)).get_state())  # noqa: NPY002
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .._core.rng import short_seed
 from .._data import GeneVocab, Tokens
 from .._data.sentence_kernels import assemble_sentences, draw_genes, draw_like_numpy, shuffle_chromosomes
 from .._nn import PostNormLayer, ProjectedTokens, run_layers
@@ -216,7 +217,7 @@ class UCE(CellEncoder):
         if self.config.sampler == "stream":
             blocks = super().token_blocks(source, seed, rows)
         else:
-            blocks = self._legacy_blocks(source, np.random.RandomState(seed), rows)
+            blocks = self._legacy_blocks(source, np.random.RandomState(short_seed(seed)), rows)
         if self.config.padding == "none":
             return blocks
         return iter([(0, Tokens.concatenate([tokens for _, tokens in blocks]))])

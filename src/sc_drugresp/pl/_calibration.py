@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._names import protocol_name
 from ..get._read import EVALUATION
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import Bins, SlotName
+
 
 @doc_params()
+@checked
 def calibration(
     data: AnnData | MuData,
     *,
-    n_bins: int = 10,
-    key_added: str | None = None,
+    n_bins: Bins = 10,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.patches import Patch
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._response.reference_groups import SEPARATOR
 from ..get._read import RANKING
@@ -18,19 +19,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import PositiveInt, SlotName
+
 QUARTER = -0.6745
 """Where the lowest quarter of a normal distribution of spread 1 ends."""
 _REST, OTHERS_COLOR = "other clones", "#CFCFCF"
 
 
 @doc_params()
+@checked
 def clone_coverage(
     data: AnnData | MuData,
     sample: str | None = None,
-    n: int = 5,
+    n: PositiveInt = 5,
     *,
     below: float | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:

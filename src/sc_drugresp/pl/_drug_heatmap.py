@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from matplotlib.patches import Patch
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._response.reference_groups import SEPARATOR
 from ..get._read import RANKING
@@ -20,17 +21,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import Filled, PositiveInt, SlotName
+
 NO_ANSWER = "#8F8F8F"
 """Darker than the middle of the scale."""
 
 
 @doc_params()
+@checked
 def drug_heatmap(
     data: AnnData | MuData,
-    n: int = 30,
+    n: PositiveInt = 30,
     *,
-    drugs: Sequence[str] | None = None,
-    key_added: str | None = None,
+    drugs: Annotated[Sequence[str], Filled()] | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:
@@ -78,7 +82,7 @@ def drug_heatmap(
     else:
         absent = [drug for drug in drugs if drug not in wide.index]
         if absent:
-            msg = f"No drug {absent[0]!r} in the ranking. It holds {', '.join(map(repr, wide.index[:10]))} ..."
+            msg = f"No drug {str(absent[0])!r} (`drugs`) in the ranking. It holds {', '.join(map(repr, wide.index[:10]))} ..."
             raise KeyError(msg)
         wide = wide.loc[list(drugs)]
     values = np.ma.masked_invalid(wide.to_numpy(dtype=float))

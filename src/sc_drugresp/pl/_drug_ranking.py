@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, COLORS
 from ..get._read import RANKING
@@ -18,17 +19,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import PositiveInt, SlotName
     from ..get._ranking import RankingLevel
 
 
 @doc_params()
+@checked
 def drug_ranking(
     data: AnnData | MuData,
     group: str | None = None,
-    n: int = 20,
+    n: PositiveInt = 20,
     *,
     level: RankingLevel = "group",
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ._style import MODEL_COLOR, SERIES, new_axes
 
@@ -13,10 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
+@checked
 def history(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna", ax: Axes | None = None
 ) -> Axes:
     """Draw the loss of each epoch of the latest training, and the held-out loss and AUROC.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._names import RANDOM_CELLS, STRICT, model_names, protocol_name
 from ..get._read import EVALUATION
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
+@checked
 def leakage_gap(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna", ax: Axes | None = None
 ) -> Axes:
     """Join the AUROC of a random split of cells (open) with that of held-out samples (filled), one row per model.
 

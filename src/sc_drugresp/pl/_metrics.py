@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._names import RANDOM_CELLS, STRICT, metric_name, model_names, p_text, protocol_name, score_texts
 from ..get._read import EVALUATION
@@ -15,19 +16,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
     from ..get._evaluation import Level
 
 _CHANCE = {"auroc": 0.5, "balanced_accuracy": 0.5, "mcc": 0.0}
 
 
 @doc_params()
+@checked
 def metrics(
     data: AnnData | MuData,
     metric: str = "auroc",
     *,
     protocol: str | None = None,
     level: Level | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:
@@ -69,7 +72,8 @@ def metrics(
     frame = get.metrics_df(data, key_added=key_added, modality=modality)
     params = EVALUATION.read(data, key_added, modality)["params"]
     protocols = frame["protocol"].unique().tolist()
-    protocol = protocol or (STRICT if STRICT in protocols else protocols[0])
+    if protocol is None:
+        protocol = STRICT if STRICT in protocols else protocols[0]
     rows = frame[(frame["protocol"] == protocol) & (frame["metric"] == metric) & (frame["n_labeled"] == 0)]
     if level is None:
         by_sample = rows[(rows["level"] == "sample") & (rows["kind"] == "model")]
@@ -77,7 +81,7 @@ def metrics(
     rows = rows[rows["level"] == level]
     if rows.empty:
         msg = (
-            f"No {metric!r} by {level} under {protocol!r}. Available metrics: {sorted(frame['metric'].unique())}; "
+            f"No {metric!r} (`metric`) by {level} (`level`) under {protocol!r} (`protocol`). Available metrics: {sorted(frame['metric'].unique())}; "
             f"protocols: {protocols}."
         )
         raise ValueError(msg)

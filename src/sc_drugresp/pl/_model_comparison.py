@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._stats.intervals import MACRO
 from ..get._names import STRICT, model_names, p_text
@@ -17,10 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
+@checked
 def model_comparison(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna", ax: Axes | None = None
 ) -> Axes:
     """Draw the mean rank of each model over data sets; models joined by a bar do not differ significantly.
 

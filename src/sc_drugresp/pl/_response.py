@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from .. import get
+from .._core.arguments import checked
 from .._core.checks import check_choice
 from .._core.docs import doc_params
 from .._core.keys import COLORS, MISSING, UNCERTAIN, DrugRankingKeys
@@ -25,20 +26,23 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mudata import MuData
 
+    from .._core.kinds import Filled, PositiveFloat, SlotName
+
 TITLES = {"call": "call", "prob": PROBABILITY_LABEL, "ood": "out of distribution", "label": "label"}
 MANY_CELLS = 5_000
 """Beyond these, points are drawn as pixels in vector graphics."""
 
 
 @doc_params()
+@checked
 def response(
     data: AnnData | MuData,
     basis: str | None = None,
     *,
-    color: str | Sequence[str] = "call",
+    color: str | Annotated[Sequence[str], Filled()] = "call",
     label_key: str = "response",
-    key_added: str | None = None,
-    size: float | None = None,
+    key_added: SlotName | None = None,
+    size: PositiveFloat | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes | Figure:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from matplotlib.ticker import PercentFormatter
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ._style import GUIDE_COLOR, MODEL_COLOR, new_axes
 
@@ -15,10 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 
 @doc_params()
+@checked
 def risk_coverage(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna", ax: Axes | None = None
 ) -> Axes:
     """Draw the error rate among called cells against the share of cells that are called, most certain first.
 

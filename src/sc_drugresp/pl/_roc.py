@@ -6,6 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._stats.intervals import MACRO
 from ..get._names import RANDOM_CELLS, model_name, protocol_name, score_text
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
     from ..get._evaluation import Level
 
 
 @doc_params()
+@checked
 def roc(
     data: AnnData | MuData,
     *,
     level: Level | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .. import get
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, COLORS
 from ..get._read import PREDICTION
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 Score = Literal["mean", "worst"]
 _TITLES = {"mean": "mean of the cells", "worst": "worst clone"}
 
 
 @doc_params()
+@checked
 def samples(
     data: AnnData | MuData,
     *,
     score: Score = "mean",
     label_key: str | None = "response",
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     ax: Axes | None = None,
 ) -> Axes:
@@ -65,7 +68,6 @@ def samples(
     >>> ax.get_xlabel()
     'P(sensitive)'
     """
-    check_choice("score", score, Score)
     frame = get.samples_df(data, label_key=label_key, key_added=key_added, modality=modality)
     frame = frame.sort_values(score, ascending=False)
     scores = frame.rename(columns={score: "value", f"{score}_low": "low", f"{score}_high": "high"})

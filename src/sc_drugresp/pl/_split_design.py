@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.transforms import Bbox
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import COLORS, RESPONSE_CLASSES
 from ..get._read import EVALUATION
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 _COUNTS = ("n_cells", "n_sensitive", "n_resistant", "n_unlabeled", "share")
 _MAX_ROWS = 60
 _WRAP = 24
@@ -27,8 +30,9 @@ _WRAP = 24
 
 
 @doc_params()
+@checked
 def split_design(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna", ax: Axes | None = None
 ) -> Axes:
     """Draw the design as tiles: one row per sample, one column per factor, and the label.
 

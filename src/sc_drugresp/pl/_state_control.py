@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import get
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._names import score_texts
 from ._style import MODEL_COLOR, NAIVE_COLOR, forest, new_axes, row_texts
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
     from mudata import MuData
+
+    from .._core.kinds import SlotName
 
 _NAMES = {
     "auroc": "response, all cells",
@@ -24,8 +27,9 @@ _NAMES = {
 
 
 @doc_params()
+@checked
 def state_control(
-    data: AnnData | MuData, *, key_added: str | None = None, modality: str = "rna", ax: Axes | None = None
+    data: AnnData | MuData, *, key_added: SlotName | None = None, modality: str = "rna", ax: Axes | None = None
 ) -> Axes:
     """Draw the AUROC for the response as it is, with the treatment erased, and before treatment.
 

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESPONSE
+from .._core.kinds import told
 from .._core.log import logger
 from .._data.content import TRANSFORM_WORDS, WORDS
 from .._data.counts import refusal
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+
 _FEW_GENES = 200
 _MANY_GENES = 2_000
 
 
 @doc_params()
+@checked
 def check(
     data: AnnData | MuData,
     *,
@@ -77,6 +81,8 @@ def check(
         `label_key`, `group_key`, `layer` or `modality` does not exist.
     ValueError
         There is no such model.
+    TypeError
+        `models` holds something else than names and models.
 
     Examples
     --------
@@ -86,6 +92,11 @@ def check(
     >>> found.loc[found["severity"] == "error", ["code", "subject"]].values.tolist()
     [['labels-aliased', 'patient']]
     """
+    listed = [] if models is None else [models] if isinstance(models, str) else list(models)
+    for model in listed:
+        if not isinstance(model, str) and not any(hasattr(model, name) for name in ("vocab", "embed")):
+            msg = f"`models` must hold names or loaded models, found {told(model)}."
+            raise TypeError(msg)
     adata = as_adata(data, modality=modality)
     obs = observations(data, modality=modality)
     for argument, key in (("label_key", label_key), ("group_key", group_key)):
@@ -105,8 +116,7 @@ def check(
         _check_cells(findings, scanned)
         check_compartments(findings, adata, layer)
         found = check_genes(findings, scanned, adata.uns)
-        if models is not None:
-            check_models(findings, scanned, found, [models] if isinstance(models, str) else list(models))
+        check_models(findings, scanned, found, listed)
 
     check_treatment(findings, obs)
     label_key = RESPONSE if label_key is None else label_key

@@ -14,6 +14,7 @@ from ._scan import scan
 if TYPE_CHECKING:
     from anndata import AnnData
 
+
 WARN_BELOW, FAIL_BELOW = 0.8, 0.5
 """Share of the counts that must lie in genes that were recognized."""
 _LISTED = 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from .. import genes as gene_tools
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import GeneKeys
 from .._core.log import logger, warn
@@ -21,6 +21,7 @@ Duplicates = Literal["sum", "error"]
 
 
 @doc_params()
+@checked
 def harmonize_genes(
     data: AnnData | MuData,
     *,
@@ -94,7 +95,6 @@ def harmonize_genes(
     >>> adata.uns["harmonize_genes"]["status"]
     {'ensembl_version': 100}
     """
-    check_choice("duplicates", duplicates, Duplicates)
     slots = Target(data, modality, copy)
     adata = as_adata(data, modality=modality)
     if 0 in adata.shape:

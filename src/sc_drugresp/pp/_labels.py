@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESISTANT, RESPONSE, RESPONSE_CLASSES, SENSITIVE
 from .._core.log import logger
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 Unknown = Literal["error", "missing"]
 
 
 @doc_params()
+@checked
 def harmonize_labels(
     data: AnnData | MuData,
     key: str,
@@ -29,7 +32,7 @@ def harmonize_labels(
     resistant: Any = None,
     missing: Any = None,
     unknown: Unknown = "error",
-    key_added: str = RESPONSE,
+    key_added: SlotName = RESPONSE,
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:
@@ -79,7 +82,6 @@ def harmonize_labels(
     """
     import pandas as pd
 
-    check_choice("unknown", unknown, Unknown)
     target = Target(data, modality, copy, key_added)
     column = read_column(observations(data, modality=modality), key, "key").astype(object)
     values = [value for value in column.unique() if not pd.isna(value)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.checks import check_share
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESISTANT, RESPONSE, SENSITIVE, SPLIT
 from .._core.log import logger
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import Share, ShareOrNone, SlotName
     from .._core.rng import Rng
 
 
 @doc_params()
+@checked
 def split(
     data: AnnData | MuData,
     *,
     label_key: str = RESPONSE,
     group_key: str | None = None,
-    test_size: float = 0.2,
-    val_size: float = 0.2,
+    test_size: Share = 0.2,
+    val_size: ShareOrNone = 0.2,
     rng: Rng = 0,
-    key_added: str = SPLIT,
+    key_added: SlotName = SPLIT,
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:
@@ -75,9 +77,6 @@ def split(
     """
     import pandas as pd
 
-    check_share("test_size", test_size)
-    if val_size != 0:
-        check_share("val_size", val_size)
     if test_size + val_size >= 1:
         msg = f"`test_size` + `val_size` must leave cells for training, found {test_size} + {val_size}."
         raise ValueError(msg)

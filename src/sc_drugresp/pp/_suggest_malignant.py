@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import MalignantKeys
 from .._core.log import logger
@@ -18,16 +19,19 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 _LEAST_MARKERS = 10
 
 
 @doc_params()
+@checked
 def suggest_malignant(
     data: AnnData | MuData,
     *,
     groupby: str | None = None,
     layer: str | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     copy: bool = False,
 ) -> AnnData | MuData | None:

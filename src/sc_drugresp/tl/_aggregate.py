@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, REFERENCE, RESISTANT, SENSITIVE, PredictionKeys
 from .._core.log import logger
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
+
 Score = Literal["mean", "worst"]
 
 
 @doc_params()
+@checked
 def aggregate(
     data: AnnData | MuData,
     group_key: str | None = None,
@@ -31,7 +34,7 @@ def aggregate(
     score: Score = "mean",
     clone_key: str | None = None,
     mask_obs: str | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,
@@ -89,13 +92,12 @@ def aggregate(
     >>> len(adata.uns["predicted_response"]["samples"])
     12
     """
-    check_choice("score", score, Score)
     target, seed = Target(data, modality, copy, key_added), seed_of(rng)
     obs = observations(data, modality=modality)
     keys = PredictionKeys.of(key_added)
     stored = in_memory(as_adata(data, modality=modality).uns.get(keys.uns))
     if keys.prob not in obs or not isinstance(stored, Mapping):
-        msg = f"No predictions {keys.prob!r} in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
+        msg = f"No predictions {keys.prob!r} (`key_added`) in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
         raise KeyError(msg)
     group_key, groups = read_groups(obs, group_key)
     clones = None if clone_key is None else read_column(obs, clone_key, "clone_key").astype(str).to_numpy()

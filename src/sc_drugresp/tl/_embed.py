@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import EmbeddingKeys
 from .._core.log import logger, warn
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import PositiveInt, SlotName
     from .._data.counts import CountSource
 
 
 @doc_params()
+@checked
 def embed(
     data: AnnData | MuData,
     model: str,
@@ -36,8 +39,8 @@ def embed(
     layer: str | None = None,
     genes: Literal["auto", "exact"] = "auto",
     group_key: str | None = None,
-    batch_tokens: int | None = None,
-    key_added: str | None = None,
+    batch_tokens: PositiveInt | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, EvaluationKeys
 from .._core.log import logger
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import SlotName
     from .._evaluate.request import ModelArgument
     from .._response.heads import HeadChoice
 
 
 @doc_params()
+@checked
 def evaluate(
     data: AnnData | MuData,
     *,
@@ -40,7 +43,7 @@ def evaluate(
     layer: str | None = None,
     modality: str = "rna",
     rng: Rng = 0,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     copy: bool = False,
 ) -> AnnData | MuData | None:
     """Score how well embeddings predict drug response in samples that were not learned from.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._core.checks import check_share
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import TRAIN_RESPONSE, PredictionKeys, color_key, colors_of
 from .._core.log import logger
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import Share, SlotName
     from .._response.ensemble import ModelLike
     from .._response.reference_answers import ReferenceLike
 
 
 @doc_params()
+@checked
 def predict_response(
     data: AnnData | MuData,
     model: ModelLike | Sequence[ModelLike] | None = None,
@@ -30,9 +32,9 @@ def predict_response(
     use_rep: str | None = None,
     label_key: str = "response",
     group_key: str | None = None,
-    threshold: float | None = None,
+    threshold: Share | None = None,
     correct_prevalence: bool = False,
-    prevalence: float | None = None,
+    prevalence: Share | None = None,
     allow_aliased: bool = False,
     checkpoint: str | PathLike[str] | None = None,
     layer: str | None = None,
@@ -43,7 +45,7 @@ def predict_response(
     cancer: str | None = None,
     chemistry: str | None = None,
     per_cell: bool = False,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,
@@ -141,10 +143,6 @@ def predict_response(
     >>> adata.obs["predicted_response"].cat.categories.tolist()
     ['sensitive', 'resistant', 'uncertain']
     """
-    if threshold is not None:
-        check_share("threshold", threshold)
-    if prevalence is not None:
-        check_share("prevalence", prevalence)
     if model is not None and use_rep is not None:
         msg = (
             f"`use_rep` chooses what to train on without a model, but a model was given; leave out use_rep={use_rep!r}."

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from .._core.checks import check_choice
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import DrugRankingKeys
 from .._core.log import logger
@@ -19,24 +19,26 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import Filled, SlotName
     from .._response.reference_answers import ReferenceLike
 
 
 @doc_params()
+@checked
 def rank_drugs(
     data: AnnData | MuData,
     *,
     groupby: str | None = None,
     sample_key: str | None = None,
     combine: Literal[2] | None = None,
-    drugs: Sequence[str] | None = None,
+    drugs: Annotated[Sequence[str], Filled()] | None = None,
     combinations: bool = False,
     reference: ReferenceLike = None,
     malignant_key: str | None = None,
     cancer: str | None = None,
     chemistry: str | None = None,
     layer: str | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,
@@ -101,7 +103,6 @@ def rank_drugs(
     >>> adata.uns["drug_ranking"]["table"]["group"].nunique()
     2
     """
-    check_choice("combine", combine, (None, 2))
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
 
@@ -126,7 +127,7 @@ def rank_drugs(
         "layer": layer or "",
         "combine": combine or 0,
         "combinations": combinations,
-        "drugs": np.array(drugs or [], dtype=str),
+        "drugs": np.array([] if drugs is None else list(drugs), dtype=str),
     }
     found = {
         "table": _storable(table),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import STATE_CONTROL
 from .._core.log import logger, warn
@@ -21,19 +22,22 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import Filled, SlotName
+
 
 @doc_params()
+@checked
 def state_control(
     data: AnnData | MuData,
     treatment_key: str,
-    untreated: str | Sequence[str],
+    untreated: str | Annotated[Sequence[str], Filled()],
     *,
     use_rep: str | None = None,
     model: str | None = None,
     label_key: str = "response",
     group_key: str | None = None,
     layer: str | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.checks import check_choice, check_share
+from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import TRAIN_RESPONSE
 from .._core.log import logger, warn
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
+    from .._core.kinds import ErrorLevel, SlotName
     from .._response.model import ResponseModel
     from .._response.tune.options import FineTuning
 
 
 @doc_params()
+@checked
 def train_response(
     data: AnnData | MuData,
     *,
@@ -36,12 +38,12 @@ def train_response(
     group_key: str | None = None,
     mode: Mode = "frozen",
     head: HeadChoice = "logistic",
-    error_level: float = 0.1,
+    error_level: ErrorLevel = 0.1,
     checkpoint: str | PathLike[str] | None = None,
     tuning: FineTuning | None = None,
     start: ResponseModel | None = None,
     layer: str | None = None,
-    key_added: str | None = None,
+    key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
     **options: Any,
@@ -124,9 +126,6 @@ def train_response(
     from .._response.choose import Matrices, choose_features
     from .._response.train import train_frozen, training_record
 
-    check_choice("mode", mode, Mode)
-    check_choice("head", head, HeadChoice)
-    check_share("error_level", error_level, below=0.5)
     recipe = _recipe(use_rep, model, mode, checkpoint, tuning, options)
     if start is not None and mode == "frozen":
         msg = "`start` continues a tuned model; use mode='lora' or 'full', or train on both data sets together."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from ..._core.rng import short_seed
+
 
 def check_enough_samples(y: np.ndarray, groups: np.ndarray, *, force: bool, where: str = "") -> int:
     """Number of samples of the smaller class: where it is below 2, no sample can be held out.
@@ -39,7 +41,7 @@ def split_samples(
     if smaller_class < 2:
         return np.arange(len(y)), np.empty(0, dtype=np.int64)
     n_splits = min(max(2, round(1 / validation)), smaller_class)
-    splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(n_splits=n_splits, shuffle=True, random_state=short_seed(seed))
     for train, test in splitter.split(np.empty((len(y), 1)), y, groups):
         if len(np.unique(y[train])) == 2 and len(np.unique(y[test])) == 2:
             return train, test

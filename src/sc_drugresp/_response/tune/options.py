@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from ..._core.arguments import check_fields
 from ..._core.calls import dataclass_text
-from ..._core.checks import check_choice
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from ..._core.kinds import NonNegativeFloat, PositiveFloat, PositiveInt, Range, Share, ShareOrNone
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
 
@@ -48,39 +50,26 @@ class FineTuning:
         Folder for the state after each epoch. A run that was interrupted continues from there.
     """
 
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.05
-    learning_rate: float = 1e-4
-    head_learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    epochs: int = 5
-    patience: int = 2
-    batch_size: int = 32
-    accumulate: int = 1
-    max_cells_per_set: int = 1_000
+    rank: Annotated[int, Range(least=1, most=10_000)] = 8
+    alpha: PositiveInt = 16
+    dropout: ShareOrNone = 0.05
+    learning_rate: PositiveFloat = 1e-4
+    head_learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.01
+    epochs: PositiveInt = 5
+    patience: PositiveInt = 2
+    batch_size: PositiveInt = 32
+    accumulate: PositiveInt = 1
+    max_cells_per_set: PositiveInt = 1_000
     precision: Precision = "auto"
     gradient_checkpointing: bool | Literal["auto"] = "auto"
-    validation: float = 0.25
+    validation: Share = 0.25
     merge: bool = False
     force: bool = False
     checkpoint_dir: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "epochs", "patience", "batch_size", "accumulate", "max_cells_per_set"):
-            if getattr(self, name) < 1:
-                msg = f"`{name}` must be at least 1, found {getattr(self, name)!r}."
-                raise ValueError(msg)
-        for name in ("learning_rate", "head_learning_rate"):
-            if not getattr(self, name) > 0:
-                msg = f"`{name}` must be positive, found {getattr(self, name)!r}."
-                raise ValueError(msg)
-        check_choice("precision", self.precision, Precision)
-        if not 0 < self.validation < 1 or not 0 <= self.dropout < 1:
-            msg = (
-                f"`validation` must lie in (0, 1) and `dropout` in [0, 1), found {self.validation} and {self.dropout}."
-            )
-            raise ValueError(msg)
+        check_fields(self)
 
     def __repr__(self) -> str:
         return dataclass_text("sdr.tl.FineTuning", self)
