@@ -1,10 +1,13 @@
-"""Public modules whose members are loaded on first use."""
+"""Public modules whose members are loaded on first use, and whose functions leave the process as it was."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
+from inspect import isfunction
 from typing import TYPE_CHECKING, Any
+
+from .process import leaves_alone, left_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +34,12 @@ def attach(module: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any],
         if name not in homes:
             msg = f"module {module!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        value = getattr(import_module(homes[name], module), name)
+        with left_alone():
+            home = import_module(homes[name], module)
+        value = getattr(home, name)
+        if isfunction(value):
+            value = leaves_alone(value)
+            setattr(home, name, value)  # one function, wherever it is looked for: it can be pickled by its name
         setattr(sys.modules[module], name, value)
         return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,9 +35,24 @@ def read_rep(adata: AnnData, use_rep: str) -> np.ndarray:
 
 
 def embeddings(adata: AnnData) -> list[dict[str, Any]]:
-    """What `tl.embed` noted about the embeddings that are still there, in the order of writing."""
-    notes = [value for value in adata.uns.values() if isinstance(value, dict) and value.get("kind") == "embedding"]
-    return sorted((note for note in notes if note["obsm"] in adata.obsm), key=lambda note: int(note["sequence"]))
+    """What `tl.embed` noted about the embeddings that are still there, in the order of writing.
+
+    Raises
+    ------
+    ValueError
+        A note of ours has lost a part.
+    """
+    notes = _notes(adata)
+    for key, note in notes.items():
+        lost = [name for name, kind in _PARTS.items() if not isinstance(note.get(name), kind)]
+        if lost:
+            msg = (
+                f"`.uns[{key!r}]`, which sc_drugresp.tl.embed writes, is damaged: {lost[0]!r} should be "
+                f"{_WORDS[_PARTS[lost[0]]]}, found {_shown(note.get(lost[0]))}. Embed the cells again, or delete it."
+            )
+            raise ValueError(msg)
+    kept = [note for note in notes.values() if note["obsm"] in adata.obsm]
+    return sorted(kept, key=lambda note: int(note["sequence"]))
 
 
 def embedding_info(adata: AnnData, use_rep: str) -> dict[str, Any]:
@@ -46,11 +62,37 @@ def embedding_info(adata: AnnData, use_rep: str) -> dict[str, Any]:
 
 def last_sequence(adata: AnnData) -> int:
     """Number of the embedding written last, 0 if there is none."""
-    notes = embeddings(adata)
-    return int(notes[-1]["sequence"]) if notes else 0
+    found = (note.get("sequence") for note in _notes(adata).values())
+    return max((int(number) for number in found if isinstance(number, _INTEGER)), default=0)
 
 
 def latest_embedding(adata: AnnData) -> str | None:
     """Key of the embedding that `tl.embed` wrote last and that is still there."""
     notes = embeddings(adata)
     return str(notes[-1]["obsm"]) if notes else None
+
+
+_INTEGER = (int, np.integer)
+_PARTS: dict[str, Any] = {
+    "obsm": str,
+    "model": str,
+    "sequence": _INTEGER,
+    "params": Mapping,
+    "genes": Mapping,
+    "checkpoint": Mapping,
+    "fitted_on_these_cells": (bool, np.bool_),
+}
+_WORDS = {str: "a text", _INTEGER: "a number", Mapping: "a dictionary", (bool, np.bool_): "true or false"}
+
+
+def _notes(adata: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Values of `.uns` that say of themselves that `tl.embed` wrote them, whatever is left of them."""
+    return {
+        str(key): value
+        for key, value in adata.uns.items()
+        if isinstance(value, Mapping) and isinstance(value.get("kind"), str) and value["kind"] == "embedding"
+    }
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"{type(value).__name__} {value!r}"[:60]

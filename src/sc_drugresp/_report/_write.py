@@ -70,7 +70,7 @@ def report(
     Raises
     ------
     KeyError
-        Nothing was written under a key that was given.
+        Nothing was written under a key that was given, or what was written is damaged.
     ValueError
         There is nothing to report: no predictions, no ranking, no evaluation, no training.
 
@@ -89,12 +89,16 @@ def report(
         record: record.find(data, None, modality) if key is None else record.read(data, key, modality)
         for record, key in keys.items()
     }
+    others = [(record, record.instead(data, record.default, modality)) for record in keys if not found[record]]
+    others = [f"{record.what} {record.default!r} in `.uns`{told}" for record, told in others if told]
     if not any(found[record] for record in (PREDICTION, RANKING, EVALUATION, TRAINING)):
         msg = (
-            "There is nothing to report. Run tl.predict_response, tl.rank_drugs, tl.train_response or tl.evaluate first, or "
+            f"There is nothing to report{': no ' if others else ''}{', no '.join(others)}. Run tl.predict_response, tl.rank_drugs, tl.train_response or tl.evaluate first, or "
             "name what was written with `key_added` by `prediction_key`, `ranking_key`, `training_key` or `evaluation_key`."
         )
         raise ValueError(msg)
+    for text in others:
+        logger.warning("left out of the report: no %s", text)
     import matplotlib as mpl
 
     from .._core.versions import package_versions
