@@ -108,7 +108,7 @@ def _described(path: Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(size - 8, _LARGEST_HEADER):
                 msg = f"its header of {length} bytes does not fit into {size}"
-                raise ValueError(msg)  # noqa: TRY301
+                raise ValueError(msg)
             header = json.loads(file.read(length))
         tensors = {name: _tensor(path, 8 + length, told) for name, told in header.items() if name != "__metadata__"}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -19,7 +19,7 @@ def read_rep(adata: AnnData, use_rep: str) -> np.ndarray:
     KeyError
         There is no such embedding.
     ValueError
-        It is not two-dimensional.
+        It is not two-dimensional, or holds something else than numbers, masked or infinite ones among them.
     """
     if use_rep not in adata.obsm:
         msg = f"Embedding {use_rep!r} not found in `.obsm`. Available: {sorted(adata.obsm)}. Make one with tl.embed."
@@ -27,9 +27,18 @@ def read_rep(adata: AnnData, use_rep: str) -> np.ndarray:
     value = adata.obsm[use_rep]
     value = value.to_numpy() if hasattr(value, "to_numpy") else value
     value = value.compute() if hasattr(value, "compute") else value
+    if np.ma.is_masked(value):
+        msg = f"Embedding {use_rep!r} is a masked array; fill what is masked first, with NaN for cells to leave out."
+        raise ValueError(msg)
     value = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
-    if value.ndim != 2:
+    if value.ndim != 2 or 0 in value.shape:
         msg = f"Embedding {use_rep!r} should have shape (n_obs, dim), found {value.shape}."
+        raise ValueError(msg)
+    if value.dtype.kind not in "biuf":
+        msg = f"Embedding {use_rep!r} should hold numbers, found {value.dtype}."
+        raise ValueError(msg)
+    if np.isinf(value).any():
+        msg = f"Embedding {use_rep!r} holds infinite values. NaN rows are left out; infinity has no meaning."
         raise ValueError(msg)
     return value
 

@@ -13,7 +13,7 @@ from .._core.keys import CALL_CLASSES, REFERENCE, RESISTANT, SENSITIVE, Predicti
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, in_memory, observations
-from .._data.obs import read_column, read_groups
+from .._data.obs import read_column, read_groups, read_mask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def aggregate(
     KeyError
         Cells have no predictions yet, or a column does not exist.
     ValueError
-        Unknown score, or `mask_obs` leaves no cell.
+        Unknown score, or `mask_obs` is no column of true and false, or leaves no cell.
 
     Examples
     --------
@@ -101,10 +101,7 @@ def aggregate(
     clones = None if clone_key is None else read_column(obs, clone_key, "clone_key").astype(str).to_numpy()
     keep = np.ones(len(obs), dtype=bool)
     if mask_obs is not None:
-        keep = read_column(obs, mask_obs, "mask_obs").to_numpy(dtype=bool)
-        if not keep.any():
-            msg = f"Column {mask_obs!r} (`mask_obs`) keeps no cell."
-            raise ValueError(msg)
+        keep = read_mask(obs, mask_obs)
     cells = obs.loc[keep, [keys.prob, keys.low, keys.high, keys.ood]].set_axis(["prob", "low", "high", "ood"], axis=1)
     table = _table(stored, cells, groups[keep], None if clones is None else clones[keep], seed)
     if stored.get("kind") == REFERENCE:  # cells have the answer of their group, so redrawing them would say nothing
