@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def attach(module: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+def attach(
+    module: str, homes: Mapping[str, str], *, around: Callable[[Any], Any] | None = None
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
     """`__getattr__`, `__dir__` and `__all__` of a public module.
 
     Parameters
@@ -22,6 +24,8 @@ def attach(module: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any],
         `__name__` of the public module.
     homes
         Public name to the module that defines it, relative to `module`.
+    around
+        Decorator for every function of the module.
 
     Examples
     --------
@@ -38,7 +42,7 @@ def attach(module: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any],
             home = import_module(homes[name], module)
         value = getattr(home, name)
         if isfunction(value):
-            value = leaves_alone(value)
+            value = leaves_alone(value if around is None else around(value))
             setattr(home, name, value)  # one function, wherever it is looked for: it can be pickled by its name
         setattr(sys.modules[module], name, value)
         return value
