@@ -79,7 +79,9 @@ def test_every_plot_and_the_report(kind, tmp_path):
         assert render(getattr(sdr.pl, name)(adata)).startswith(b"\x89PNG"), name
     for basis in [key for key in adata.obsm if key.startswith("X_")]:
         render(sdr.pl.response(adata, basis, color=["call", "prob", "ood", "label"]))
-    page = sdr.report(adata, tmp_path / "r.html", title="Report " + "".join(HOSTILE.values())).read_text(encoding="utf-8")
+    page = sdr.report(adata, tmp_path / "r.html", title="Report " + "".join(HOSTILE.values())).read_text(
+        encoding="utf-8"
+    )
     found = Page(page)
     assert not found.tags & {"script", "iframe", "object"}
     assert found.handlers == []
@@ -89,7 +91,7 @@ def test_every_plot_and_the_report(kind, tmp_path):
 def test_a_dollar_is_drawn_as_it_is():
     """On axes of our own and on those of the user, whose other texts keep their formulas."""
     adata = study("every")
-    figure, ax = plt.subplots()
+    _, ax = plt.subplots()
     ax.text(0, 0, "$x^2$")
     for drawn in (sdr.pl.drug_ranking(adata), sdr.pl.drug_ranking(adata, ax=ax)):
         assert any(letter in drawn.get_title() for letter in "$<{\\")

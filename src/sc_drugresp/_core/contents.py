@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-TEXT, TEXTS, NUMBER, FLAG = "a text", "a list of texts", "a number", "true or false"
+PLAIN = "a text, a number, true or false, or a list of them"
+TEXT, TEXTS, NUMBER, NUMBERS, FLAG = "a text", "a list of texts", "a number", "an array of numbers", "true or false"
 """Kinds of single values, in words."""
 _LONGEST = 60
 
@@ -129,5 +130,12 @@ _IS: dict[str, Any] = {
         and all(isinstance(item, str) for item in np.asarray(value, dtype=object))
     ),
     NUMBER: lambda value: isinstance(value, Real | np.number) and not isinstance(value, bool | np.bool_),
+    NUMBERS: lambda value: (
+        isinstance(value, np.ndarray | list) and np.ndim(value) > 0 and np.asarray(value).dtype.kind in "iuf"
+    ),
+    PLAIN: lambda value: (
+        isinstance(value, str | bool | int | float | np.generic)
+        or (isinstance(value, list | tuple | np.ndarray) and np.ndim(value) <= 1)
+    ),
     FLAG: lambda value: isinstance(value, bool | np.bool_),
 }

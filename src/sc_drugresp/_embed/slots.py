@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.contents import FLAG, NUMBER, PLAIN, TEXT, mismatch
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -53,12 +55,8 @@ def embeddings(adata: AnnData) -> list[dict[str, Any]]:
     """
     notes = _notes(adata)
     for key, note in notes.items():
-        lost = [name for name, kind in _PARTS.items() if not isinstance(note.get(name), kind)]
-        if lost:
-            msg = (
-                f"`.uns[{key!r}]`, which sc_drugresp.tl.embed writes, is damaged: {lost[0]!r} should be "
-                f"{_WORDS[_PARTS[lost[0]]]}, found {_shown(note.get(lost[0]))}. Embed the cells again, or delete it."
-            )
+        if wrong := mismatch(note, _NOTE, key):
+            msg = f"`.uns[{key!r}]`, which sc_drugresp.tl.embed writes, is damaged: {wrong}. Embed the cells again, or delete it."
             raise ValueError(msg)
     kept = [note for note in notes.values() if note["obsm"] in adata.obsm]
     return sorted(kept, key=lambda note: int(note["sequence"]))
@@ -82,16 +80,16 @@ def latest_embedding(adata: AnnData) -> str | None:
 
 
 _INTEGER = (int, np.integer)
-_PARTS: dict[str, Any] = {
-    "obsm": str,
-    "model": str,
-    "sequence": _INTEGER,
-    "params": Mapping,
-    "genes": Mapping,
-    "checkpoint": Mapping,
-    "fitted_on_these_cells": (bool, np.bool_),
+_NOTE = {
+    "obsm": TEXT,
+    "model": TEXT,
+    "sequence": NUMBER,
+    "params": {"model": TEXT, "layer": TEXT, "group_key?": TEXT, "genes?": TEXT, "rng?": NUMBER, "*": PLAIN},
+    "genes": {"counts_covered?": NUMBER},
+    "checkpoint": {},
+    "fitted_on_these_cells": FLAG,
+    "set_based?": FLAG,
 }
-_WORDS = {str: "a text", _INTEGER: "a number", Mapping: "a dictionary", (bool, np.bool_): "true or false"}
 
 
 def _notes(adata: AnnData) -> dict[str, Mapping[str, Any]]:
@@ -101,7 +99,3 @@ def _notes(adata: AnnData) -> dict[str, Mapping[str, Any]]:
         for key, value in adata.uns.items()
         if isinstance(value, Mapping) and isinstance(value.get("kind"), str) and value["kind"] == "embedding"
     }
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{type(value).__name__} {value!r}"[:60]

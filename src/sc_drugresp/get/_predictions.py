@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from .._core.docs import doc_params
 from .._core.keys import REFERENCE, RESPONSE_CLASSES, PredictionKeys
 from .._data.modalities import observations
-from ._read import PREDICTION, read_predictions
+from .._data.predictions import read_predictions
+from ._read import PREDICTION
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,6 @@ import pandas as pd
 
 from .._core.contents import mismatch, shown
 from .._core.keys import (
-    CALL_CLASSES,
     REFERENCE,
     SENSITIVE,
     STATE_CONTROL,
@@ -22,6 +21,7 @@ from .._core.keys import (
 )
 from .._data.modalities import as_adata, in_memory, observations
 from .._data.obs import read_column
+from .._data.predictions import not_numbers
 from . import _contents as contents
 
 if TYPE_CHECKING:
@@ -141,56 +141,6 @@ CONTROL = Record(
 )
 
 
-def read_predictions(obs: pd.DataFrame, key_added: str | None) -> pd.DataFrame:
-    """Columns of :func:`~sc_drugresp.tl.predict_response` in `.obs`, by their short names.
-
-    Raises
-    ------
-    KeyError
-        There are none, or a column is not what the verb writes.
-    """
-    keys = PredictionKeys.of(key_added)
-    if not {keys.call, keys.prob} <= set(obs):
-        msg = f"No predictions {keys.call!r} in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
-        raise KeyError(msg)
-    columns = {getattr(keys, name): name for name in _COLUMNS if getattr(keys, name) in obs}
-    for key, name in columns.items():
-        wrong = _COLUMNS[name](obs[key])
-        if wrong:
-            msg = (
-                f"`.obs[{key!r}]` was not written by tl.predict_response, or was changed: it should hold {wrong}, found "
-                f"{obs[key].dtype}. Run sc_drugresp.tl.predict_response(adata) again."
-            )
-            raise KeyError(msg)
-    return obs[list(columns)].rename(columns=columns)
-
-
-def _not_calls(column: pd.Series) -> str | None:
-    """What a column of calls should hold, if it holds anything else."""
-    return None if set(column.dropna().astype(str)) <= set(CALL_CLASSES) else " / ".join(CALL_CLASSES)
-
-
-def _not_numbers(column: pd.Series) -> str | None:
-    """What a column of scores should hold, if it holds anything else."""
-    return None if column.dtype.kind == "f" else "numbers"
-
-
-def _not_flags(column: pd.Series) -> str | None:
-    """What a column of flags should hold, if it holds anything else."""
-    return None if column.dtype.kind == "b" else "true or false"
-
-
-_COLUMNS: dict[str, Callable[[pd.Series], str | None]] = {
-    "call": _not_calls,
-    "prob": _not_numbers,
-    "low": _not_numbers,
-    "high": _not_numbers,
-    "ood": _not_flags,
-    "ood_score": _not_numbers,
-    "disagreement": _not_numbers,
-}
-
-
 def held_out(data: AnnData | MuData, key_added: str | None, modality: str) -> pd.DataFrame:
     """Held-out cells of an evaluation: `y` (1 sensitive), `prob`, `score`, `dataset` and `group`, the sample."""
     params = EVALUATION.read(data, key_added, modality)["params"]
@@ -207,7 +157,7 @@ def held_out(data: AnnData | MuData, key_added: str | None, modality: str) -> pd
 
 
 def _held_out_column(obs: pd.DataFrame, key: str) -> pd.Series:
-    if key not in obs or _not_numbers(obs[key]):
+    if key not in obs or not_numbers(obs[key]):
         found = f"found {obs[key].dtype}" if key in obs else "it is not there"
         msg = f"`.obs[{key!r}]`, held-out scores that tl.evaluate writes, should hold numbers, {found}. Evaluate again."
         raise KeyError(msg)
