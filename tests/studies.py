@@ -63,3 +63,12 @@ def _done() -> ad.AnnData:
 def done() -> ad.AnnData:
     """A copy of the finished study."""
     return _done().copy()
+
+
+def raised_by_us(error: BaseException, what: str, *words: str) -> None:
+    """An error was raised by a line of ours, not inside a library, and says these words."""
+    frame = error.__traceback__
+    while frame.tb_next is not None:
+        frame = frame.tb_next
+    assert "sc_drugresp" in frame.tb_frame.f_code.co_filename, f"{what}: {error!r}"
+    assert [word for word in words if word not in str(error)] == [], f"{what}: {error}"

@@ -118,7 +118,7 @@ def _is_text(column: Any) -> bool:
 def _is_numeric(column: Any) -> bool:
     import pandas as pd
 
-    return bool(pd.api.types.is_numeric_dtype(column.dtype)) or not column.notna().any()
+    return bool(pd.api.types.is_numeric_dtype(column.dtype))
 
 
 _COLUMN: dict[str, Any] = {"text": _is_text, "numbers": _is_numeric, "any": lambda _: True}

@@ -38,25 +38,24 @@ def write_together(adata: AnnData, slots: Mapping[str, Mapping[str, Any]]) -> No
 
 def _keep(adata: AnnData, slot: str, place: Any, names: Mapping[str, Any]) -> Callable[[], None]:
     """What puts these names of a slot back to what they hold now."""
-    if slot in {"obs", "var"} and not hasattr(place, "iterrows"):  # a lazy frame cannot lose a column
-        before, index = place.copy(), place.index
-
-        def back() -> None:
-            place.index = index
-            setattr(adata, slot, before)
-
-        return back
+    before = place.copy() if slot in {"obs", "var"} else dict(place)
     held = {name: place[name] for name in names if name in place}
     index_name = place.index.name if slot in {"obs", "var"} else None
 
     def restore() -> None:
-        for name in names:
-            if name in held and (name not in place or place[name] is not held[name]):
-                place[name] = held[name]
-            elif name not in held and name in place:
-                del place[name]
-        if slot in {"obs", "var"}:
-            place.index.name = index_name
+        if slot in {"obs", "var"} and not hasattr(place, "iterrows"):  # a lazy frame cannot lose a column
+            setattr(adata, slot, before)
+            return
+        try:
+            for name in names:
+                if name in held and (name not in place or place[name] is not held[name]):
+                    place[name] = held[name]
+                elif name not in held and name in place:
+                    del place[name]
+            if slot in {"obs", "var"}:
+                place.index.name = index_name
+        except Exception:  # noqa: BLE001 (what cannot be written to is replaced)
+            setattr(adata, slot, before)
 
     return restore
 
