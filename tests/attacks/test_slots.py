@@ -139,7 +139,9 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", calls())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "tl.evaluate" else name for name in calls()]
+)
 def test_a_write_that_fails_leaves_nothing(name, monkeypatch):
     adata, options = _start().copy(), calls()[name]
     verb = getattr(getattr(sdr, name[:2]), name[3:])

@@ -142,7 +142,8 @@ def as_csr(block: Any) -> csr_matrix:
         )
         raise ValueError(msg)
     source = block.tocsr() if hasattr(block, "tocsr") else np.asarray(block)
-    out = csr_matrix(source, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold is refused as infinite
+        out = csr_matrix(source, dtype=np.float32)
     if not (out.has_canonical_format and out.data.all()):
         out = out.copy()
         out.sum_duplicates()

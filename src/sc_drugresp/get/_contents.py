@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._core.contents import FLAG, NUMBER, TEXT, TEXTS, Table
+from .._core.contents import FLAG, NUMBER, PLAIN, TEXT, TEXTS, Table
 from .._core.keys import CALL_CLASSES
 
 _CALLS = {"call": CALL_CLASSES}
@@ -21,7 +21,7 @@ EVALUATION: dict[str, Any] = {
     "folds": Table(any="protocol fold"),
     "design": Table(numbers="n_cells n_sensitive n_resistant n_unlabeled", filled=True),
     "aliasing": Table(text="role", any="aliased"),
-    "verdict": {"code": TEXT, "reason": TEXT, "suggestions": TEXTS, "cautions": TEXTS},
+    "verdict": {"code": TEXT, "reason": TEXT, "suggestions": TEXTS, "cautions": TEXTS, "*": PLAIN},
     "power": {"half_width?": NUMBER, "wanted_half_width?": NUMBER, "further_samples?": NUMBER},
     "params": {
         "label_key": TEXT,
@@ -32,8 +32,9 @@ EVALUATION: dict[str, Any] = {
         "models": TEXTS,
         "prob_model": TEXT,
         "prob_protocol": TEXT,
+        "*": PLAIN,
     },
-    "data": {"hash": TEXT},
+    "data": {"hash": TEXT, "*": PLAIN},
     "versions": {"*": TEXT},
     "command": TEXT,
     "comparison?": {
