@@ -91,7 +91,7 @@ REFUSED_VALUES: dict[str, Any] = {
     "sparse NaN": lambda: sparse.csr_matrix(with_one(np.nan)),
     "infinity": lambda: with_one(np.inf),
     "minus infinity": lambda: with_one(-np.inf),
-    "beyond float32": lambda: _counts() * 1e300,
+    "beyond float32": lambda: _counts().astype(np.float64) * 1e300,
     "beyond counts": lambda: (_counts() * 2**55).astype(np.uint64),
 }
 SAME: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.folders import draft_of_folder, standing
+from .._core.folders import draft_of_folder, read_whole, standing
 from .._core.json import jsonable
 from .._core.seal import check_seal, sealed
 from .._core.settings import settings
@@ -43,10 +43,10 @@ def locate(path: str | PathLike[str] | None) -> Path:
     if path is None or path == DEFAULT:
         with as_file(files(__package__) / DEFAULT) as folder:
             return folder
-    found = standing(Path(path))
-    if not (found / META).is_file() and isinstance(path, str) and (standing(cached(path)) / META).is_file():
-        return standing(cached(path))
-    if not (found / META).is_file():
+    found = Path(path)
+    if not (standing(found) / META).is_file() and isinstance(path, str) and (standing(cached(path)) / META).is_file():
+        return cached(path)
+    if not (standing(found) / META).is_file():
         msg = (
             f"{path} holds no reference ({META} is missing), and none of that name was built on this machine. "
             "models.reference_table() lists them; models.build_reference makes one."
@@ -109,6 +109,11 @@ def write_reference(
 
 
 def read_reference(path: Path) -> dict[str, Any]:
+    """As `_read`, again if the folder was replaced meanwhile."""
+    return read_whole(path, META, _read)
+
+
+def _read(path: Path) -> dict[str, Any]:
     """Read the fields of a reference from its folder; nothing in it is executed.
 
     Raises

@@ -122,10 +122,11 @@ def report(
             control=describe(sections.describe_control, CONTROL),
             training=describe(sections.describe_training, TRAINING),
         )
-    path = Path(path)
-    write_text(path, page)
-    result = found[EVALUATION]
+    path, result = Path(path), found[EVALUATION]
+    files = {path: page.encode("utf-8", "replace").decode("utf-8")}  # names may hold half of a character
     if card and result is not None:
-        write_text(path.with_suffix(".card.json"), json.dumps(evaluation_card(result), indent=2, allow_nan=False))
+        files[path.with_suffix(".card.json")] = json.dumps(evaluation_card(result), indent=2, allow_nan=False)
+    for file, text in files.items():  # all that can fail has been done
+        write_text(file, text)
     logger.info("wrote %s", path)
     return path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.folders import draft_of_folder, standing
+from .._core.folders import draft_of_folder, read_whole, standing
 from .._core.json import jsonable
 from .._core.keys import RESISTANT, SENSITIVE
 from .._core.process import leaves_alone
@@ -27,8 +27,6 @@ MODEL, HEAD, EMBEDDER, WEIGHTS = "model.json", "head.safetensors", "embedder.saf
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 OWN = frozenset({MODEL, HEAD, EMBEDDER, WEIGHTS, ADAPTER_CONFIG, ADAPTER, *(f"{name}.safetensors" for name in PARTS)})
 """Every name that a model may have in its folder; whatever else lies there belongs to somebody else."""
-READS = 20
-"""How often to begin again when the folder is replaced while it is read."""
 
 
 def write_model(fields: Mapping[str, Any], path: str | PathLike[str], *, overwrite: bool) -> None:
@@ -134,29 +132,8 @@ def read_model(path: str | PathLike[str]) -> dict[str, Any]:
     ValueError
         A file is damaged or was written by another version.
     """
-    path = Path(path)
-    for _ in range(READS):
-        folder = standing(path)
-        before = _identity(folder)
-        try:
-            fields = _read(folder, path)
-        except (OSError, ValueError):
-            # Between two renames the folder may have been missing at both looks; it stands elsewhere then.
-            if standing(path) == folder and _identity(folder) == before:
-                raise
-        else:
-            if _identity(folder) == before:
-                return fields
-    msg = f"{path} is replaced faster than it can be read."
-    raise OSError(msg)
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """What changes when another folder, or another model, takes the place."""
-    try:
-        return folder.stat().st_ino, (folder / MODEL).stat().st_mtime_ns
-    except OSError:
-        return None
+    place = Path(path)
+    return read_whole(place, MODEL, lambda folder: _read(folder, place))
 
 
 def _read(folder: Path, path: Path) -> dict[str, Any]:
