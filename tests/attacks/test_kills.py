@@ -171,7 +171,7 @@ WRITERS = {
     "remembered hashes": (HASHES, 0.03, 2),
     "tables and figures of the demo": (DEMO, 0.2, 2),
 }
-QUICK = ("report", "reference", "data set in the cache")
+QUICK = ("report", "reference")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGKILL")

@@ -58,7 +58,7 @@ def embeddings(adata: AnnData) -> list[dict[str, Any]]:
         if wrong := mismatch(note, _NOTE, key):
             msg = f"`.uns[{key!r}]`, which sc_drugresp.tl.embed writes, is damaged: {wrong}. Embed the cells again, or delete it."
             raise ValueError(msg)
-    kept = [note for note in notes.values() if note["obsm"] in adata.obsm]
+    kept = [dict(note) for note in notes.values() if note["obsm"] in adata.obsm]
     return sorted(kept, key=lambda note: int(note["sequence"]))
 
 

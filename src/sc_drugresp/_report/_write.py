@@ -89,16 +89,16 @@ def report(
         record: record.find(data, None, modality) if key is None else record.read(data, key, modality)
         for record, key in keys.items()
     }
-    others = [(record, record.instead(data, record.default, modality)) for record in keys if not found[record]]
-    others = [f"{record.what} {record.default!r} in `.uns`{told}" for record, told in others if told]
+    instead = [(record, record.instead(data, record.default, modality)) for record in keys if not found[record]]
+    others = [f"{record.what} {record.default!r} in `.uns`{told}" for record, told in instead if told]
     if not any(found[record] for record in (PREDICTION, RANKING, EVALUATION, TRAINING)):
         msg = (
             f"There is nothing to report{': no ' if others else ''}{', no '.join(others)}. Run tl.predict_response, tl.rank_drugs, tl.train_response or tl.evaluate first, or "
             "name what was written with `key_added` by `prediction_key`, `ranking_key`, `training_key` or `evaluation_key`."
         )
         raise ValueError(msg)
-    for text in others:
-        logger.warning("left out of the report: no %s", text)
+    for other in others:
+        logger.warning("left out of the report: no %s", other)
     import matplotlib as mpl
 
     from .._core.versions import package_versions
