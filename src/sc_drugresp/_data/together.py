@@ -46,6 +46,7 @@ def _keep(adata: AnnData, slot: str, place: Any, names: Mapping[str, Any]) -> Ca
         if slot in {"obs", "var"} and not hasattr(place, "iterrows"):  # a lazy frame cannot lose a column
             setattr(adata, slot, before)
             return
+        whole = False
         try:
             for name in names:
                 if name in held and (name not in place or place[name] is not held[name]):
@@ -54,8 +55,10 @@ def _keep(adata: AnnData, slot: str, place: Any, names: Mapping[str, Any]) -> Ca
                     del place[name]
             if slot in {"obs", "var"}:
                 place.index.name = index_name
-        except Exception:  # noqa: BLE001 (what cannot be written to is replaced)
-            setattr(adata, slot, before)
+            whole = True
+        finally:
+            if not whole:  # what cannot be written to is replaced
+                setattr(adata, slot, before)
 
     return restore
 
