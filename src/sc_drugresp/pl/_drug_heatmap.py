@@ -11,7 +11,7 @@ from .. import get
 from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._read import RANKING
-from ._style import PROBABILITY_CMAP, Z_LABEL, new_axes, width_of
+from ._style import PROBABILITY_CMAP, Z_LABEL, new_axes, short, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ def drug_heatmap(
             raise KeyError(msg)
         wide = wide.loc[list(drugs)]
     values = np.ma.masked_invalid(wide.to_numpy(dtype=float))
-    names = wide.index.tolist()
+    names, order = [short(name) for name in wide.index], [short(name) for name in order]
     ax = new_axes(ax, 2.2 + width_of(names) + 0.28 * len(order), 1.9 + 0.2 * len(names) + 0.7 * width_of(order))
     limit = max(float(np.abs(values).max()), 1e-9) if values.count() else 1.0
     cmap = PROBABILITY_CMAP.reversed()  # a low z is sensitive
