@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import datasets, get
+from ._core.files import draft_of, write_text
 from ._core.keys import GROUP_CANDIDATES, RESPONSE, DrugRankingKeys, EmbeddingKeys, EvaluationKeys, PredictionKeys
 from ._core.settings import settings
 
@@ -87,7 +88,7 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> Path:
     answer_without_labels(adata, group_key, out, step, rng=rng)
     step(f"checking {adata.n_obs:,} cells x {adata.n_vars:,} genes; the unit is {group_key!r}")
     findings = pp.check(adata, group_key=group_key)
-    findings.to_csv(out / "findings.csv", index=False)
+    write_text(out / "findings.csv", findings.to_csv(index=False))
     for row in findings[findings["severity"] != "info"].itertuples():
         step.note(f"{row.severity}: {row.message}")
     # Without raw counts, the baselines take normalized values as they are.
@@ -111,7 +112,7 @@ def run(adata: AnnData, out: Path, *, rng: int = 0) -> Path:
     tl.predict_response(adata, group_key=group_key, **common)
     tl.aggregate(adata, group_key, rng=rng)
     samples = get.samples_df(adata, label_key=None)
-    samples.to_csv(out / "samples.csv")
+    write_text(out / "samples.csv", samples.to_csv())
     for line in samples.iloc[:, :4].to_string(float_format="{:.2f}".format).splitlines():
         step.note(line)
 
@@ -157,14 +158,14 @@ def answer_without_labels(adata: AnnData, group_key: str, out: Path, step: _Step
     step.note(get.reliability(DRUG).verdict)
     tl.predict_response(cells, drug=DRUG, **asked)
     groups = cells.uns[PredictionKeys().uns]["groups"]
-    groups.to_csv(out / "without_labels.csv", index=False)
+    write_text(out / "without_labels.csv", groups.to_csv(index=False))
     shown = groups[["group", "n_cells", "z", "P", "call", "tissue_mean_z"]]
     for line in shown.to_string(index=False, float_format="{:.2f}".format).splitlines():
         step.note(line)
     for reason in groups.loc[groups["abstain_reason"] != "", "abstain_reason"].unique()[:3]:
         step.note(f"no answer: {reason}")
     tl.rank_drugs(cells, **asked)
-    get.drug_ranking_df(cells, answered=True).to_csv(out / "drug_ranking.csv", index=False)
+    write_text(out / "drug_ranking.csv", get.drug_ranking_df(cells, answered=True).to_csv(index=False))
     if len(cells.uns[DrugRankingKeys().uns]["drugs"]):
         _save(pl.drug_heatmap(cells), out / "drug_heatmap.png")
 
@@ -173,7 +174,8 @@ def _save(ax: Any, path: Path) -> None:
     """Write a figure and close it."""
     import matplotlib.pyplot as plt
 
-    ax.figure.savefig(path, dpi=120, bbox_inches="tight")
+    with draft_of(path) as draft:
+        ax.figure.savefig(draft, dpi=120, bbox_inches="tight", format="png")
     plt.close(ax.figure)
 
 

@@ -88,7 +88,7 @@ def test_damaged_folders_are_refused(built, tmp_path) -> None:
     built.save(tmp_path / "model")
     meta = json.loads((tmp_path / "model" / META).read_text())
     for wrong, message in (
-        ({"genes": meta["genes"][1:]}, "damaged: mean has shape"),
+        ({"genes": meta["genes"][1:]}, "damaged or incomplete"),
         ({"format": 99}, "Update sc-drugresp"),
         ({"drugs": {}}, "damaged or incomplete"),
     ):

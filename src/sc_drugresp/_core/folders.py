@@ -7,14 +7,18 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .files import locked, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
+T = TypeVar("T")
+
+READS = 20
+"""How often to begin again when the folder is replaced while it is read."""
 _AT_FDCWD, _SWAP = -100, 2
 """Of `renameat2(2)` on Linux; `renamex_np` of macOS has the same flag."""
 
@@ -75,6 +79,47 @@ def standing(path: Path) -> Path:
     """Where the files of a folder are: in it, or beside it if the process died while it was replaced."""
     old = _beside(path.resolve())[1]
     return old if old.exists() and not path.exists() else path
+
+
+def read_whole(path: Path, name: str, read: Callable[[Path], T]) -> T:
+    """Read a folder whose files belong together, again if it was replaced meanwhile.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    name
+        The file in it that every writer writes anew.
+    read
+        Reads the folder that it is given.
+
+    Raises
+    ------
+    OSError
+        The folder is replaced again and again.
+    """
+    for _ in range(READS):
+        folder = standing(path)
+        before = _identity(folder, name)
+        try:
+            found = read(folder)
+        except (OSError, ValueError):
+            # Between two renames the folder may have been missing at both looks; it stands elsewhere then.
+            if standing(path) == folder and _identity(folder, name) == before:
+                raise
+        else:
+            if _identity(folder, name) == before:
+                return found
+    msg = f"{path} is replaced faster than it can be read."
+    raise OSError(msg)
+
+
+def _identity(folder: Path, name: str) -> tuple[int, int] | None:
+    """What changes when another folder, or another file of that name, takes the place."""
+    try:
+        return folder.stat().st_ino, (folder / name).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def exchange(first: Path, second: Path) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .vocab import GeneAlignment, GeneMode, GeneVocab
 
 _FILL = "Replace missing values (counts that were not seen are 0)."
+MOST_COUNTS = 2**31
+"""Beyond this a value is no count, and float32 does not hold it."""
 _FIX = (
     "Put the integer counts of the same genes into adata.layers['counts'] (or name the layer with `layer=`). "
     "Models that work on any matrix: 'pca', 'hvg'."
@@ -122,7 +124,12 @@ class CountSource:
 
     def _verify(self, block: csr_matrix, place: Sequence[int] | np.ndarray) -> None:
         kind = kind_of(block.data)
-        if kind in {"nan", "infinite"}:
+        if self.kind == "counts" and kind == "counts" and block.data.max(initial=0) > MOST_COUNTS:
+            bad, fix = (
+                block.data > MOST_COUNTS,
+                "Such values are no counts of molecules or reads; look where they come from.",
+            )
+        elif kind in {"nan", "infinite"}:
             bad, fix = ~np.isfinite(block.data), _FILL
         elif self.kind == "counts" and kind != "counts":
             bad, fix = (block.data < 0) | (block.data != np.rint(block.data)), _FIX

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.keys import slot_name
+from .together import write_together
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,21 +97,10 @@ class Target:
             )
             raise ValueError(msg)
 
-    def open(self) -> tuple[AnnData | MuData, AnnData]:
-        """The object to return and the AnnData to write into; a view becomes an object of its own, as in scanpy."""
-        data = self.data.copy() if self.copy else self.data
-        adata = as_adata(data, modality=self.modality)
-        if adata.is_view:
-            adata._init_as_actual(adata.copy())
-        return data, adata
-
     def write(self, **slots: Mapping[str, Any]) -> AnnData | MuData | None:
-        """Write values into `obs`, `var`, `obsm`, `layers`, `uns`: all, or none if one of them does not fit.
+        """Write values into `obs`, `var`, `obsm`, `layers`, `uns`: all, or none if anything goes wrong.
 
         Returns the copy, if one was asked for.
-
-        Columns take the place of an index of the same name, which keeps its values and loses its name: files cannot
-        hold both.
 
         Raises
         ------
@@ -124,21 +114,6 @@ class Target:
                 if np.shape(value)[: len(size)] != size:
                     msg = f"`.{slot}[{name!r}]` must have the shape {size}, found {np.shape(value)}."
                     raise ValueError(msg)
-        data, adata = self.open()
-        for slot, values in slots.items():
-            place = getattr(adata, slot)
-            for name, value in values.items():
-                if slot in {"obs", "var"}:
-                    _free_name(place, name, value)
-                place[name] = value
+        data = self.data.copy() if self.copy else self.data
+        write_together(as_adata(data, modality=self.modality), slots)
         return data if self.copy else None
-
-
-def _free_name(frame: Any, name: str, values: Any) -> None:
-    """Take its name from an index that is called like a column and holds something else."""
-    if frame.index.name != name:
-        return
-    if not hasattr(frame, "iterrows"):  # a lazy frame keeps every column apart from the index; this name means "none"
-        frame.index = frame.index.rename("_index")
-    elif not np.array_equal(np.asarray(frame.index, dtype=object), np.asarray(values, dtype=object)):
-        frame.index = frame.index.rename(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -125,8 +125,52 @@ def set_codes(obs: pd.DataFrame, group_key: str | None) -> np.ndarray | None:
     ------
     KeyError
         There is no such column.
+    ValueError
+        Values are missing: a cell without a set would change the embedding of the others.
     """
     if group_key is None:
         return None
-    column = read_column(obs, group_key, "group_key").astype(str)
-    return np.unique(column.to_numpy(), return_inverse=True)[1]
+    return np.unique(read_groups(obs, group_key)[1], return_inverse=True)[1]
+
+
+def read_mask(obs: pd.DataFrame, key: str, argument: str = "mask_obs") -> np.ndarray:
+    """A column of true and false, shape `(n_obs,)`, bool.
+
+    Raises
+    ------
+    KeyError
+        There is no such column.
+    ValueError
+        It holds anything else, or chooses no cell.
+    """
+    column = read_column(obs, key, argument)
+    return check_mask(
+        column.array if column.dtype == "boolean" else column.to_numpy(), len(obs), f"Column {key!r} (`{argument}`)"
+    )
+
+
+def check_mask(mask: Any, n: int, name: str = "`mask_obs`") -> np.ndarray:
+    """A choice of cells as an array of bool, shape `(n,)`.
+
+    Raises
+    ------
+    ValueError
+        It is not one true or false for each cell, or chooses none.
+    """
+    missing = int(getattr(mask, "isna", lambda: np.zeros(1))().sum())
+    found = (
+        np.asarray(mask, dtype=bool)
+        if str(getattr(mask, "dtype", "")) == "boolean" and not missing
+        else np.asarray(mask)
+    )
+    if found.dtype != bool or missing:
+        told = f"{missing} missing values" if missing else f"values of type {found.dtype}"
+        msg = f"{name} must hold true or false for every cell, found {told}. Compare first, for example `column == 'tumor'`."
+        raise ValueError(msg)
+    if found.shape != (n,):
+        msg = f"{name} must have the shape ({n},), one value for each cell, found {found.shape}."
+        raise ValueError(msg)
+    if not found.any():
+        msg = f"{name} keeps no cell."
+        raise ValueError(msg)
+    return found

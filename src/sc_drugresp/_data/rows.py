@@ -127,7 +127,7 @@ def as_csr(block: Any) -> csr_matrix:
     Raises
     ------
     ValueError
-        The values are no numbers.
+        The values are no numbers, or some are masked.
     """
     from scipy.sparse import csr_matrix
 
@@ -135,8 +135,15 @@ def as_csr(block: Any) -> csr_matrix:
     if dtype.kind not in "buif":
         msg = f"Expected numbers, found a matrix of type {dtype}."
         raise ValueError(msg)
+    if np.ma.is_masked(block):
+        msg = (
+            f"The matrix is a masked array in which {np.ma.count_masked(block):,} values are masked. What they stand for is not "
+            "known: fill them first, for example with adata.X = adata.X.filled(0) where no count was seen."
+        )
+        raise ValueError(msg)
     source = block.tocsr() if hasattr(block, "tocsr") else np.asarray(block)
-    out = csr_matrix(source, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 does not hold is refused as infinite
+        out = csr_matrix(source, dtype=np.float32)
     if not (out.has_canonical_format and out.data.all()):
         out = out.copy()
         out.sum_duplicates()

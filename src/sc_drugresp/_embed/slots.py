@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .._core.contents import FLAG, NUMBER, PLAIN, TEXT, mismatch
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +21,7 @@ def read_rep(adata: AnnData, use_rep: str) -> np.ndarray:
     KeyError
         There is no such embedding.
     ValueError
-        It is not two-dimensional.
+        It is not two-dimensional, or holds something else than numbers, masked or infinite ones among them.
     """
     if use_rep not in adata.obsm:
         msg = f"Embedding {use_rep!r} (`use_rep`) not found in `.obsm`. Available: {sorted(adata.obsm)}. Make one with tl.embed."
@@ -26,17 +29,37 @@ def read_rep(adata: AnnData, use_rep: str) -> np.ndarray:
     value = adata.obsm[use_rep]
     value = value.to_numpy() if hasattr(value, "to_numpy") else value
     value = value.compute() if hasattr(value, "compute") else value
+    if np.ma.is_masked(value):
+        msg = f"Embedding {use_rep!r} is a masked array; fill what is masked first, with NaN for cells to leave out."
+        raise ValueError(msg)
     value = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
-    if value.ndim != 2:
+    if value.ndim != 2 or 0 in value.shape:
         msg = f"Embedding {use_rep!r} should have shape (n_obs, dim), found {value.shape}."
+        raise ValueError(msg)
+    if value.dtype.kind not in "biuf":
+        msg = f"Embedding {use_rep!r} should hold numbers, found {value.dtype}."
+        raise ValueError(msg)
+    if np.isinf(value).any():
+        msg = f"Embedding {use_rep!r} holds infinite values. NaN rows are left out; infinity has no meaning."
         raise ValueError(msg)
     return value
 
 
 def embeddings(adata: AnnData) -> list[dict[str, Any]]:
-    """What `tl.embed` noted about the embeddings that are still there, in the order of writing."""
-    notes = [value for value in adata.uns.values() if isinstance(value, dict) and value.get("kind") == "embedding"]
-    return sorted((note for note in notes if note["obsm"] in adata.obsm), key=lambda note: int(note["sequence"]))
+    """What `tl.embed` noted about the embeddings that are still there, in the order of writing.
+
+    Raises
+    ------
+    ValueError
+        A note of ours has lost a part.
+    """
+    notes = _notes(adata)
+    for key, note in notes.items():
+        if wrong := mismatch(note, _NOTE, key):
+            msg = f"`.uns[{key!r}]`, which sc_drugresp.tl.embed writes, is damaged: {wrong}. Embed the cells again, or delete it."
+            raise ValueError(msg)
+    kept = [dict(note) for note in notes.values() if note["obsm"] in adata.obsm]
+    return sorted(kept, key=lambda note: int(note["sequence"]))
 
 
 def embedding_info(adata: AnnData, use_rep: str) -> dict[str, Any]:
@@ -46,11 +69,33 @@ def embedding_info(adata: AnnData, use_rep: str) -> dict[str, Any]:
 
 def last_sequence(adata: AnnData) -> int:
     """Number of the embedding written last, 0 if there is none."""
-    notes = embeddings(adata)
-    return int(notes[-1]["sequence"]) if notes else 0
+    found = (note.get("sequence") for note in _notes(adata).values())
+    return max((int(number) for number in found if isinstance(number, _INTEGER)), default=0)
 
 
 def latest_embedding(adata: AnnData) -> str | None:
     """Key of the embedding that `tl.embed` wrote last and that is still there."""
     notes = embeddings(adata)
     return str(notes[-1]["obsm"]) if notes else None
+
+
+_INTEGER = (int, np.integer)
+_NOTE = {
+    "obsm": TEXT,
+    "model": TEXT,
+    "sequence": NUMBER,
+    "params": {"model": TEXT, "layer": TEXT, "group_key?": TEXT, "genes?": TEXT, "rng?": NUMBER, "*": PLAIN},
+    "genes": {"counts_covered?": NUMBER},
+    "checkpoint": {},
+    "fitted_on_these_cells": FLAG,
+    "set_based?": FLAG,
+}
+
+
+def _notes(adata: AnnData) -> dict[str, Mapping[str, Any]]:
+    """Values of `.uns` that say of themselves that `tl.embed` wrote them, whatever is left of them."""
+    return {
+        str(key): value
+        for key, value in adata.uns.items()
+        if isinstance(value, Mapping) and isinstance(value.get("kind"), str) and value["kind"] == "embedding"
+    }

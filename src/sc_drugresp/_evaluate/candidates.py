@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.log import logger, warn
-from .._data.obs import read_column
+from .._data.obs import read_column, read_groups
 from .._design.given_away import fitted_elsewhere, knows_labels
 from .._embed.coverage import check_coverage
-from .._embed.slots import embedding_info, embeddings
+from .._embed.slots import embedding_info, embeddings, read_rep
 from .._response.choose import model_features, random_features, slot_features
 from .._response.features import FixedFeatures
 from .._response.recipe import Recipe
@@ -122,12 +122,12 @@ def _slot(
     """What `tl.embed` fitted to all cells has seen the test cells; its recipe is fitted again inside every fold."""
     features, info = slot_features(adata, key, matrices, rng=request.rng), embedding_info(adata, key)
     if not info:
-        values = np.asarray(adata.obsm[key])[cohort.rows]
+        values = read_rep(adata, key)[cohort.rows]
         return Candidate(features, fitted_elsewhere(key), knows=knows_labels(values, cohort.confounding.table))
     if not info.get("set_based"):
         return Candidate(features)
     column = str(info["params"].get("group_key", ""))
-    sets = obs[column].astype(str).to_numpy()[cohort.rows] if column else np.zeros(len(cohort.y), dtype=int)
+    sets = read_groups(obs, column)[1][cohort.rows] if column else np.zeros(len(cohort.y), dtype=int)
     crossing = sets_cross_folds(sets, cohort.folds)
     if crossing and not request.options.allow_leaks:
         msg = (

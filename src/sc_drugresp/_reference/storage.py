@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.folders import draft_of_folder, standing
+from .._core.folders import draft_of_folder, read_whole, standing
 from .._core.json import jsonable
+from .._core.seal import check_seal, sealed
 from .._core.settings import settings
 from .shift import PlatformShift
 
@@ -43,9 +44,9 @@ def locate(path: str | PathLike[str] | None) -> Path:
         with as_file(files(__package__) / DEFAULT) as folder:
             return folder
     found = Path(path)
-    if not (found / META).is_file() and isinstance(path, str) and (cached(path) / META).is_file():
+    if not (standing(found) / META).is_file() and isinstance(path, str) and (standing(cached(path)) / META).is_file():
         return cached(path)
-    if not (found / META).is_file():
+    if not (standing(found) / META).is_file():
         msg = (
             f"{path} holds no reference ({META} is missing), and none of that name was built on this machine. "
             "models.reference_table() lists them; models.build_reference makes one."
@@ -107,10 +108,15 @@ def write_reference(
         raise FileExistsError(msg)
     with draft_of_folder(place, {META, ARRAYS}) as draft:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft / ARRAYS)
-        (draft / META).write_text(json.dumps(jsonable(meta), allow_nan=False), encoding="utf-8")
+        (draft / META).write_text(sealed(jsonable(meta), draft), encoding="utf-8")
 
 
 def read_reference(path: Path) -> dict[str, Any]:
+    """As `_read`, again if the folder was replaced meanwhile."""
+    return read_whole(path, META, _read)
+
+
+def _read(path: Path) -> dict[str, Any]:
     """Read the fields of a reference from its folder; nothing in it is executed.
 
     Raises
@@ -125,10 +131,18 @@ def read_reference(path: Path) -> dict[str, Any]:
 
     try:
         meta = json.loads((path / META).read_text(encoding="utf-8"))
-        if meta["format"] != FORMAT:
-            what = "Update sc-drugresp" if meta["format"] > FORMAT else "Build it again"
-            msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
-            raise ValueError(msg)
+    except (ValueError, RecursionError) as error:
+        msg = f"{path / META} is damaged or incomplete ({type(error).__name__}: {error})."
+        raise ValueError(msg) from error
+    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
+        msg = f"{path / META} is damaged: expected a JSON object with a number `format`."
+        raise ValueError(msg)
+    if meta["format"] != FORMAT:
+        what = "Update sc-drugresp" if meta["format"] > FORMAT else "Build it again"
+        msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
+        raise ValueError(msg)
+    check_seal(path, META, meta)
+    try:
         stored = load_file(path / ARRAYS)
         arrays = {name: stored[name].astype(np.float32) for name in (*_FIELDS, "weights")}
         if "step" in stored:
@@ -137,7 +151,7 @@ def read_reference(path: Path) -> dict[str, Any]:
         drugs, lines = _frame(meta["drugs"], "drug"), _frame(meta["lines"], "line")
         fields = {name: meta[name] for name in ("name", "genes", "lineages", "info")}
         fields["programs"] = {str(name): float(limit) for name, limit in meta["programs"].items()}
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         msg = f"The reference in {path} is damaged or incomplete ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
     _check_shapes(path, arrays, shifts, len(fields["genes"]), len(drugs), len(fields["lineages"]))

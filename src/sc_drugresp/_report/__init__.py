@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from ._write import report
+from typing import TYPE_CHECKING
 
-__all__ = ["report"]
+from .._core.lazy import attach
+
+if TYPE_CHECKING:
+    from ._write import report as report
+
+__getattr__, __dir__, __all__ = attach(__name__, {"report": "._write"})

@@ -74,7 +74,7 @@ def report(
     Raises
     ------
     KeyError
-        Nothing was written under a key that was given.
+        Nothing was written under a key that was given, or what was written is damaged.
     ValueError
         There is nothing to report: no predictions, no ranking, no evaluation, no training.
 
@@ -99,12 +99,16 @@ def report(
         else record.read(data, key, modality, argument=arguments[record])
         for record, key in keys.items()
     }
+    instead = [(record, record.instead(data, record.default, modality)) for record in keys if not found[record]]
+    others = [f"{record.what} {record.default!r} in `.uns`{told}" for record, told in instead if told]
     if not any(found[record] for record in (PREDICTION, RANKING, EVALUATION, TRAINING)):
         msg = (
-            "There is nothing to report. Run tl.predict_response, tl.rank_drugs, tl.train_response or tl.evaluate first, or "
+            f"There is nothing to report{': no ' if others else ''}{', no '.join(others)}. Run tl.predict_response, tl.rank_drugs, tl.train_response or tl.evaluate first, or "
             "name what was written with `key_added` by `prediction_key`, `ranking_key`, `training_key` or `evaluation_key`."
         )
         raise ValueError(msg)
+    for other in others:
+        logger.warning("left out of the report: no %s", other)
     import matplotlib as mpl
 
     from .._core.versions import package_versions
@@ -128,10 +132,11 @@ def report(
             control=describe(sections.describe_control, CONTROL),
             training=describe(sections.describe_training, TRAINING),
         )
-    path = Path(path)
-    write_text(path, page)
-    result = found[EVALUATION]
+    path, result = Path(path), found[EVALUATION]
+    files = {path: page.encode("utf-8", "replace").decode("utf-8")}  # names may hold half of a character
     if card and result is not None:
-        write_text(path.with_suffix(".card.json"), json.dumps(evaluation_card(result), indent=2, allow_nan=False))
+        files[path.with_suffix(".card.json")] = json.dumps(evaluation_card(result), indent=2, allow_nan=False)
+    for file, text in files.items():  # all that can fail has been done
+        write_text(file, text)
     logger.info("wrote %s", path)
     return path

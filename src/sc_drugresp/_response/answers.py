@@ -51,7 +51,7 @@ def answer_from_models(
     for i, model in enumerate(models):
         values = embed_like(model, adata, obs, checkpoint=checkpoint, layer=layer)
         key = group_key or str(model.info["group_key"])
-        groups = obs[key].astype(str).to_numpy() if key in obs else None
+        groups = read_groups(obs, key)[1] if group_key is not None or key in obs else None
         found = None if groups is None else model.sample_logit(values, groups)
         parts.append(predict(model.trust, values, model.logit(values), groups=groups, depth=depth, sample_scores=found))
         keys.append(key if groups is not None else "")

@@ -199,8 +199,14 @@ def _malignant(obs: pd.DataFrame, key: str | None) -> np.ndarray:
     if key is None:
         return np.ones(len(obs), dtype=bool)
     column = read_column(obs, key, "malignant_key")
-    if column.dtype.kind in "biu":
-        mask = column.to_numpy().astype(bool)
+    if column.dtype.kind in "biuf":
+        numbers = column.fillna(0).to_numpy()
+        if not np.isin(numbers, (0, 1)).all():
+            msg = (
+                f"Column {key!r} (`malignant_key`) must hold true and false, 1 and 0, or words, found {numbers.max()}."
+            )
+            raise ValueError(msg)
+        mask = numbers.astype(bool)
     else:
         mask = np.array([text.strip().lower() not in NORMAL_WORDS for text in as_text(column)])
     if not mask.any():

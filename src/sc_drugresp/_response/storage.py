@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._core.folders import draft_of_folder, standing
+from .._core.folders import draft_of_folder, read_whole, standing
 from .._core.json import jsonable
 from .._core.keys import RESISTANT, SENSITIVE
+from .._core.process import leaves_alone
+from .._core.seal import check_seal, sealed
 from ..models._load import model_class
 from ..models._registry import find
 from .heads import head_arrays, head_from_arrays
 from .trust import PARTS, Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from os import PathLike
 
-FORMAT = 3
+FORMAT = 4
 MODEL, HEAD, EMBEDDER, WEIGHTS = "model.json", "head.safetensors", "embedder.safetensors", "encoder.safetensors"
 ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 OWN = frozenset({MODEL, HEAD, EMBEDDER, WEIGHTS, ADAPTER_CONFIG, ADAPTER, *(f"{name}.safetensors" for name in PARTS)})
 """Every name that a model may have in its folder; whatever else lies there belongs to somebody else."""
-READS = 20
-"""How often to begin again when the folder is replaced while it is read."""
 
 
 def write_model(fields: Mapping[str, Any], path: str | PathLike[str], *, overwrite: bool) -> None:
@@ -44,11 +44,11 @@ def write_model(fields: Mapping[str, Any], path: str | PathLike[str], *, overwri
     """
     path = Path(path)
     _check_free(path, overwrite=overwrite)
-    text = _meta(fields)
+    meta = _meta(fields)
     with draft_of_folder(path, OWN) as draft:
         _check_free(path, overwrite=overwrite)  # another process may have been quicker
         _fill(draft, fields)
-        (draft / MODEL).write_text(text, encoding="utf-8")
+        (draft / MODEL).write_text(sealed(meta, draft, indent=2), encoding="utf-8")
 
 
 def _check_free(path: Path, *, overwrite: bool) -> None:
@@ -58,7 +58,7 @@ def _check_free(path: Path, *, overwrite: bool) -> None:
         raise FileExistsError(msg)
 
 
-def _meta(fields: Mapping[str, Any]) -> str:
+def _meta(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What `model.json` says; made before anything is written, so that what JSON cannot hold is found first."""
     for name in ("info", "representation"):
         if where := _not_finite(fields[name], name):
@@ -76,7 +76,7 @@ def _meta(fields: Mapping[str, Any]) -> str:
     }
     if fields["embedder"] is not None:
         meta["embedder"] = fields["embedder"].state()[0]
-    return json.dumps(jsonable(meta), indent=2, allow_nan=False)
+    return dict(jsonable(meta))
 
 
 def _not_finite(value: Any, name: str) -> str | None:
@@ -121,6 +121,7 @@ def holds_model(path: str | PathLike[str]) -> bool:
     return (Path(path) / MODEL).is_file()
 
 
+@leaves_alone
 def read_model(path: str | PathLike[str]) -> dict[str, Any]:
     """Read the fields of a model from its folder; nothing in it is executed.
 
@@ -131,29 +132,8 @@ def read_model(path: str | PathLike[str]) -> dict[str, Any]:
     ValueError
         A file is damaged or was written by another version.
     """
-    path = Path(path)
-    for _ in range(READS):
-        folder = standing(path)
-        before = _identity(folder)
-        try:
-            fields = _read(folder, path)
-        except (OSError, ValueError):
-            # Between two renames the folder may have been missing at both looks; it stands elsewhere then.
-            if standing(path) == folder and _identity(folder) == before:
-                raise
-        else:
-            if _identity(folder) == before:
-                return fields
-    msg = f"{path} is replaced faster than it can be read."
-    raise OSError(msg)
-
-
-def _identity(folder: Path) -> tuple[int, int] | None:
-    """What changes when another folder, or another model, takes the place."""
-    try:
-        return folder.stat().st_ino, (folder / MODEL).stat().st_mtime_ns
-    except OSError:
-        return None
+    place = Path(path)
+    return read_whole(place, MODEL, lambda folder: _read(folder, place))
 
 
 def _read(folder: Path, path: Path) -> dict[str, Any]:
@@ -165,36 +145,44 @@ def _read(folder: Path, path: Path) -> dict[str, Any]:
         raise FileNotFoundError(msg)
     try:
         meta = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-        if meta["format"] != FORMAT:
-            what = "Update sc-drugresp" if meta["format"] > FORMAT else "Train it again"
-            msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
-            raise ValueError(msg)
+    except (ValueError, RecursionError) as error:
+        msg = f"{path / MODEL} is damaged or incomplete ({type(error).__name__}: {error})."
+        raise ValueError(msg) from error
+    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
+        msg = f"{path / MODEL} is damaged: expected a JSON object with a number `format`."
+        raise ValueError(msg)
+    if meta["format"] != FORMAT:
+        what = "Update sc-drugresp" if meta["format"] > FORMAT else "Train it again"
+        msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
+        raise ValueError(msg)
+    names = check_seal(folder, MODEL, meta)
+    try:
         head = head_from_arrays(meta["head"], load_file(folder / HEAD))
-        files = {name: folder / f"{name}.safetensors" for name in meta["trust"]}
-        arrays = {name: load_file(file) if file.is_file() else {} for name, file in files.items()}
+        files = {name: f"{name}.safetensors" for name in meta["trust"]}
+        arrays = {name: load_file(folder / file) if file in names else {} for name, file in files.items()}
         trust = Trust.from_parts({name: (values, arrays[name]) for name, values in meta["trust"].items()})
         fields: dict[str, Any] = {name: meta[name] for name in ("representation", "info", "history")}
         fields |= {"head": head, "trust": trust}
         if "embedder" in meta:
             cls = model_class(find(meta["representation"]["model"])[0])
             fields["embedder"] = cls.from_state(meta["embedder"], load_file(folder / EMBEDDER))
-        fields |= _tensors(folder)
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        fields |= _tensors(folder, names)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
         msg = f"The model in {path} is damaged or incomplete ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
     return fields
 
 
-def _tensors(path: Path) -> dict[str, Any]:
+def _tensors(path: Path, names: Collection[str]) -> dict[str, Any]:
     """The adapter and the weights of a tuned encoder; torch is loaded only where there are some."""
-    if not ((path / ADAPTER).is_file() or (path / WEIGHTS).is_file()):
+    if not {ADAPTER, WEIGHTS} & set(names):
         return {}
     from safetensors.torch import load_file
 
     found: dict[str, Any] = {}
-    if (path / ADAPTER).is_file():
+    if ADAPTER in names:
         config = json.loads((path / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         found["adapter"] = {"config": config, "tensors": load_file(path / ADAPTER)}
-    if (path / WEIGHTS).is_file():
+    if WEIGHTS in names:
         found["weights"] = load_file(path / WEIGHTS)
     return found

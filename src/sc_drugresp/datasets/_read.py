@@ -49,7 +49,8 @@ def read(dataset: Dataset, paths: Mapping[str, Path]) -> AnnData:
         for name in found.columns:
             adata.obs[name] = found[name].astype("category")
     _add_labels(adata, dataset)
-    adata.uns["dataset"] = adata.uns.get("dataset", {}) | {
+    noted = adata.uns.get("dataset")
+    adata.uns["dataset"] = (noted if isinstance(noted, dict) else {}) | {
         "accession": dataset.accession,
         "values": dataset.values,
         "label_kind": dataset.label_kind,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from .._core.arguments import checked
 from .._core.docs import doc_params
-from .._core.keys import RESPONSE_CLASSES, PredictionKeys
+from .._core.keys import REFERENCE, RESPONSE_CLASSES, PredictionKeys
 from .._data.modalities import observations
 from .._data.obs import has_labels
+from .._data.predictions import read_predictions
 from ._read import PREDICTION
 
 if TYPE_CHECKING:
@@ -53,14 +54,8 @@ def predictions_df(
     >>> list(sdr.get.predictions_df(adata).columns)
     ['call', 'prob', 'low', 'high', 'ood', 'ood_score', 'label']
     """
-    keys = PredictionKeys.of(key_added)
     obs = observations(data, modality=modality)
-    if not {keys.call, keys.prob} <= set(obs):
-        msg = f"No predictions {keys.call!r} (`key_added`) in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
-        raise KeyError(msg)
-    names = ("call", "prob", "low", "high", "ood", "ood_score", "disagreement")
-    columns = {getattr(keys, name): name for name in names if getattr(keys, name) in obs}
-    out = obs[list(columns)].rename(columns=columns)
+    out = read_predictions(obs, key_added)
     if has_labels(obs, label_key):
         out["label"] = obs[label_key]
     return out
@@ -101,7 +96,7 @@ def samples_df(
     8
     """
     stored = PREDICTION.read(data, key_added, modality)
-    if PredictionKeys().samples not in stored:
+    if not {PredictionKeys().samples, "group_key"} <= set(stored):
         msg = "Samples have not been aggregated yet. Run sc_drugresp.tl.aggregate(adata, group_key) first."
         raise KeyError(msg)
     out = stored[PredictionKeys().samples].copy()
@@ -148,5 +143,9 @@ def predictive_values_df(
     >>> table[["unit", "call"]].drop_duplicates().values.tolist()
     [['cell', 'sensitive'], ['cell', 'resistant'], ['sample', 'sensitive'], ['sample', 'resistant']]
     """
-    frame: pd.DataFrame = PREDICTION.read(data, key_added, modality)["predictive_values"]
+    stored = PREDICTION.read(data, key_added, modality)
+    if stored.get("kind") == REFERENCE:
+        msg = f"The predictions {key_added or PREDICTION.default!r} were made by a reference, whose calls have no predictive values."
+        raise KeyError(msg)
+    frame: pd.DataFrame = stored["predictive_values"]
     return frame.copy()

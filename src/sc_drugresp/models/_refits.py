@@ -63,7 +63,15 @@ def variable_genes(sums: GeneSums, kind: str, n_top: int) -> IntArray:
 
     scanpy's function takes a matrix; these are its steps from means and variances on. Genes that no cell expresses are
     left out of the bins.
+
+    Raises
+    ------
+    ValueError
+        All values are 0.
     """
+    if not sums.expressed.any():
+        msg = f"All values of the {sums.n} cells to learn from are 0: there is nothing to learn. Check `layer`."
+        raise ValueError(msg)
     if len(sums.first) <= n_top:
         return np.arange(len(sums.first))
     mean = sums.first / sums.n

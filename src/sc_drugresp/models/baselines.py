@@ -12,6 +12,7 @@ from scipy import sparse
 
 from .._core.log import logger
 from .._data import CountSource, GeneVocab, read_counts
+from .._data.obs import check_mask
 from ._refits import MAX_SIDE, GeneSums, SharedSums, principal_axes, variable_genes
 
 if TYPE_CHECKING:
@@ -92,10 +93,10 @@ class FittedEmbedder:
         Raises
         ------
         ValueError
-            There are fewer than three cells to learn from.
+            There are fewer than three cells to learn from, or `mask_obs` is not one true or false for each cell.
         """
-        rows = np.arange(source.n_obs) if mask_obs is None else np.flatnonzero(mask_obs)
-        self._require(len(rows), source.n_vars)
+        rows = np.arange(source.n_obs) if mask_obs is None else np.flatnonzero(check_mask(mask_obs, source.n_obs))
+        self._require(len(rows), source)
         if len(rows) > self.max_fit_cells:
             rows = rows[np.linspace(0, len(rows) - 1, self.max_fit_cells).astype(np.int64)]
             logger.info("%s learns from %d evenly spread cells", self.name, len(rows))
@@ -136,7 +137,7 @@ class FittedEmbedder:
 
         def embed(train: np.ndarray) -> np.ndarray:
             if shared is not None:
-                self._require(len(train), source.n_vars)
+                self._require(len(train), source)
                 return self._refit(shared, train)
             mask = np.zeros(source.n_obs, dtype=bool)
             mask[train] = True
@@ -158,11 +159,12 @@ class FittedEmbedder:
             known[self.n_top_genes] = SharedSums(profiles, source.kind, self.n_top_genes)
         return known[self.n_top_genes]
 
-    def _require(self, n_cells: int, n_genes: int) -> None:
+    def _require(self, n_cells: int, source: CountSource) -> None:
+        n_genes = len(pd.unique(np.asarray(source.names)))
         if n_cells < 3 or n_genes < 2:
             msg = (
                 f"{self.name!r} needs at least three cells and two genes to learn from, found {n_cells} cells and "
-                f"{n_genes} genes."
+                f"{n_genes} genes of different names."
             )
             raise ValueError(msg)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core.lazy import attach
+from ._plain import plain_text
 
 if TYPE_CHECKING:
     from ._calibration import calibration as calibration
@@ -27,4 +28,4 @@ _PLOTS = (
     "model_comparison", "response", "risk_coverage", "roc", "samples", "split_design", "state_control",
 )  # fmt: skip
 
-__getattr__, __dir__, __all__ = attach(__name__, {name: f"._{name}" for name in _PLOTS})
+__getattr__, __dir__, __all__ = attach(__name__, {name: f"._{name}" for name in _PLOTS}, around=plain_text)

@@ -11,7 +11,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._response.reference_groups import SEPARATOR
 from ..get._read import RANKING
-from ._style import SERIES, legend_below, name_rows, new_axes, plain, row_texts, width_of, wrap
+from ._style import SERIES, legend_below, name_rows, new_axes, row_texts, short, width_of, wrap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,7 @@ def clone_coverage(
     if pairs is not None and len(pairs):
         best = pairs[pairs["sample"].astype(str) == sample].nsmallest(n, "mean_z")
         rows += [(str(a), str(b)) for a, b in zip(best["drug_1"], best["drug_2"])]
-    names = ["\n+ ".join(row) for row in rows]
+    names = ["\n+ ".join(map(short, row)) for row in rows]
     lines = 2 if len(rows) > len(single) else 1
     ax = new_axes(ax, 3.8 + width_of(names), 1.6 + 0.22 * lines * len(rows))
     at = name_rows(ax, names)
@@ -111,13 +111,13 @@ def clone_coverage(
     others = share.iloc[len(colors) :]
     if len(others):
         parts[f"{len(others)} {_REST} ({others.sum():.0%})"] = OTHERS_COLOR
-    shown = [Patch(color=color, label=plain(wrap(name))) for name, color in parts.items()]
+    shown = [Patch(color=color, label=wrap(name)) for name, color in parts.items()]
     ax.set(xlim=(0, 1), xlabel="share of the cells, in clones " + _where(below))
-    legend_below(ax, handles=shown, ncols=1 if width_of(parts) > 2.2 else 2)
+    legend_below(ax, handles=shown, ncols=1 if width_of(map(wrap, parts)) > 2.2 else 2)
     silent = int((stored["groups"]["sample"].astype(str) == sample).sum()) - len(share)
     what = "best drugs and pairs, no synergy modelled" if len(rows) > len(single) else "best drugs, no synergy modelled"
     left_out = [f"{silent} clones without an answer left out"] if silent else []
-    ax.set_title(plain("\n".join([wrap(sample), what, *left_out])), fontsize="medium")
+    ax.set_title("\n".join([wrap(sample), what, *left_out]), fontsize="medium")
     return ax
 
 

@@ -12,7 +12,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._response.reference_groups import SEPARATOR
 from ..get._read import RANKING
-from ._style import PROBABILITY_CMAP, Z_LABEL, new_axes, plain, width_of, wrap
+from ._style import PROBABILITY_CMAP, Z_LABEL, new_axes, short, width_of, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,9 +86,10 @@ def drug_heatmap(
             raise KeyError(msg)
         wide = wide.loc[list(drugs)]
     values = np.ma.masked_invalid(wide.to_numpy(dtype=float))
-    names = wide.index.tolist()
+    names = [short(name) for name in wide.index]
     samples = stored["groups"]["sample"].astype(str).unique()
     shown = [name.removeprefix(samples[0] + SEPARATOR) for name in order] if len(samples) == 1 else order
+    shown = [short(name) for name in shown]
     ax = new_axes(ax, 2.2 + width_of(names) + 0.28 * len(order), 1.9 + 0.2 * len(names) + 0.7 * width_of(shown))
     limit = max(float(np.abs(values).max()), 1e-9) if values.count() else 1.0
     cmap = PROBABILITY_CMAP.reversed()  # a low z is sensitive
@@ -97,7 +98,7 @@ def drug_heatmap(
     ax.set_yticks(range(len(names)), names, fontsize="small", parse_math=False)
     ax.set_xticks(range(len(order)), shown, fontsize="small", rotation=90, parse_math=False)
     if shown != order:
-        ax.set_xlabel(plain(f"clones of {wrap(samples[0])}"))
+        ax.set_xlabel(f"clones of {wrap(samples[0])}")
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.figure.colorbar(

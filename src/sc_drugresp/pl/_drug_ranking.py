@@ -11,7 +11,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, COLORS
 from ..get._read import RANKING
-from ._style import NAIVE_COLOR, Z_LABEL, forest, legend_below, new_axes, plain, width_of, wrap
+from ._style import NAIVE_COLOR, Z_LABEL, forest, legend_below, new_axes, short, width_of, wrap
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +81,7 @@ def drug_ranking(
         group = cells[cells.index.isin(every[level].astype(str))].idxmax()
         every = every[every[level].astype(str) == group]
     frame = every.nsmallest(n, "rank").rename(columns={"z": "value"})
-    names = frame["drug"].astype(str).tolist()
+    names = [short(drug) for drug in frame["drug"]]
     ax = new_axes(ax, 3.6 + width_of(names), 1.5 + 0.24 * len(frame))
     at = forest(ax, frame, names, [COLORS[str(call)] for call in frame["call"]], chance=0)
     ax.plot(frame["tissue_mean_z"], at, "|", color=NAIVE_COLOR, ms=11, mew=2, zorder=3)
@@ -96,7 +96,7 @@ def drug_ranking(
     lines = [wrap(str(group)), f"{len(frame)} of {len(every)} drugs with an answer; {silent} without one"]
     if not np.isfinite(frame["low"]).any():
         lines.append("no interval: the platform is not known")
-    ax.set_title(plain("\n".join(lines)), fontsize="medium")
+    ax.set_title("\n".join(lines), fontsize="medium")
     return ax
 
 

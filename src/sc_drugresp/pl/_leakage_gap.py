@@ -11,7 +11,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._names import RANDOM_CELLS, STRICT, model_names, protocol_name
 from ..get._read import EVALUATION
-from ._style import GUIDE_COLOR, legend_below, model_colors, name_rows, new_axes, row_texts
+from ._style import GUIDE_COLOR, legend_below, model_colors, name_rows, new_axes, row_texts, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,7 +54,7 @@ def leakage_gap(
     names = model_names(frame["model"])
     colors = model_colors(frame["kind"])
     ax = new_axes(ax, 6.4, 1.2 + 0.3 * len(frame))
-    at = name_rows(ax, [names[name] for name in frame["model"]])
+    at = name_rows(ax, [short(names[name]) for name in frame["model"]])
     strict, random = frame["leave_group_out"], frame["pooled"]
     ax.hlines(at, strict, random, colors=colors, lw=1.5)
     ax.scatter(random, at, s=32, c="white", edgecolors=colors, zorder=2, label=protocol_name(RANDOM_CELLS, params))

@@ -9,7 +9,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from ..get._names import RANDOM_CELLS, STRICT, metric_name, model_names, p_text, protocol_name, score_texts
 from ..get._read import EVALUATION
-from ._style import MODEL_COLOR, NAIVE_COLOR, forest, legend_below, model_colors, new_axes, row_texts
+from ._style import MODEL_COLOR, NAIVE_COLOR, forest, legend_below, model_colors, new_axes, row_texts, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -88,7 +88,7 @@ def metrics(
     names = model_names(rows["model"])
     ax = new_axes(ax, 6.4, 1.3 + 0.3 * len(rows))
     colors = model_colors(rows["kind"])
-    at = forest(ax, rows, [names[name] for name in rows["model"]], colors, _CHANCE.get(metric))
+    at = forest(ax, rows, [short(names[name]) for name in rows["model"]], colors, _CHANCE.get(metric))
     row_texts(ax, [text + _p(p) for text, p in zip(score_texts(rows), rows["p_adjusted"])])
     if rows["repeat_low"].notna().any():
         ax.hlines(at, rows["repeat_low"], rows["repeat_high"], colors=colors, lw=7, alpha=0.25, zorder=0)

@@ -11,7 +11,7 @@ from .._core.docs import doc_params
 from .._stats.intervals import MACRO
 from ..get._names import STRICT, model_names, p_text
 from ..get._read import EVALUATION
-from ._style import MODEL_COLOR, name_rows, new_axes, row_texts
+from ._style import MODEL_COLOR, name_rows, new_axes, row_texts, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -74,7 +74,7 @@ def model_comparison(
     at = np.arange(len(ranks))[::-1]
     ax.hlines(at, 1, ranks, color="#DDDDDD", lw=1)
     ax.plot(ranks, at, "o", color=MODEL_COLOR, ms=7)
-    name_rows(ax, [names[name] for name in table.index])
+    name_rows(ax, [short(names[name]) for name in table.index])
     texts = [p_text(float(p_values.get(name, np.nan))) for name in table.index]
     row_texts(ax, [f"p {text if text[0] == '<' else '= ' + text}" if text else "" for text in texts])
     for i, (first, last) in enumerate(bars):

@@ -15,7 +15,7 @@ from .._core.keys import COLORS, MISSING, UNCERTAIN, DrugRankingKeys
 from .._data.modalities import as_adata
 from .._embed.slots import latest_embedding, read_rep
 from ..get._read import PREDICTION
-from ._style import MODEL_COLOR, PROBABILITY_CMAP, PROBABILITY_LABEL, new_axes
+from ._style import MODEL_COLOR, PROBABILITY_CMAP, PROBABILITY_LABEL, new_axes, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ def response(
     axes = grid[0] if ax is None else [ax]
     for panel, each in zip(panels, axes):
         _panel(new_axes(each), frame[panel], values, size)
-        each.set(xticks=[], yticks=[], xlabel=f"{axis} 1 of {key}", ylabel=f"{axis} 2 of {key}")
+        each.set(xticks=[], yticks=[], xlabel=f"{axis} 1 of {short(key)}", ylabel=f"{axis} 2 of {short(key)}")
         each.set_title(TITLES[panel], fontsize="medium")
     return axes[0] if len(panels) == 1 else figure
 

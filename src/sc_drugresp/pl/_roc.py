@@ -11,7 +11,7 @@ from .._core.docs import doc_params
 from .._stats.intervals import MACRO
 from ..get._names import RANDOM_CELLS, model_name, protocol_name, score_text
 from ..get._read import EVALUATION
-from ._style import GUIDE_COLOR, MODEL_COLOR, SERIES, legend_below, new_axes
+from ._style import GUIDE_COLOR, MODEL_COLOR, SERIES, legend_below, new_axes, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,11 +71,11 @@ def roc(
         curves = get.roc_df(data, level=each, key_added=key_added, modality=modality)
         for dataset, curve in curves.groupby("dataset", sort=False):
             score = scores.loc[(each, str(dataset)), ["value", "low", "high"]].to_numpy(dtype=float)
-            label = f"{dataset}, by {each}" if several else f"by {each}"
+            label = f"{short(dataset)}, by {each}" if several else f"by {each}"
             x, y = curve["false_positive_rate"], curve["true_positive_rate"]
             ax.plot(x, y, color=next(colors), lw=1.8, label=f"{label}: {score_text(*score)}")
     legend_below(ax, title="AUROC")
     ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     ax.set(xlabel="false positive rate", ylabel="true positive rate (sensitive)")
-    ax.set_title(f"{model_name(model)}, {protocol_name(protocol, params)}", fontsize="medium")
+    ax.set_title(f"{short(model_name(model))}, {protocol_name(protocol, params)}", fontsize="medium")
     return ax

@@ -11,7 +11,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, COLORS
 from ..get._read import PREDICTION
-from ._style import PROBABILITY_LABEL, forest, legend_below, new_axes
+from ._style import PROBABILITY_LABEL, forest, legend_below, new_axes, short
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -71,7 +71,7 @@ def samples(
     frame = get.samples_df(data, label_key=label_key, key_added=key_added, modality=modality)
     frame = frame.sort_values(score, ascending=False)
     scores = frame.rename(columns={score: "value", f"{score}_low": "low", f"{score}_high": "high"})
-    names = [f"{name} (n={n})" for name, n in zip(frame.index, frame["n_cells"])]
+    names = [f"{short(name)} (n={n})" for name, n in zip(frame.index, frame["n_cells"])]
     ax = new_axes(ax, 5.4, 1.4 + 0.24 * len(frame))
     at = forest(ax, scores, names, [COLORS[call] for call in frame["call"]])
     for call in CALL_CLASSES:

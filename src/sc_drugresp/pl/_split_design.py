@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import COLORS, RESPONSE_CLASSES
 from ..get._read import EVALUATION
-from ._style import PROBABILITY_CMAP, new_axes
+from ._style import PROBABILITY_CMAP, new_axes, short, wrap
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -66,8 +65,8 @@ def split_design(
     frame = frame.assign(share=share).sort_values("share", ascending=False, kind="stable")
     aliased = set(result["aliasing"].query("aliased")["role"])
     columns = [column for column in frame if column not in _COUNTS]
-    titles = [f"{column}\n(aliased)" if column in aliased else str(column) for column in columns]
-    texts = [[textwrap.fill(str(value), _WRAP) for value in frame[column]] for column in columns]
+    titles = [f"{short(column)}\n(aliased)" if column in aliased else short(column) for column in columns]
+    texts = [[wrap(value, _WRAP) for value in frame[column]] for column in columns]
     tints = [_grays(frame[column].astype("category").cat.codes.to_numpy()) for column in columns]
     titles.append("label")
     texts.append([f"n={n}" for n in frame["n_cells"]])

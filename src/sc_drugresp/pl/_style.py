@@ -22,18 +22,20 @@ MODEL_COLOR, NAIVE_COLOR, GUIDE_COLOR = "#222222", "#8A8A8A", "#777777"
 # Okabe & Ito (2008), "Color universal design", without the two colors of calls and labels.
 SERIES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222", "#8A8A8A")
 PROBABILITY_LABEL = f"P({SENSITIVE})"
+LONGEST = 120
 Z_LABEL = "z over cell lines (lower is more sensitive)"
 PROBABILITY_CMAP = LinearSegmentedColormap.from_list("response", [COLORS[RESISTANT], "#E8E8E8", COLORS[SENSITIVE]])
 
 
-def plain(text: str) -> str:
-    """Text without formulas: names may hold `$`."""
-    return text.replace("$", r"\$")
+def short(name: object) -> str:
+    """A name in one line that no figure is too small for; only names of more than 120 letters are cut."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def wrap(text: str, letters: int = 44) -> str:
+def wrap(text: object, letters: int = 44) -> str:
     """A long name in several lines."""
-    return textwrap.fill(text, letters)
+    return textwrap.fill(short(text), letters)
 
 
 def width_of(names: Iterable[str], *, least: float = 0.8) -> float:
@@ -53,7 +55,7 @@ def name_rows(ax: Axes, names: list[str]) -> np.ndarray:
     """One labeled row for each name, the first one on top; returns their heights."""
     at = np.arange(len(names))[::-1]
     ax.set(yticks=at, ylim=(-0.6, len(names) - 0.4))
-    ax.set_yticklabels(names, fontsize="small", parse_math=False)
+    ax.set_yticklabels(names, fontsize="small", parse_math=False)  # ticks may be older than the plot
     return at
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,8 +28,9 @@ def identifiers(var: Any, uns: Any, gene_key: str | None = None) -> tuple[np.nda
     What an earlier call translated to another species is no evidence of what the genes are.
     """
     keys = GeneKeys()
-    before = uns.get(keys.uns, {})
-    translated = before.get("organism") != before.get("target")
+    before = uns.get(keys.uns)
+    told = [before.get(name) for name in ("organism", "target")] if isinstance(before, Mapping) else []
+    translated = all(isinstance(name, str) for name in told) and len(set(told)) > 1
     return gene_columns(var, gene_key, skip=(keys.symbol, keys.ensembl_id) if translated else ())
 
 

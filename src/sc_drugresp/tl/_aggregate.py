@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .._core.arguments import checked
+from .._core.contents import FLAG, NUMBER, NUMBERS, TEXT, Table, mismatch
 from .._core.docs import doc_params
 from .._core.keys import CALL_CLASSES, REFERENCE, RESISTANT, SENSITIVE, PredictionKeys
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
 from .._data.modalities import Target, as_adata, in_memory, observations
-from .._data.obs import read_column, read_groups
+from .._data.obs import read_column, read_groups, read_mask
+from .._data.predictions import read_predictions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
     from anndata import AnnData
     from mudata import MuData
@@ -23,6 +26,26 @@ if TYPE_CHECKING:
     from .._core.kinds import SlotName
 
 Score = Literal["mean", "worst"]
+_HELD_OUT = {
+    "alpha": NUMBER,
+    "made": FLAG,
+    "reason": TEXT,
+    "sensitive": FLAG,
+    "resistant": FLAG,
+    "n_sensitive": NUMBER,
+    "n_resistant": NUMBER,
+}
+_STORED: dict[str, Any] = {
+    "statement": TEXT,
+    "models": {},
+    "kind?": TEXT,
+    "spread?": {"between_sd": NUMBER, "df": NUMBER, "n_samples": NUMBER},
+    "bags?": {"method": TEXT, "reason": TEXT, "n_samples": NUMBER, "intercept": NUMBER, "coef": NUMBERS},
+    "mean_calls?": {"alpha": NUMBER, "thresholds": NUMBERS, "counts": NUMBERS, "held_out": _HELD_OUT},
+    "sample_calls?": {"group_key": TEXT, "table": Table(values={"call": CALL_CLASSES})},
+    "prevalence?": {"shift?": NUMBER},
+}
+"""What of a prediction is read here."""
 
 
 @doc_params()
@@ -81,7 +104,7 @@ def aggregate(
     KeyError
         Cells have no predictions yet, or a column does not exist.
     ValueError
-        Unknown score, or `mask_obs` leaves no cell.
+        Unknown score, or `mask_obs` is no column of true and false, or leaves no cell.
 
     Examples
     --------
@@ -96,18 +119,17 @@ def aggregate(
     obs = observations(data, modality=modality)
     keys = PredictionKeys.of(key_added)
     stored = in_memory(as_adata(data, modality=modality).uns.get(keys.uns))
-    if keys.prob not in obs or not isinstance(stored, Mapping):
-        msg = f"No predictions {keys.prob!r} (`key_added`) in `.obs`. Run sc_drugresp.tl.predict_response(adata) first."
+    columns = read_predictions(obs, key_added, needed=("low", "high", "ood"))
+    wrong = mismatch(stored, _STORED, keys.uns)
+    if wrong:
+        msg = f"`.uns[{keys.uns!r}]` is not what tl.predict_response writes: {wrong}. Run sc_drugresp.tl.predict_response(adata) first."
         raise KeyError(msg)
     group_key, groups = read_groups(obs, group_key)
     clones = None if clone_key is None else read_column(obs, clone_key, "clone_key").astype(str).to_numpy()
     keep = np.ones(len(obs), dtype=bool)
     if mask_obs is not None:
-        keep = read_column(obs, mask_obs, "mask_obs").to_numpy(dtype=bool)
-        if not keep.any():
-            msg = f"Column {mask_obs!r} (`mask_obs`) keeps no cell."
-            raise ValueError(msg)
-    cells = obs.loc[keep, [keys.prob, keys.low, keys.high, keys.ood]].set_axis(["prob", "low", "high", "ood"], axis=1)
+        keep = read_mask(obs, mask_obs)
+    cells = columns.loc[keep, ["prob", "low", "high", "ood"]]
     table = _table(stored, cells, groups[keep], None if clones is None else clones[keep], seed)
     if stored.get("kind") == REFERENCE:  # cells have the answer of their group, so redrawing them would say nothing
         limits = cells[["low", "high"]].groupby(groups[keep]).mean().reindex(table.index)
