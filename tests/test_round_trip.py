@@ -168,7 +168,7 @@ def outcome(function: Any, adata: ad.AnnData) -> Any:
     """What a function returns, or the error of data that do not have what it shows."""
     try:
         return function(adata)
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:  # the second: `get.reliability` takes no object
         return error
 
 

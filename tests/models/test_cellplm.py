@@ -369,7 +369,7 @@ def test_options_are_checked(load):
         load(assignment="maybe")
     with pytest.raises(ValueError, match="not a multiple of `heads`"):
         load(heads=5)
-    with pytest.raises(TypeError, match="no option 'depth'"):
+    with pytest.raises(TypeError, match="Unknown option 'depth'"):
         load(depth=3)
 
 

@@ -368,7 +368,7 @@ def test_absent_files_are_named(copy):
         ({"max_length": 2}, ValueError, "`max_length` must lie between"),
         ({"max_length": 5000}, ValueError, "`max_length` must lie between"),
         ({"totals": "int"}, ValueError, "`totals` must be"),
-        ({"poling": "cls"}, TypeError, "has no option 'poling'"),
+        ({"poling": "cls"}, TypeError, "Unknown option 'poling'"),
     ],
 )
 def test_wrong_options_are_refused(folder, options, error, message):

@@ -315,7 +315,7 @@ def test_files_of_other_models_are_refused(copy, file, change, message):
         ({"pooling": "cls"}, ValueError, "`pooling` must be one of"),
         ({"max_length": 2}, ValueError, "`max_length` must be at least 3"),
         ({"max_length": 97}, ValueError, "`max_length` is 97, but the network has"),
-        ({"genes": 62}, TypeError, "has no option 'genes'"),
+        ({"genes": 62}, TypeError, "Unknown option 'genes'"),
     ],
 )
 def test_wrong_options_are_refused(folder, options, error, message):

@@ -27,8 +27,11 @@ def embedded(adata, values=None, **note):
     rng = np.random.default_rng(0)
     adata.obsm["X_fake"] = rng.normal(size=(adata.n_obs, 4)) if values is None else values
     adata.uns["fake"] = {
-        "params": {"model": "fake", "group_key": note.pop("group_key", "")},
+        "params": {"model": "fake", "layer": "X", "group_key": note.pop("group_key", "")},
         "obsm": "X_fake",
+        "model": "fake",
+        "genes": {},
+        "checkpoint": {},
         "kind": "embedding",
         "sequence": 1,
         "fitted_on_these_cells": False,
