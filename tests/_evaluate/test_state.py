@@ -100,3 +100,14 @@ def test_table() -> None:
     table = state_control(FixedFeatures("x", X), y, treated, groups, leave_one_out(y, groups)).table()
     assert table.index.tolist() == ["auroc", "erased", "pretreatment", "treated", "treated_erased"]
     assert np.isnan(table.loc["pretreatment", "value"])
+
+
+def test_cells_without_an_embedding_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), 10)
+    y, treated = groups % 2, (groups // 2 % 2).astype(float)
+    X = rng.normal(size=(120, 4)) + y[:, None]
+    X[::10] = np.nan
+    folds = [Fold(str(k), np.flatnonzero(groups % 3 != k), np.flatnonzero(groups % 3 == k)) for k in range(3)]
+    found = state_control(FixedFeatures("x", X), y, treated, groups, folds)
+    assert found.aurocs["erased"].value > 0.8

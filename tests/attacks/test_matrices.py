@@ -214,7 +214,10 @@ def test_the_same_numbers_give_the_same_result(kind, verb):
     found = written(adata)
     assert found.keys() == plain(verb).keys()
     for name, value in found.items():
-        np.testing.assert_array_equal(value, plain(verb)[name], err_msg=name)
+        if value.dtype.kind == "f":  # the last bit of a product depends on where its operands lie in memory
+            np.testing.assert_allclose(value, plain(verb)[name], rtol=0, atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(value, plain(verb)[name], err_msg=name)
 
 
 @pytest.mark.parametrize("kind", OTHER)

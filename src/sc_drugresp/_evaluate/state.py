@@ -86,8 +86,10 @@ class ErasedFeatures:
     def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features of both parts, transformed by a map fitted to the first."""
         x_train, x_test = self.features.split(train, test)
-        weights = equal_weights(encode_groups(self.groups[train])[0])
-        eraser = fit_eraser(x_train, self.concept[train], weights)
+        there = np.isfinite(x_train).all(axis=1)  # a cell without counts has no embedding
+        rows = train[there]
+        weights = equal_weights(encode_groups(self.groups[rows])[0])
+        eraser = fit_eraser(x_train[there], self.concept[rows], weights)
         return eraser.transform(x_train), eraser.transform(x_test)
 
 

@@ -120,8 +120,10 @@ def principal_axes(profiles: sparse.csr_matrix, n_comps: int) -> tuple[FloatArra
         return mean, axes_of(products(profiles), mean, n, n_comps)
     centered = profiles.toarray().astype(np.float64) - mean
     left, spread = _largest(centered @ centered.T, n_comps)
-    axes = centered.T @ left
-    return mean, _signed(axes / np.sqrt(np.maximum(spread, np.finfo(np.float64).tiny)))
+    # Where nothing varies (cells without counts, say) there is no axis, and rounding must not be blown up to one.
+    varies = spread > 1e-14 * max(float(spread.max(initial=0.0)), 1.0)
+    axes = np.where(varies, centered.T @ left, 0.0) / np.sqrt(np.where(varies, spread, 1.0))
+    return mean, _signed(axes)
 
 
 def axes_of(product: FloatArray, mean: FloatArray, n: int, n_comps: int) -> FloatArray:
