@@ -29,7 +29,7 @@ from attack_registry import ATTACKS, CALLS, CLEAN, PATIENTS
 
 import sc_drugresp as sdr
 from sc_drugresp._design.doubles import Doubles
-from sc_drugresp._design.judge import judge
+from sc_drugresp._design.judge import assess
 from sc_drugresp._response.choose import Matrices
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def clean_row(name: str, repeats: int) -> dict[str, str]:
         doubles = Doubles(source)
         together = doubles.join(units, y)
         joined += together is not units or bool(doubles.cautions(together))
-        lowered += judge(_with_quality(adata, source), y, group_key=None, label_key="response").code != "OK"
+        lowered += assess(_with_quality(adata, source), y, group_key=None, label_key="response").verdict.code != "OK"
     return {
         "clean design": name,
         "cohorts": str(repeats),

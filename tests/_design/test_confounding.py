@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from sc_drugresp._design.columns import usable_columns
-from sc_drugresp._design.judge import assess, judge
+from sc_drugresp._design.judge import assess
 
 N, CELLS = 16, 20
 LABEL = np.arange(N) % 2
@@ -24,7 +24,7 @@ def table(**columns):
 
 
 def verdict(**columns):
-    return judge(table(**columns), Y, group_key=None)
+    return assess(table(**columns), Y, group_key=None).verdict
 
 
 def agreeing(wrong):
@@ -115,8 +115,8 @@ def test_outcomes_and_what_we_wrote_are_no_confounders():
     assert found.code == "OK"
     assert any("'recist'" in text and "other words" in text for text in found.cautions)
     obs = table(outcome=np.where(LABEL == 1, "long", "short"))
-    assert judge(obs, Y, group_key=None).code == "CONFOUNDED"
-    assert judge(obs, Y, group_key=None, ignore=["outcome"]).code == "OK"
+    assert assess(obs, Y, group_key=None).verdict.code == "CONFOUNDED"
+    assert assess(obs, Y, group_key=None, ignore=["outcome"]).verdict.code == "OK"
 
 
 def test_numbers_named_after_a_measure_of_response_are_no_confounders():
@@ -130,7 +130,9 @@ def test_numbers_named_after_a_measure_of_response_are_no_confounders():
     by_cell = table(patient_signature=np.zeros(N)).assign(
         viability=np.repeat(value, CELLS) + rng.normal(0, 0.01, len(Y))
     )
-    assert judge(by_cell, Y, group_key=None).code == "CONFOUNDED"  # of the cells of a sample that was frozen, say
+    assert (
+        assess(by_cell, Y, group_key=None).verdict.code == "CONFOUNDED"
+    )  # of the cells of a sample that was frozen, say
 
 
 def test_identities_are_left_out():
@@ -164,7 +166,7 @@ def test_data_sets_are_compared_inside_only():
     label = np.r_[np.repeat([1, 1, 1, 0], 4), np.repeat([0, 0, 0, 1], 4)]
     obs = pd.DataFrame({"patient": [f"P{i}" for i in range(32)], "dataset": ["one"] * 16 + ["two"] * 16})
     obs["kit"] = np.where(obs["dataset"] == "one", "v2", "v3")
-    assert judge(obs, label, group_key=None).code == "OK"
+    assert assess(obs, label, group_key=None).verdict.code == "OK"
 
 
 def test_clean_cohorts_keep_their_verdict():
@@ -186,6 +188,6 @@ def test_clean_cohorts_keep_their_verdict():
 def test_units_with_both_labels_are_pairs():
     obs = pd.DataFrame({"patient": np.repeat([f"P{i}" for i in range(8)], 20), "well": np.tile(["a", "b"], 80)})
     y = np.tile(np.repeat([1, 0], 10), 8)
-    assert judge(obs, y, group_key=None).code == "OK"
+    assert assess(obs, y, group_key=None).verdict.code == "OK"
     obs["well"] = np.where(y == 1, "a", "b")
-    assert judge(obs, y, group_key=None).code == "CONFOUNDED"
+    assert assess(obs, y, group_key=None).verdict.code == "CONFOUNDED"

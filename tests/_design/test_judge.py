@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sc_drugresp._design.judge import judge
+from sc_drugresp._design.judge import assess
 from sc_drugresp._design.verdict import Verdict
 
 CELLS = 5
@@ -20,7 +20,7 @@ def cells(labels, **columns):
 
 
 def test_enough_patients_of_each_class():
-    verdict = judge(*cells([0, 1] * 6), group_key=None)
+    verdict = assess(*cells([0, 1] * 6), group_key=None).verdict
     assert verdict.code == "OK"
     assert "6 sensitive and 6 resistant" in verdict.reason
 
@@ -29,9 +29,9 @@ def test_group_key_says_what_a_unit_is():
     obs, y = cells([0, 1] * 6)
     obs["pool"] = np.repeat(["a", "b"], len(obs) // 2)
     obs = obs.drop(columns="patient")
-    assert judge(obs, y, group_key="pool").code == "UNDERPOWERED"  # two pools with both classes
+    assert assess(obs, y, group_key="pool").verdict.code == "UNDERPOWERED"  # two pools with both classes
     with pytest.raises(KeyError, match="nowhere"):
-        judge(obs, y, group_key="nowhere")
+        assess(obs, y, group_key="nowhere")
 
 
 def test_verdict_goes_through_json():

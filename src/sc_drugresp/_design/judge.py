@@ -72,16 +72,3 @@ def assess(
     skip = {*ignore, *(() if label_key is None else (label_key,))}
     confounding = examine(obs, y, plan, columns.get("dataset"), skip=skip)
     return Assessment(plan, keys, confounding, confounding.weigh(plan.verdict, plan.thing))
-
-
-def judge(
-    obs: pd.DataFrame,
-    y: np.ndarray,
-    *,
-    group_key: str | None,
-    dataset_key: str | None = None,
-    label_key: str | None = None,
-    ignore: Iterable[str] = (),
-) -> Verdict:
-    """The verdict of :func:`assess`, which describes the arguments."""
-    return assess(obs, y, group_key=group_key, dataset_key=dataset_key, label_key=label_key, ignore=ignore).verdict
