@@ -9,8 +9,13 @@ if TYPE_CHECKING:
 
 
 def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` with a cache on disk; without one in a read-only installation that has no home folder."""
+    """`numba.njit` with a cache on disk; without one in a read-only installation that has no home folder.
+
+    Kernels release the lock of the interpreter, so that several threads can work on different cells.
+    """
     import numba
+
+    options = {"nogil": True, **options}
 
     def compiled(function: Callable[..., Any]) -> Any:
         try:

@@ -1,13 +1,45 @@
-"""A limit on threads for small fits."""
+"""How many threads may be used, and a limit on them for small fits."""
 
 from __future__ import annotations
 
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+Item = TypeVar("Item")
+
+
+def allowed_threads() -> int:
+    """Threads that the user allows: those of torch where it is loaded, else what it would take, at most `NUMBA_NUM_THREADS`."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_num_threads"):
+        allowed = int(torch.get_num_threads())
+    else:
+        allowed = _number("OMP_NUM_THREADS") or _cores()
+    return max(1, min(allowed, _number("NUMBA_NUM_THREADS") or allowed))
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "").split(",")[0].strip()
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(task: Callable[[Item], Any], items: Sequence[Item], threads: int) -> list[Any]:
+    """Results of a task that releases the lock of the interpreter, in the order of the items."""
+    if threads < 2 or len(items) < 2:
+        return [task(item) for item in items]
+    with ThreadPoolExecutor(threads, "sc_drugresp") as pool:  # of this call alone: a process may be forked afterwards
+        return list(pool.map(task, items))
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._core.compiling import njit
+from .over_cells import over_cells
 
 _TABLE = 4096  # integer counts below this are ranked by counting, not by sorting
 
@@ -44,6 +45,7 @@ def _unique_sorted(x: np.ndarray, histogram: np.ndarray) -> tuple[np.ndarray, np
     return unique[: k + 1], ends[: k + 1], False
 
 
+@over_cells(indptr="indptr", entries=("counts", "uniforms"))
 @njit()
 def quantile_bins(indptr: np.ndarray, counts: np.ndarray, uniforms: np.ndarray, n_bins: int) -> np.ndarray:
     """Bin the entries of each cell by the quantiles of that cell.
@@ -98,6 +100,7 @@ def quantile_bins(indptr: np.ndarray, counts: np.ndarray, uniforms: np.ndarray, 
     return out
 
 
+@over_cells(indptr="indptr", entries=("keys",))
 @njit()
 def keep_smallest(indptr: np.ndarray, keys: np.ndarray, limit: int) -> np.ndarray:
     """Mark the `limit` entries of each row with the smallest keys; among equal keys the first.

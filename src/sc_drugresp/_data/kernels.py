@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._core.compiling import njit
+from .over_cells import over_cells
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _TO_UNIT = 1.0 / 9007199254740992.0  # 2**-53
@@ -14,6 +15,7 @@ for _i in range(64):
     _BIT[((int(_DE_BRUIJN) << _i) & (2**64 - 1)) >> 58] = _i
 
 
+@over_cells(indptr="indptr", entries=("indices", "data"))
 @njit()
 def restrict_rows(
     indptr: np.ndarray, indices: np.ndarray, data: np.ndarray, rank: np.ndarray, n_ranks: int
@@ -80,6 +82,7 @@ def uniform(stream: np.uint64, counter: np.uint64) -> float:
     return float(mix64(np.uint64(stream) + _GOLDEN * (np.uint64(counter) + np.uint64(1))) >> np.uint64(11)) * _TO_UNIT
 
 
+@over_cells(indptr="indptr", entries=("gene_ids", "counts"))
 @njit()
 def cell_streams(indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
     """One random stream per cell, from the seed and the cell's own counts (in any order of genes).
@@ -101,6 +104,7 @@ def cell_streams(indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray, s
     return streams
 
 
+@over_cells(indptr="indptr", entries=("gene_ids",), cells=("streams",))
 @njit()
 def entry_uniforms(indptr: np.ndarray, gene_ids: np.ndarray, streams: np.ndarray, purpose: int) -> np.ndarray:
     """A uniform number for each entry of a CSR block, keyed by stream, gene and `purpose`.

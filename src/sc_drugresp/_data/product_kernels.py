@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from .._core.compiling import njit
+from .._core.threads import in_threads
 
 _GENES_AT_ONCE = 128  # rows of the table that stay in the second-level cache while all cells use them
 _ROWS_PER_TASK = 256
 
 
-@njit(fastmath=True, nogil=True)
+@njit(fastmath=True)
 def _add_rows(
     indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, table: np.ndarray, out: np.ndarray, first: int, last: int
 ) -> None:
@@ -61,12 +60,7 @@ def weighted_rows(
     def task(first: int) -> None:
         _add_rows(indptr, ids, values, table, out, first, min(first + _ROWS_PER_TASK, len(out)))
 
-    if threads > 1 and len(starts) > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(task, starts))
-    else:
-        for first in starts:
-            task(first)
+    in_threads(task, starts, threads)
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._core.compiling import njit
+from .over_cells import over_cells
 
 _DIGIT = 11  # bits of a radix pass
 
@@ -40,6 +41,7 @@ def descending_order(values: np.ndarray) -> np.ndarray:
     return order
 
 
+@over_cells(indptr="indptr", entries=("gene_ids", "counts"), cells=("totals",))
 @njit()
 def rank_by_value(
     indptr: np.ndarray,
@@ -83,6 +85,7 @@ def rank_by_value(
     return out_indptr, out_ids, out_values
 
 
+@over_cells(indptr="indptr", entries=("gene_ids", "counts"))
 @njit()
 def top_counts(
     indptr: np.ndarray,

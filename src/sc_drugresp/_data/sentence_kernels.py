@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from .._core.compiling import njit
+from .over_cells import over_cells
 from .kernels import mix64, uniform
 
 _DRAW, _SHUFFLE = np.uint64(0x5EED0001), np.uint64(0x5EED0002)
 
 
+@over_cells(indptr="indptr", entries=("gene_ids", "counts"), cells=("streams",))
 @njit()
 def draw_genes(
     indptr: np.ndarray, gene_ids: np.ndarray, counts: np.ndarray, streams: np.ndarray, sample_size: int
@@ -70,6 +72,7 @@ def draw_like_numpy(
     return drawn, order
 
 
+@over_cells(cells=("drawn", "streams"))
 @njit()
 def shuffle_chromosomes(drawn: np.ndarray, first: int, chromosome: np.ndarray, streams: np.ndarray) -> np.ndarray:
     """Order the chromosomes of the drawn genes at random: a chromosome's place is keyed by its code and the cell.
@@ -101,6 +104,7 @@ def shuffle_chromosomes(drawn: np.ndarray, first: int, chromosome: np.ndarray, s
     return out[:, :most].copy()
 
 
+@over_cells(cells=("drawn", "order"))
 @njit()
 def assemble_sentences(
     drawn: np.ndarray,
