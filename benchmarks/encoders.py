@@ -128,7 +128,7 @@ def count_operations(encoder, tokens) -> float:
         display=False, custom_mapping={torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
     )
     with counter:
-        encoder.embed_tokens(tokens, batch_tokens=None if encoder.set_based else 1)
+        encoder.embed_tokens(tokens, batch_tokens="auto" if encoder.set_based else 1)
     return counter.get_total_flops() / len(tokens)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -147,7 +148,7 @@ if child == 0:
     os._exit(0 if all(np.array_equal(x, y) for x, y in zip(first, results(1, "mixed"))) else 3)
 assert child is None or os.waitpid(child, 0)[1] == 0
 """
-    command = [sys.executable, "-W", "ignore", "-c", code, os.path.dirname(__file__)]
+    command = [sys.executable, "-W", "ignore", "-c", code, str(Path(__file__).parent)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert run.returncode == 0, run.stderr

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral, Real
 from os import PathLike, fsencode
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Filled:
 
 
 PositiveInt: TypeAlias = Annotated[int, Range(least=1)]
+BatchTokens: TypeAlias = PositiveInt | Literal["auto"]
+"""Most padded tokens computed at once."""
 AtLeastTwo: TypeAlias = Annotated[int, Range(least=2)]
 FitCells: TypeAlias = Annotated[int, Range(least=3)]
 """As many as a baseline needs to learn from."""

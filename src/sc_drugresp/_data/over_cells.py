@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def over_cells(
                 own |= {name: given[name][first:last] for name in cells}
                 return kernel(*own.values())
 
-            return _joined(in_threads(run, list(zip(bounds, bounds[1:])), threads))
+            return _joined(in_threads(run, list(pairwise(bounds)), threads))
 
         return shared
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .._core.compiling import njit
-from .over_cells import over_cells
 from .kernels import mix64, uniform
+from .over_cells import over_cells
 
 _DRAW, _SHUFFLE = np.uint64(0x5EED0001), np.uint64(0x5EED0002)
 

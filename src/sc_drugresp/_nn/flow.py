@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
+
+    Pieces = Callable[[Tensor, Callable[[Tensor], Any]], Iterator[tuple[Tensor, Any]]]
 
 EPS = 1e-6
 REMEMBER_BYTES = 2**30
@@ -100,6 +103,14 @@ def _weigh(x: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("nhc,nh->hc", x, weight)
 
 
+def _added(pieces: Iterator[tuple[Tensor, tuple[Tensor, Tensor]]]) -> tuple[Tensor, Tensor]:
+    """Sums over the pieces."""
+    one = two = torch.zeros(())
+    for _, (more, other) in pieces:
+        one, two = one + more, two + other
+    return one, two
+
+
 class FlowAttention(nn.Module):
     """Multi-head flow attention over sets of cells; `q`, `k`, `v`, `o` are plain linear layers that are really called.
 
@@ -125,45 +136,63 @@ class FlowAttention(nn.Module):
         y = flow_attention(q, k, v, layout.sizes, layout.keep)
         return self.o(self.drop(layout.unpad(y).flatten(1)))
 
-    def stream(self, chunks: Callable[[], Iterator[Tensor]], n_cells: int) -> Iterator[Tensor]:
+    def stream(self, inputs: Callable[[Tensor], Tensor], rows: Tensor, run: Pieces) -> Callable[[Tensor], Tensor]:
         """Attend among the cells of one set that is too large to be held at once; no gradient is recorded.
 
-        Only sums over the cells connect them, so three passes collect the sums and a fourth yields the output.
+        Only sums over the cells connect them: three passes collect the sums, and then the output of any cells can be had.
 
         Parameters
         ----------
-        chunks
-            Gives the input in pieces of shape `(cells, dim)`, each time from the start.
-        n_cells
-            Cells in the set.
+        inputs
+            Gives the input of some rows, shape `(cells, dim)`.
+        rows
+            Cells of the set.
+        run
+            `run(rows, compute)` yields `(piece, compute(piece))` for consecutive pieces; their size may fall between two.
+
+        Returns
+        -------
+        A function from rows to their output, shape `(cells, dim)`.
         """
-        sum_q = sum_k = sum_q_in = sum_k_out = normalizer = values = torch.zeros(())
-        remembered: list[tuple[Tensor, Tensor]] = []  # queries and keys of all pieces, where they fit
+        remembered: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}  # queries and keys of all pieces, where they fit
 
-        def pieces() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-            for i, x in enumerate(chunks()):
-                if i < len(remembered):
-                    yield x, *remembered[i]
-                    continue
-                q, k = self._gate(self.q, x), self._gate(self.k, x)
-                if 2 * n_cells * q[0].numel() * q.element_size() <= REMEMBER_BYTES:
-                    remembered.append((q, k))
-                yield x, q, k
+        def gates(piece: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            place = int(piece[0]), len(piece)
+            if place in remembered:
+                return remembered[place]
+            if remembered and place[1] < next(iter(remembered))[1] and piece[-1] != rows[-1]:
+                remembered.clear()  # memory ran out: pieces are smaller now
+            x = inputs(piece) if x is None else x
+            q, k = self._gate(self.q, x), self._gate(self.k, x)
+            if 2 * len(rows) * q[0].numel() * q.element_size() <= REMEMBER_BYTES:
+                remembered[place] = q, k
+            return q, k
 
-        for _, q, k in pieces():
-            sum_q, sum_k = sum_q + q.sum(0), sum_k + k.sum(0)  # (heads, channels)
-        for _, q, k in pieces():
-            sum_q_in = sum_q_in + _weigh(q, 1 / _project(q + EPS, sum_k + EPS))
-            sum_k_out = sum_k_out + _weigh(k, 1 / _project(k + EPS, sum_q + EPS))
-        for x, _, k in pieces():
+        def first(piece: Tensor) -> tuple[Tensor, Tensor]:
+            q, k = gates(piece)
+            return q.sum(0), k.sum(0)
+
+        def second(piece: Tensor) -> tuple[Tensor, Tensor]:
+            q, k = gates(piece)
+            return _weigh(q, 1 / _project(q + EPS, sum_k + EPS)), _weigh(k, 1 / _project(k + EPS, sum_q + EPS))
+
+        def third(piece: Tensor) -> tuple[Tensor, Tensor]:
+            x = inputs(piece)
+            _, k = gates(piece, x)
             weight = torch.exp(_project(k + EPS, sum_q_in + EPS).clamp(-1, 1))
-            normalizer = normalizer + weight.sum(0)
             weighted = self._split(self.v(x)) * weight[..., None]
-            values = values + k.permute(1, 2, 0) @ weighted.transpose(0, 1)  # (heads, channels, channels)
-        values = values * (n_cells / normalizer)[:, None, None]
-        for _, q, _ in pieces():
+            return weight.sum(0), k.permute(1, 2, 0) @ weighted.transpose(0, 1)  # (heads, channels, channels)
+
+        def output(piece: Tensor) -> Tensor:
+            q, _ = gates(piece)
             scale = torch.sigmoid(_project(q + EPS, sum_k_out + EPS)) / _project(q + EPS, sum_k + EPS)
-            yield self.o(((q.transpose(0, 1) @ values) * scale.T[..., None]).transpose(0, 1).flatten(1))
+            return self.o(((q.transpose(0, 1) @ values) * scale.T[..., None]).transpose(0, 1).flatten(1))
+
+        sum_q, sum_k = _added(run(rows, first))  # (heads, channels)
+        sum_q_in, sum_k_out = _added(run(rows, second))
+        normalizer, values = _added(run(rows, third))
+        values = values * (len(rows) / normalizer)[:, None, None]
+        return output
 
     def _gate(self, linear: nn.Module, x: Tensor) -> Tensor:
         return torch.sigmoid(self._split(linear(x)))
@@ -193,13 +222,8 @@ class FlowLayer(nn.Module):
         """Apply the feed-forward half of the layer to each cell on its own."""
         return x + self.drop(self.down(self.drop(nn.functional.gelu(self.up(self.ffn_norm(x))))))
 
-    def stream(self, cells: Tensor, rows: Tensor, chunk: int, device: torch.device) -> None:
-        """Apply the layer in place to one set: the `rows` of `cells`, at most `chunk` cells at a time."""
-        pieces = rows.split(chunk)
-
-        def normalized() -> Iterator[Tensor]:
-            for piece in pieces:
-                yield self.attn_norm(cells[piece].to(device))
-
-        for piece, y in zip(pieces, self.attn.stream(normalized, len(rows))):
-            cells[piece] = self.feed(cells[piece].to(device) + y).to(cells.device)
+    def stream(self, cells: Tensor, rows: Tensor, run: Pieces, device: torch.device) -> None:
+        """Apply the layer in place to one set: the `rows` of `cells`, in pieces, see :meth:`FlowAttention.stream`."""
+        attend = self.attn.stream(lambda piece: self.attn_norm(cells[piece].to(device)), rows, run)
+        for piece, x in run(rows, lambda piece: self.feed(cells[piece].to(device) + attend(piece)).to(cells.device)):
+            cells[piece] = x

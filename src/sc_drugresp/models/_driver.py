@@ -1,14 +1,13 @@
-"""How a batch is run: evaluation mode, size, and halves where memory runs out."""
+"""How batches are run: evaluation mode, size, and less at once where memory runs out."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
-from .._core.log import warn
 from .._core.settings import settings
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .._data import Tokens
+    from ._encoder import CellEncoder
+    from ._memory import Limit
     from ._network import CellNetwork
 
 CPU_BATCH_TOKENS = 2048
@@ -34,25 +35,45 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
-def batch_budget(device: torch.device) -> int:
-    """`settings.batch_tokens`, but on a CPU at most what keeps the activations in its caches (10-25 % faster)."""
+def batch_budget(device: torch.device, batch_tokens: int | Literal["auto"] = "auto") -> int:
+    """Padded tokens to start with: `settings.batch_tokens`, on a CPU at most what its caches hold (10-25 % faster)."""
+    if batch_tokens != "auto":
+        return batch_tokens
     if device.type != "cpu":
         return settings.batch_tokens
     return min(settings.batch_tokens, CPU_BATCH_TOKENS * torch.get_num_threads())
 
 
+def embed_cells(
+    encoder: CellEncoder, tokens: Tokens, cells: np.ndarray, limit: Limit
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield batches of `cells` and their embeddings; where memory runs out, this batch and those after it are smaller."""
+    sizes, left = encoder.sizes(tokens), cells
+    while len(left):
+        batches = list(encoder.batches(tokens, left, limit.now))
+        left = left[:0]
+        for done, batch in enumerate(batches):
+            values = limit.attempt(lambda rows: embed_batch(encoder, tokens, rows), batch)
+            if values is None:
+                left = np.sort(np.concatenate(batches[done:]))
+                if 1 < len(batch) <= len(next(iter(encoder.batches(tokens, left, 1)))):
+                    limit.give_up(f"{len(batch)} cells")
+                limit.shrink(len(batch), int(sizes[batch].max(initial=1)))
+                break
+            yield batch, values
+
+
 def embed_batch(encoder: CellNetwork, tokens: Tokens, cells: np.ndarray) -> np.ndarray:
-    """Embed `cells` in one batch; if the device runs out of memory, in two halves, one after the other."""
-    try:
-        with torch.inference_mode():
-            batch = encoder.collate(tokens.take(cells))
-            values = encoder({name: x.to(encoder.device) for name, x in batch.items()}).float().cpu().numpy()
-    except torch.OutOfMemoryError:
-        if len(cells) == 1:
-            raise
-        torch.cuda.empty_cache()
-        warn(f"The device ran out of memory with {len(cells)} cells in a batch; trying halves. Lower `batch_tokens`.")
-        return np.concatenate([embed_batch(encoder, tokens, half) for half in np.array_split(cells, 2)])
+    """Embed `cells` in one batch.
+
+    Raises
+    ------
+    ValueError
+        The network computed something that is no number.
+    """
+    with torch.inference_mode():
+        batch = encoder.collate(tokens.take(cells))
+        values = encoder({name: x.to(encoder.device) for name, x in batch.items()}).float().cpu().numpy()
     if not np.isfinite(values).all():
         wrong = int((~np.isfinite(values).all(axis=1)).sum())
         msg = (

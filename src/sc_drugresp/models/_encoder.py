@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ from .._core.progress import progress_bar
 from .._core.rng import seed_of
 from .._data import CountSource, Tokens, read_counts, token_batches
 from .._data.counts import AlignedCounts
-from ._driver import batch_budget, embed_batch, evaluating
+from ._driver import batch_budget, embed_cells, evaluating
+from ._memory import Limit
 from ._network import Batch as Batch
 from ._network import CellNetwork
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from .._core.kinds import BatchTokens
     from .._core.rng import Rng
     from .._data import CountBlock
     from .._data.vocab import GeneMode
@@ -76,13 +79,19 @@ class CellEncoder(CellNetwork):
         for chosen in token_batches(self.sizes(tokens)[cells], budget, max_waste=self.max_waste):
             yield cells[chosen]
 
-    def embed_block(self, tokens: Tokens, batch_tokens: int | None, advance: Callable[[int], Any]) -> np.ndarray:
+    @contextmanager
+    def shared(self, tokens: Tokens) -> Iterator[None]:
+        """Hold what all batches of a block of tokens share, for as long as they are computed."""
+        yield
+
+    def embed_block(self, tokens: Tokens, limit: Limit, advance: Callable[[int], Any]) -> np.ndarray:
         """Embed the cells of one block, shape `(n_cells, dim)`."""
         out = np.full((len(tokens), self.dim), np.nan, dtype=np.float32)
         usable = np.flatnonzero(self.embeddable(tokens))
-        for cells in self.batches(tokens, usable, batch_budget(self.device) if batch_tokens is None else batch_tokens):
-            out[cells] = embed_batch(self, tokens, cells)
-            advance(len(cells))
+        with self.shared(tokens):
+            for cells, values in embed_cells(self, tokens, usable, limit):
+                out[cells] = values
+                advance(len(cells))
         advance(len(tokens) - len(usable))
         return out
 
@@ -91,14 +100,15 @@ class CellEncoder(CellNetwork):
         blocks: Iterable[tuple[int, Tokens]],
         n_cells: int,
         groups: np.ndarray | None,
-        batch_tokens: int | None,
+        batch_tokens: BatchTokens,
         advance: Callable[[int], Any],
     ) -> np.ndarray:
         """Embed blocks as :meth:`token_blocks` yields them, in evaluation mode."""
         out = np.empty((n_cells, self.dim), dtype=np.float32)
+        limit = Limit(batch_budget(self.device, batch_tokens), self.device)
         with evaluating(self):
             for start, tokens in blocks:
-                out[start : start + len(tokens)] = self.embed_block(tokens, batch_tokens, advance)
+                out[start : start + len(tokens)] = self.embed_block(tokens, limit, advance)
         return out
 
     @checked
@@ -146,7 +156,7 @@ class CellEncoder(CellNetwork):
         genes: GeneMode = "auto",
         rng: Rng = 0,
         groups: np.ndarray | None = None,
-        batch_tokens: int | None = None,
+        batch_tokens: BatchTokens = "auto",
     ) -> np.ndarray:
         """Embed all cells, in their order.
 
@@ -159,11 +169,17 @@ class CellEncoder(CellNetwork):
         groups
             Code of the set that each cell belongs to, shape `(n_cells,)`; read by set-based models only.
         batch_tokens
-            Most padded tokens in a batch.
+            Most padded tokens in a batch. `'auto'` starts with `settings.batch_tokens`, on a CPU with what its caches hold.
+            Where memory runs out, the batch is halved, and those after it stay as small; the result is the same.
 
         Returns
         -------
         Array of shape `(n_cells, dim)`, float32; NaN rows for cells without anything to embed.
+
+        Raises
+        ------
+        MemoryError
+            There is not enough memory for a single cell.
         """
         source = self._aligned(data, layer, genes)
         self.to(resolve_device())
@@ -174,7 +190,7 @@ class CellEncoder(CellNetwork):
 
     @checked
     def embed_tokens(
-        self, tokens: Tokens, *, groups: np.ndarray | None = None, batch_tokens: int | None = None
+        self, tokens: Tokens, *, groups: np.ndarray | None = None, batch_tokens: BatchTokens = "auto"
     ) -> np.ndarray:
         """Embed tokens made by :meth:`tokenize` or recorded elsewhere (build them with :class:`Tokens`).
 

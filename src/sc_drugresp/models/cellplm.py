@@ -20,6 +20,7 @@ from ._config import Config, size
 from ._driver import evaluating
 from ._encoder import Batch, CellEncoder
 from ._files import read_json
+from ._memory import Limit
 from ._network import check_tokens
 from ._sets import SetRun, set_codes
 from ._weights import read_tensors
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from .._core.kinds import BatchTokens
     from .._data import CountBlock, CountSource
 
 _CELLS_AT_ONCE = 2_048  # larger pieces leave the cache and gain nothing
@@ -253,12 +255,12 @@ class CellPLM(CellEncoder):
         blocks: Iterable[tuple[int, Tokens]],
         n_cells: int,
         groups: np.ndarray | None,
-        batch_tokens: int | None,
+        batch_tokens: BatchTokens,
         advance: Callable[[int], Any],
     ) -> np.ndarray:
         """Embed blocks of cells, whose sets may run over the borders of blocks; larger sets than a batch are streamed."""
-        most = min(_CELLS_AT_ONCE, settings.batch_tokens if batch_tokens is None else batch_tokens)
-        run = SetRun(self, n_cells, most)
+        most = min(_CELLS_AT_ONCE, settings.batch_tokens if batch_tokens == "auto" else batch_tokens)
+        run = SetRun(self, n_cells, Limit(most, self.device))
         with evaluating(self), torch.inference_mode():
             for start, tokens in blocks:
                 run.add(start, tokens)

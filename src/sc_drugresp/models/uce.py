@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -19,13 +20,14 @@ from .._nn import PostNormLayer, ProjectedTokens, run_layers
 from ._config import Config, setting, size
 from ._encoder import Batch, CellEncoder
 from ._layouts import TORCH_ENCODER
+from ._memory import Limit
 from ._network import check_tokens
 from ._uce_files import read_sizes
 from ._uce_genes import GenomeTable, read_genome
 from ._weights import check_finite, check_tensor, read_state, read_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from .._data import CountBlock
@@ -275,15 +277,17 @@ class UCE(CellEncoder):
         """Decoded and L2-normalized `[CLS]`, shape `(cells, dim)`."""
         return F.normalize(self.decoder(hidden[:, 0]), dim=-1, eps=1e-12)
 
-    def embed_block(self, tokens: Tokens, batch_tokens: int | None, advance: Callable[[int], Any]) -> np.ndarray:
-        """Embed the cells of one block, for which every distinct token is projected only once."""
+    @contextmanager
+    def shared(self, tokens: Tokens) -> Iterator[None]:
+        """Hold the projection of every distinct token, and what the first layer makes of it."""
         check_tokens(self, tokens)
         try:
             with torch.inference_mode():
                 rows = torch.from_numpy(np.union1d(tokens.ids, [self.pad_id]).astype(np.int64))
-                parts = [self.encode(self.token_rows(piece)) for piece in rows.split(_ROWS_AT_ONCE)]
+                limit = Limit(_ROWS_AT_ONCE, self.device)
+                parts = [part for _, part in limit.pieces(rows, lambda piece: self.encode(self.token_rows(piece)))]
                 x = torch.cat(parts) * math.sqrt(self.config.width)
                 self._projected = ProjectedTokens.of(self.layers[0], rows.to(self.device), x, self.positions)
-            return super().embed_block(tokens, batch_tokens, advance)
+            yield
         finally:
             self._projected = None  # it must not outlive the weights

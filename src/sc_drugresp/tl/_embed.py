@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._core.kinds import PositiveInt, SlotName
+    from .._core.kinds import BatchTokens, SlotName
     from .._data.counts import CountSource
 
 
@@ -39,7 +39,7 @@ def embed(
     layer: str | None = None,
     genes: Literal["auto", "exact"] = "auto",
     group_key: str | None = None,
-    batch_tokens: PositiveInt | None = None,
+    batch_tokens: BatchTokens = "auto",
     key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
@@ -66,7 +66,8 @@ def embed(
     group_key
         Column of `.obs` that names the set of each cell, for set-based models; use the sample.
     batch_tokens
-        Most padded tokens in a batch. Lower it when memory runs out; the result stays the same.
+        Most padded tokens in a batch. `'auto'` starts with `settings.batch_tokens`, on a CPU with what its caches hold.
+        Where memory runs out, the batch is halved, and those after it stay as small; the result stays the same.
     {key_added}
     {modality}
     {rng}
@@ -95,6 +96,8 @@ def embed(
         Files of the checkpoint are missing and cannot be downloaded.
     KeyError
         `layer`, `group_key` or `modality` does not exist.
+    MemoryError
+        There is not enough memory for a single cell.
 
     Examples
     --------
