@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -187,6 +186,7 @@ def test_tokens_that_all_cells_share():
     np.testing.assert_allclose(found, undisturbed, rtol=0, atol=2e-6)
 
 
+@pytest.mark.filterwarnings("error")
 def test_batches_that_belong_to_the_result_are_not_made_smaller():
     encoder = uce(padding="upstream", batch_size=8)
     tokens = sentences(encoder)
@@ -198,9 +198,5 @@ def test_batches_that_belong_to_the_result_are_not_made_smaller():
         return forward(batch)
 
     encoder.forward = little
-    with (
-        warnings.catch_warnings(),
-        pytest.raises(MemoryError, match="8 cells in a batch, which cannot be made smaller"),
-    ):
-        warnings.simplefilter("error")
+    with pytest.raises(MemoryError, match="8 cells in a batch, which cannot be made smaller"):
         encoder.embed_tokens(tokens)
