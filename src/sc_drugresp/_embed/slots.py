@@ -87,6 +87,7 @@ _NOTE = {
     "params": {"model": TEXT, "layer": TEXT, "group_key?": TEXT, "genes?": TEXT, "rng?": NUMBER, "*": PLAIN},
     "genes": {"counts_covered?": NUMBER},
     "checkpoint": {},
+    "device?": TEXT,
     "fitted_on_these_cells": FLAG,
     "set_based?": FLAG,
 }

@@ -88,7 +88,7 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
         found = design_features(cohort.confounding, cohort.units)
         design = NaiveBaseline(*found) if found else None
         baselines = naive_baselines(source, cohort.units, qc, design=design, known=known, rng=rng)
-    with progress_bar(total=_fits(runs, candidates, baselines), desc="evaluating", unit="fits") as bar:
+    with progress_bar(total=_fits(runs, candidates, baselines), desc="evaluating", unit=" fits") as bar:
         table = Table(cohort, options, rng, bar.update)
         for name, run in runs.items():
             for candidate in candidates:

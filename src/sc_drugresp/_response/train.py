@@ -48,7 +48,7 @@ def train_frozen(
         Counts of each labeled cell, where known.
     """
     y, groups, folds = cells.y, cells.units, cells.folds(rng)
-    with progress_bar(total=len(folds), desc="cross-validating", unit="folds") as bar:
+    with progress_bar(total=len(folds), desc="cross-validating", unit=" folds") as bar:
         out = cross_validate(features, y, groups, folds, head=head, rng=rng, advance=bar.update)
     values = features.labeled()
     if features.description["kind"] == "slot":

@@ -86,7 +86,7 @@ class Limit:
         """
         msg = (
             f"Memory ran out on {str(self.device)!r} with {what} in a batch, which cannot be made smaller. Free memory, "
-            "take a smaller checkpoint or shorter sequences, or set sc_drugresp.settings.device to another device."
+            "take a smaller checkpoint or shorter sequences, or choose another `device` in sc_drugresp.settings."
         )
         raise MemoryError(msg) from None
 

@@ -82,8 +82,8 @@ def embed(
     `.obsm['X_<model>' | key_added]` : :class:`numpy.ndarray` (shape `(n_obs, dim)`, dtype `float32`)
         One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
     `.uns['<model>' | key_added]` : :class:`dict`
-        `params`, `checkpoint` (name, file, hash and source), `genes` (matched, duplicates, share of counts covered) and `cells`
-        (how many could not be embedded).
+        `params`, `checkpoint` (name, file, hash and source), `device` (where it was computed), `genes` (matched, duplicates,
+        share of counts covered) and `cells` (how many could not be embedded).
 
     Raises
     ------
@@ -95,6 +95,8 @@ def embed(
         There is no such file, or files of the checkpoint are missing and cannot be downloaded.
     KeyError
         `layer`, `group_key` or `modality` does not exist.
+    MemoryError
+        There is not enough memory for a single cell.
     MemoryError
         There is not enough memory for a single cell.
 
