@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 
 import pytest
@@ -28,11 +30,12 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-@pytest.fixture
-def terminal(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with sdr.settings.override(progress=True):
-        yield
+@contextlib.contextmanager
+def terminal():
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    with sdr.settings.override(progress=True), contextlib.redirect_stderr(stream):
+        yield stream
 
 
 def steps(bar, clock, *seconds: float, n: float = 10) -> list[bool]:
@@ -55,11 +58,10 @@ def test_a_bar_that_nobody_sees_takes_no_lock(monkeypatch):
     assert taken == []
 
 
-@pytest.mark.usefixtures("terminal")
-def test_it_shows_pace_and_time_left(clock, capsys):
-    with progress_bar(total=1_000, desc="embedding") as bar:
+def test_it_shows_pace_and_time_left(clock):
+    with terminal() as screen, progress_bar(total=1_000, desc="embedding") as bar:
         assert steps(bar, clock, 5.0) == [True]
-        text = capsys.readouterr().err
+        text = screen.getvalue()
         assert "embedding" in text
         assert "10/1000" in text
         assert "2.00 cells/s" in text
@@ -67,29 +69,25 @@ def test_it_shows_pace_and_time_left(clock, capsys):
         clock.now += 100
 
 
-@pytest.mark.usefixtures("terminal")
-def test_short_work_is_silent(clock, capsys):
-    with progress_bar(total=100) as bar:
+def test_short_work_is_silent(clock):
+    with terminal() as screen, progress_bar(total=100) as bar:
         assert not any(steps(bar, clock, *[11.0] * 10))
-    assert capsys.readouterr().err == ""
+    assert screen.getvalue() == ""
 
 
-@pytest.mark.usefixtures("terminal")
 def test_the_first_moment_says_nothing(clock):
     """The first batch warms up: a slow start alone is no long run."""
-    with progress_bar(total=100) as bar:
+    with terminal(), progress_bar(total=100) as bar:
         assert steps(bar, clock, 2.9, 1.0, 1.0) == [False] * 3
 
 
-@pytest.mark.usefixtures("terminal")
 def test_it_appears_when_the_pace_falls(clock):
-    with progress_bar(total=100) as bar:
+    with terminal(), progress_bar(total=100) as bar:
         assert steps(bar, clock, 5.0, 5.0, 40.0) == [False, False, True]
 
 
-@pytest.mark.usefixtures("terminal")
 def test_without_a_total_it_appears_after_two_minutes(clock):
-    with progress_bar(unit="B") as bar:
+    with terminal(), progress_bar(unit="B") as bar:
         assert steps(bar, clock, 100.0, 19.0, 1.0) == [False, False, True]
 
 

@@ -26,7 +26,8 @@ class _LateBar:
     """
 
     def __init__(self, total: int | None, desc: str, unit: str) -> None:
-        self.total, self.desc, self.unit, self.done = total, desc, unit, 0.0
+        self.total, self.desc, self.unit = total, desc, unit
+        self.done: float = 0
         self.started, self.bar = time.monotonic(), None
 
     def __enter__(self) -> Self:

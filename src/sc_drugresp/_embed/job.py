@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import numpy as np
+
 from .._core.log import warn
-from .._data.counts import read_counts
+from .._data.counts import AlignedCounts, read_counts
+from .._data.vocab import GeneAlignment
+from ..models._load import stand_in
 from .coverage import check_coverage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
     from anndata import AnnData
 
-    from .._data.counts import AlignedCounts, CountSource
+    from .._data.counts import CountSource
     from .._data.vocab import GeneMode
     from ..models._embedder import Embedder
     from ..models._spec import ModelSpec
@@ -87,6 +90,35 @@ class Job:
                 warn(f"{spec.title} embeds cells as a set; without `group_key` all {adata.n_obs} cells form one set.")
             check_coverage(source, embedder, genes)
             aligned = source.align(embedder.vocab, genes)
+        return cls(model, spec, embedder, source, aligned, genes, seed, groups, dict(options))
+
+    @classmethod
+    def supposed(
+        cls,
+        adata: AnnData,
+        model: str,
+        spec: ModelSpec,
+        *,
+        layer: str | None,
+        genes: GeneMode,
+        seed: int,
+        groups: np.ndarray | None,
+        options: Mapping[str, Any],
+    ) -> Self:
+        """The same without the files of the model: random weights of the published size, and all genes known.
+
+        Raises
+        ------
+        ValueError
+            No raw counts where the model needs them.
+        """
+        source = _early_source(adata, layer, spec.expects, lenient=bool(options))
+        embedder = stand_in(model, {name: value for name, value in options.items() if name != "verify"})
+        source = source if source is not None else embedder.read(adata, layer)
+        ids = np.full(source.n_vars, -1, dtype=np.int32)
+        known = np.unique(np.linspace(0, source.n_vars - 1, min(source.n_vars, len(embedder.vocab))).astype(np.int64))
+        ids[known] = embedder.vocab.ids[: len(known)]
+        aligned = AlignedCounts(source, GeneAlignment(ids, genes, "sum", n_vocabulary=len(embedder.vocab)))
         return cls(model, spec, embedder, source, aligned, genes, seed, groups, dict(options))
 
     def run(self, batch_tokens: int | Literal["auto"] = "auto") -> np.ndarray:

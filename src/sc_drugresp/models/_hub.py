@@ -41,20 +41,41 @@ def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None
     FileNotFoundError
         A file is missing; the message names it, its publisher and what to do.
     """
-    if directory is None:
-        folder = cache_folder(spec, checkpoint)
-        found = _present(spec, checkpoint, folder)
-    else:
-        folder = Path(directory).expanduser()
-        weights = {"weights": folder} if folder.is_file() else {}
-        folder = folder.parent if weights else folder
-        found = {**_search(checkpoint, folder), **weights}
+    folder, found = _at_hand(spec, checkpoint, directory)
     missing = [file for role, file in checkpoint.files.items() if role not in found and not file.optional]
     if missing and directory is None and not settings.offline and all(file.urls for file in missing):
         return _download(spec, checkpoint, folder)
     if missing:
         raise FileNotFoundError(missing_message(spec, checkpoint, missing, folder))
     return found
+
+
+def to_fetch(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None = None) -> list[RemoteFile]:
+    """Files that :func:`locate` would have to download; nothing is downloaded.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file is missing in `directory`, where nothing is downloaded to.
+    """
+    if directory is not None:
+        locate(spec, checkpoint, directory)
+        return []
+    _, found = _at_hand(spec, checkpoint, None)
+    needed = {role: file for role, file in checkpoint.files.items() if role not in found and not file.optional}
+    more = {role: file for role, file in checkpoint.files.items() if role not in found and file.urls} if needed else {}
+    return list((needed | more).values())
+
+
+def _at_hand(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None) -> tuple[Path, dict[str, Path]]:
+    """The folder that is looked into, and what is there."""
+    if directory is None:
+        folder = cache_folder(spec, checkpoint)
+        return folder, _present(spec, checkpoint, folder)
+    folder = Path(directory).expanduser()
+    weights = {"weights": folder} if folder.is_file() else {}
+    folder = folder.parent if weights else folder
+    return folder, {**_search(checkpoint, folder), **weights}
 
 
 @checked

@@ -135,5 +135,16 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
     return encoder
 
 
+def stand_in(name: str, options: Mapping[str, Any]) -> Any:
+    """A network of the published size with random weights and made-up genes, for estimates without the files."""
+    spec, row = find(name)
+    cls = model_class(spec)
+    known = {field.name for field in fields(cls.Config)}
+    given = {**(row.sizes if row else {}), **(row.options if row else {}), **options}
+    model = cls.random(cls.Config(**{field: value for field, value in given.items() if field in known}))
+    model.name = f"{spec.name}.{row.tag}" if row else spec.name
+    return model
+
+
 def _path(checkpoint: str | PathLike[str] | None) -> Path | None:
     return None if checkpoint is None else Path(checkpoint)

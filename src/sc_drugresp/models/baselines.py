@@ -43,6 +43,8 @@ class FittedEmbedder:
         Names of the arguments of the constructor, which are attributes as well.
     shares_sums
         Whether many fits can be made from sums over all cells (`_refit`).
+    steady
+        Whether the time of a fit grows evenly with the number of cells, so that small fits tell that of a large one.
     """
 
     name: ClassVar[str]
@@ -53,6 +55,7 @@ class FittedEmbedder:
     expects: ClassVar[str] = "any"
     options: ClassVar[tuple[str, ...]] = ("n_top_genes", "max_fit_cells")
     shares_sums: ClassVar[bool] = False
+    steady: ClassVar[bool] = True
 
     def __init__(self, *, n_top_genes: PositiveInt = 2_000, max_fit_cells: FitCells = 20_000) -> None:
         self.n_top_genes, self.max_fit_cells = n_top_genes, max_fit_cells

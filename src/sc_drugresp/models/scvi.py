@@ -35,6 +35,7 @@ class SCVI(FittedEmbedder):
 
     name = "scvi"
     expects = "counts"
+    steady = False
     options = ("n_latent", "n_layers", "max_epochs", *FittedEmbedder.options)
 
     def __init__(

@@ -14,9 +14,11 @@ from .._core.rng import Rng, seed_of
 from .._data.modalities import Target
 from .._data.obs import set_codes
 from .._embed.coverage import check_values
+from .._embed.estimate import estimate, told
 from .._embed.job import Job
 from .._embed.slots import last_sequence
 from .._response.recipe import Recipe
+from ..models._hub import to_fetch
 from ..models._registry import find
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from .._core.kinds import BatchTokens, SlotName
+    from .._embed.estimate import Estimate
 
 
 @doc_params()
@@ -43,8 +46,9 @@ def embed(
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,
+    dry_run: bool = False,
     **options: Any,
-) -> AnnData | MuData | None:
+) -> AnnData | MuData | Estimate | None:
     """Embed cells with a foundation model or a baseline.
 
     A cell's embedding depends on its counts, the checkpoint and `rng`; not on its neighbors, their order or
@@ -71,13 +75,17 @@ def embed(
     {modality}
     {rng}
     {copy}
+    dry_run
+        Compute and write nothing, but return and print an :class:`~sc_drugresp.tl.Estimate`: tokens, time (from a probe of
+        two seconds on this device with cells of these lengths), memory, disk and download. Nothing is downloaded; without
+        the files of the model, a network of its size with random weights is timed.
     options
         Options of the model (pooling, length limit, number of components ...), see its page; `verify=False` takes
         files of a checkpoint that are not the published ones, see :func:`~sc_drugresp.models.load`.
 
     Returns
     -------
-    `None`, the changed copy if `copy=True`, or the opened object if `data` is a path. Sets the following fields:
+    `None`, the changed copy if `copy=True`, the opened object if `data` is a path, or the estimate of `dry_run=True`. Sets the following fields:
 
     `.obsm['X_<model>' | key_added]` : :class:`numpy.ndarray` (shape `(n_obs, dim)`, dtype `float32`)
         One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
@@ -107,13 +115,23 @@ def embed(
     >>> sdr.tl.embed(adata, "pca", n_comps=10)
     >>> adata.obsm["X_sdr_pca"].shape
     (80, 10)
+    >>> sdr.tl.embed(adata, "pca", dry_run=True).disk_bytes  # doctest: +ELLIPSIS
+        cells  80 with pca on cpu (fitted to these cells)
+    ...
+    16000
     """
     recipe = Recipe(model, checkpoint=checkpoint, options=options)
     model = recipe.model  # as the table spells it
     spec, row = find(model)
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata, groups = target.adata, set_codes(target.obs, group_key)
-    job = Job.of(adata, model, spec, recipe.load, layer=layer, genes=genes, seed=seed, groups=groups, options=options)
+    asked: Any = {"layer": layer, "genes": genes, "seed": seed, "groups": groups, "options": options}
+    missing = to_fetch(spec, row, checkpoint) if dry_run and row is not None else []
+    if missing:
+        return told(estimate(Job.supposed(adata, model, spec, **asked), missing, batch_tokens))
+    job = Job.of(adata, model, spec, recipe.load, **asked)
+    if dry_run:
+        return told(estimate(job, [], batch_tokens))
     values = job.run(batch_tokens)
     empty = int(np.isnan(values).any(axis=1).sum())
     check_values(values, empty, model)
@@ -122,6 +140,6 @@ def embed(
     note = job.note(group_key=group_key, not_embedded=empty)
     note |= {"obsm": keys.obsm, "sequence": 1 + last_sequence(adata)}
     out = target.write(obsm={keys.obsm: values}, uns={keys.uns: note})
-    told = "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)"
-    logger.info(told, keys.obsm, spec.title, keys.uns)
+    text = "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)"
+    logger.info(text, keys.obsm, spec.title, keys.uns)
     return out
