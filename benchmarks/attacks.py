@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 # `benchmarks/coverage.py` must not be taken for the library of that name.
 sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._page import publish, tables_in
 
 sys.path.append(str(Path(__file__).resolve().parent / "simulated"))
 
@@ -220,7 +223,7 @@ def main() -> None:
     if arguments.quick:
         print(text)
     else:
-        arguments.out.write_text(text, encoding="utf-8")
+        publish(arguments.out, text, tables_in(text))
 
 
 if __name__ == "__main__":

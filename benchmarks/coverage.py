@@ -18,6 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 from benchmarks._calls import depth_flags, error_among_calls, prevalence_intervals
+from benchmarks._page import publish, tables_in
 from benchmarks._simulation import Table, earlier, embeddings, markdown, rate, scores, seeds
 from scipy.special import expit
 from scipy.stats import kstest, norm
@@ -378,8 +379,8 @@ def main() -> None:
         print(f"{part}\n\n({time.perf_counter() - start:.0f} s)\n", flush=True)
         parts.append(part)
     if not args.quick:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        text = "\n\n".join(parts) + "\n"
+        publish(args.output, text, tables_in(text))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,12 @@
 
     python benchmarks/encoders.py                      # all models, one thread; writes docs/benchmarks/encoders.md
     python benchmarks/encoders.py --models scgpt tgpt --quick
+    python benchmarks/encoders.py --upstream DIR --checkpoints FOLDER --models scgpt
 
 Each model runs in a process of its own. Operations are counted by PyTorch on one cell at a time, so that padding does
-not count; the rate of the machine is that of a 2048 x 2048 matrix product, the best of all processes.
+not count; the rate of the machine is that of a 2048 x 2048 matrix product, by torch as it comes or by oneDNN, whichever is
+faster, the best of all processes. `--upstream DIR` names a folder with the original software and an `upstream.py`, see
+`benchmarks/_upstream.py`; FOLDER holds the published files of each model in a folder of its name.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -22,11 +24,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# A neighbor of this file, coverage.py, must not be taken for the package of that name.
+# A neighbor of this file, coverage.py, must not be taken for the package of that name; others are found from the folder above.
 sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "benchmarks" / "encoders.md"
+from benchmarks import _upstream
+from benchmarks._page import PAGES, matrix_rates, processor, publish
+
+PAGE = PAGES / "encoders.md"
 
 
 @dataclass(frozen=True)
@@ -107,14 +112,6 @@ class Clock:
         return min(seconds)
 
 
-def matmul_rate(clock: Clock) -> float:
-    """Floating-point operations per second of a large matrix product."""
-    import torch
-
-    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
-    return 2 * 2048**3 / clock.best(lambda: a @ b, 5)
-
-
 def count_operations(encoder, tokens) -> float:
     """Floating-point operations per cell in matrix products and attention, each cell alone (a set: together)."""
     import torch
@@ -164,7 +161,12 @@ def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
     cls = model_class(find(case.model)[0])
     encoder = cls.random(cls.Config(**case.sizes))
     weights = sum(tensor.numel() * tensor.element_size() for tensor in encoder.state_dict().values())
-    result: dict[str, Any] = {"model": name, "weights_gb": weights / 1e9, "rate": matmul_rate(clock), "workloads": {}}
+    result: dict[str, Any] = {
+        "model": name,
+        "weights_gb": weights / 1e9,
+        "rates": matrix_rates(threads, now=clock.now),
+        "workloads": {},
+    }
 
     typical = cells(encoder.vocab.names, 512, *WORKLOADS["typical"])
     encoder.tokenize(typical[:4], genes="exact")  # compiles the kernels
@@ -193,35 +195,37 @@ def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
         }
         if workload == "typical":
             result["profile"] = where_time_goes(encoder, chosen if case.set_size else chosen.take([0]))
-    result["rate"] = max(result["rate"], matmul_rate(clock))
+    again = matrix_rates(threads, now=clock.now)
+    result["rates"] = {name: max(rate, again[name]) for name, rate in result["rates"].items()}
     result["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return result
 
 
-def processor() -> str:
-    """Name of the processor, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def rates(results: list[dict[str, Any]]) -> dict[str, float]:
+    """Best rates of the machine in all processes, in operations per second; files of old have one rate alone."""
+    found = [r.get("rates") or {"torch": r["rate"]} for r in results]
+    return {name: max(each.get(name, 0.0) for each in found) for name in ("torch", "onednn")}
 
 
 def page(results: list[dict[str, Any]], threads: int) -> str:
     """The results as Markdown."""
     import torch
 
-    rate = max(r["rate"] for r in results) / 1e9
+    best = rates(results)
+    rate = max(best.values()) / 1e9
     lines = [
         "# Speed of the encoders",
         "",
         "Written by `benchmarks/encoders.py`: published sizes, random weights, float32, "
         f"{threads} CPU thread{'s' if threads > 1 else ''} of this processor: {processor()}; PyTorch {torch.__version__}. "
-        f"A 2048 x 2048 matrix product reaches {rate:.0f} GFLOP/s. "
+        f"A 2048 x 2048 matrix product reaches {best['torch'] / 1e9:.0f} GFLOP/s by torch as it comes, and "
+        f"{best['onednn'] / 1e9:.0f} by oneDNN. "
         + ("Times are CPU times. " if threads == 1 else "")
         + f"Highest load during the run: {max(r['load'] for r in results):.0f} on {os.cpu_count()} cores; programs that "
         "run beside it make caches and memory slower, so a quiet machine is faster. "
         + "Operations are those of matrix products and attention, counted on one cell at a time (no padding); "
-        "*share* is the rate that was reached on them as part of that of the matrix product.",
+        "*share* is the rate that was reached on them as part of the better of these two.",
         "",
         (
             "*Full* cells have the sequence length at which the original software was measured, *typical* cells express "
@@ -274,14 +278,51 @@ def page(results: list[dict[str, Any]], threads: int) -> str:
     return "\n".join(lines)
 
 
+def figures(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What is drawn: how much of the machine each model uses."""
+    best = max(rates(results).values()) / 1e9
+
+    def shares(axes: Any) -> None:
+        for shift, workload in enumerate(WORKLOADS):
+            values = [w["gflop"] * w["cells_per_s"] / best for w in (r["workloads"][workload] for r in results)]
+            axes.bar([i + 0.27 * (shift - 1) for i in range(len(results))], values, 0.27, label=f"{workload} cells")
+        axes.set_xticks(range(len(results)), [r["model"] for r in results], rotation=30, ha="right")
+        axes.set(ylabel="share of the best matrix rate", ylim=(0, 1))
+
+    return {"Share of the machine": shares}
+
+
+def compared(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Each model beside its original, on cells of the typical workload."""
+    import sc_drugresp as sdr
+
+    out = []
+    for name in arguments.models:
+        checkpoint = arguments.checkpoints / CASES[name].model
+        if not checkpoint.is_dir():
+            print(f"no folder {checkpoint}: {name} is not compared", file=sys.stderr)
+            continue
+        genes = sdr.models.load(name, checkpoint=checkpoint, verify=False).vocab.names
+        adata = cells(genes, 8 if arguments.quick else 64, *WORKLOADS["typical"], seed=1)
+        repeats = 2 if arguments.quick else 7
+        out.append(
+            _upstream.compare(arguments.upstream, name, checkpoint, adata, threads=arguments.threads, repeats=repeats)
+        )
+    return out
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES), metavar="MODEL")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="few cells, and no page unless --output is given")
-    parser.add_argument("--output", type=Path, help=f"page to write, {PAGE.relative_to(ROOT)} by default")
+    parser.add_argument("--output", type=Path, help=f"page to write, {PAGE.name} by default")
     parser.add_argument(
         "--json", type=Path, help="keep the results here; models that are not measured now come from it"
+    )
+    parser.add_argument("--upstream", type=Path, metavar="DIR", help="compare with the original software in DIR")
+    parser.add_argument(
+        "--checkpoints", type=Path, metavar="FOLDER", help="published files, in a folder for each model"
     )
     parser.add_argument("--worker", choices=list(CASES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -289,6 +330,8 @@ def main() -> int:
     if arguments.worker:
         print(json.dumps(measure(arguments.worker, arguments.threads, seconds)))
         return 0
+    if (arguments.upstream is None) != (arguments.checkpoints is None):
+        parser.error("--upstream and --checkpoints go together")
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "MKL_NUM_THREADS": str(arguments.threads)}
     kept = arguments.json is not None and arguments.json.is_file()
     results = {r["model"]: r for r in (json.loads(arguments.json.read_text(encoding="utf-8")) if kept else [])}
@@ -307,12 +350,14 @@ def main() -> int:
         if arguments.json is not None:
             arguments.json.write_text(json.dumps(list(results.values()), indent=1), encoding="utf-8")
     if results:
-        text = page([results[name] for name in CASES if name in results], arguments.threads)
+        measured = [results[name] for name in CASES if name in results]
+        text = page(measured, arguments.threads)
+        beside = compared(arguments) if arguments.upstream is not None else []
+        text += f"\n{_upstream.lines(beside)}" if beside else ""
         print(text)
         output = arguments.output or (None if arguments.quick or failed or len(results) < len(CASES) else PAGE)
         if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_text(text, encoding="utf-8")
+            publish(output, text, {"encoders": measured, "upstream": beside}, figures=figures(measured))
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return len(failed)

@@ -19,9 +19,11 @@ from unittest.mock import patch
 
 # A neighbor of this file, coverage.py, must not be taken for the package of that name.
 sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import anndata as ad
 import numpy as np
+from benchmarks._page import publish, tables_in
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
@@ -228,7 +230,7 @@ def main() -> None:
     text = PAGE.format(
         n=n, half=half, pairings=pairings, **tables, studies=markdown(studies) if studies else "Not run."
     )
-    arguments.out.write_text(text, encoding="utf-8")
+    publish(arguments.out, text, tables_in(text))
 
 
 PAGE = """# Heads

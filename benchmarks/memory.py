@@ -17,11 +17,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-# A neighbor of this file, coverage.py, must not be taken for the package of that name.
+# A neighbor of this file, coverage.py, must not be taken for the package of that name; others are found from the folder above.
 sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from benchmarks._page import publish
 
 WRITE_BLOCK = 5_000
 EXPRESSED = 600
@@ -127,6 +130,7 @@ def main() -> None:
         "|---" * 12 + "|",
     ]
     print("\n".join(lines), flush=True)
+    found = []
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         for n_cells in args.cells:
             path = Path(folder) / f"{n_cells}.h5ad"
@@ -135,6 +139,7 @@ def main() -> None:
                 command = [sys.executable, __file__, "--worker", str(path), "--block-cells", str(block)]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 r = json.loads(done.stdout.splitlines()[-1])
+                found.append({"cells": n_cells, "genes": args.genes, "block": block, "matrix_mb": size * 1e3, **r})
                 cells = [f"{n_cells:,}", f"{args.genes:,}", f"{block:,}", f"{size * 1e3:.0f}"]
                 names = ("libraries_mb", "check_mb", "embed_mb", "predict_mb", "outputs_mb")
                 cells += [f"{r[name]:.0f}" for name in names]
@@ -143,14 +148,22 @@ def main() -> None:
                 print(lines[-1], flush=True)
             path.unlink()
     if args.out:
-        args.out.write_text(
+        text = (
             "# Memory\n\nPeak memory of one process over a CSR matrix read backed (`benchmarks/memory.py`). It follows the "
             "block, a fixed number of cells to fit PCA on, and the outputs, not the matrix.\n\n"
             + "\n".join(lines)
-            + "\n\n"
-            "Command: `python benchmarks/memory.py --out docs/benchmarks/memory.md`\n",
-            encoding="utf-8",
+            + "\n"
         )
+        publish(args.out, text, found, figures={"Memory against number": lambda axes: paint(axes, found)})
+
+
+def paint(axes: Any, found: list[dict[str, Any]]) -> None:
+    """Peak memory after each step, beside the size of the matrix."""
+    number = [r["cells"] for r in found]
+    for name in ("check", "embed", "predict"):
+        axes.plot(number, [r[f"{name}_mb"] for r in found], "o-", label=f"after {name}")
+    axes.plot(number, [r["matrix_mb"] for r in found], "--", color="gray", label="the matrix")
+    axes.set(xlabel="cells", ylabel="MB", ylim=(0, None))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING
 
 # A neighbor of this file, coverage.py, must not be taken for the package of that name.
 sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import anndata as ad
 import numpy as np
 import pandas as pd
+from benchmarks._page import publish, tables_in
 
 import sc_drugresp as sdr
 from sc_drugresp._data.counts import read_counts
@@ -386,7 +388,7 @@ def main() -> None:
     text = (Path(__file__).parent / "_reference_page.md").read_text(encoding="utf-8")
     for name, rows in found.items():
         text = text.replace(f"{{{name}}}", markdown(rows))
-    arguments.out.write_text(text, encoding="utf-8")
+    publish(arguments.out, text, tables_in(text))
     print(text)
 
 

@@ -23,8 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "benchmarks" / "training.md"
+# A neighbor of this file, coverage.py, must not be taken for the package of that name; others are found from the folder above.
+sys.path = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._page import PAGES, processor, publish
+
+PAGE = PAGES / "training.md"
 MODES = ("frozen", "lora", "full")
 GENES = 500
 """Expressed genes of a cell: about as many tokens for most models."""
@@ -181,7 +186,7 @@ def page(results: list[dict[str, Any]], command: str, *, tiny: bool) -> str:
         "",
         (
             f"Written by `{command}`: {size} unless noted, random weights, float32, one CPU thread of this processor: "
-            f"{encoders().processor()}; PyTorch {torch.__version__}; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores at the end. "
+            f"{processor()}; PyTorch {torch.__version__}; load {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores at the end. "
             f"Cells express {GENES} genes. Times are CPU times of the best of the steps, forward, backward and AdamW; *frozen* "
             "is one pass of the encoder and a step of the head, and later epochs of a frozen model cost next to nothing. "
             "*State* is what gradients and AdamW hold; *peak* is the resident memory of the whole process, weights and "
@@ -240,8 +245,7 @@ def main() -> int:
     text = page(results, " ".join(shown), tiny=args.tiny)
     print(text)
     if not args.tiny:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text, encoding="utf-8")
+        publish(args.out, text, results, run=" ".join(shown))
     return 0
 
 

@@ -66,7 +66,7 @@ def test_a_device_that_cannot_compute_is_an_error(monkeypatch, name):
     monkeypatch.setattr(device, "_probe", probe)
     with (
         sdr.settings.override(device=name),
-        pytest.raises(RuntimeError, match="'cuda' is there, but cannot compute .*settings.device = 'cpu'"),
+        pytest.raises(RuntimeError, match=r"'cuda' is there, but cannot compute .*settings\.device = 'cpu'"),
     ):
         resolve_device()
 

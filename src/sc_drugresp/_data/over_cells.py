@@ -14,7 +14,7 @@ from .._core.threads import allowed_threads, in_threads
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-FEWEST_ENTRIES = 1 << 16
+FEWEST_ENTRIES = 1 << 18
 """A part with fewer entries of the matrix is not worth a thread."""
 _PARTS_PER_THREAD = 4  # whoever is done early takes another one
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from .._data import Tokens
-    from ._encoder import CellEncoder
-    from ._memory import Limit
     from ._network import CellNetwork
 
 CPU_BATCH_TOKENS = 2048
@@ -35,32 +33,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(was_training)
 
 
-def batch_budget(device: torch.device, batch_tokens: int | Literal["auto"] = "auto") -> int:
+def batch_budget(device: torch.device, batch_tokens: int | Literal["auto"]) -> int:
     """Padded tokens to start with: `settings.batch_tokens`, on a CPU at most what its caches hold (10-25 % faster)."""
     if batch_tokens != "auto":
         return batch_tokens
     if device.type != "cpu":
         return settings.batch_tokens
     return min(settings.batch_tokens, CPU_BATCH_TOKENS * torch.get_num_threads())
-
-
-def embed_cells(
-    encoder: CellEncoder, tokens: Tokens, cells: np.ndarray, limit: Limit
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield batches of `cells` and their embeddings; where memory runs out, this batch and those after it are smaller."""
-    sizes, left = encoder.sizes(tokens), cells
-    while len(left):
-        batches = list(encoder.batches(tokens, left, limit.now))
-        left = left[:0]
-        for done, batch in enumerate(batches):
-            values = limit.attempt(lambda rows: embed_batch(encoder, tokens, rows), batch)
-            if values is None:
-                left = np.sort(np.concatenate(batches[done:]))
-                if 1 < len(batch) <= len(next(iter(encoder.batches(tokens, left, 1)))):
-                    limit.give_up(f"{len(batch)} cells")
-                limit.shrink(len(batch), int(sizes[batch].max(initial=1)))
-                break
-            yield batch, values
 
 
 def embed_batch(encoder: CellNetwork, tokens: Tokens, cells: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from .._core.progress import progress_bar
 from .._core.rng import seed_of
 from .._data import CountSource, Tokens, read_counts, token_batches
 from .._data.counts import AlignedCounts
-from ._driver import batch_budget, embed_cells, evaluating
+from ._driver import batch_budget, embed_batch, evaluating
 from ._memory import Limit
 from ._network import Batch as Batch
 from ._network import CellNetwork
@@ -79,6 +79,22 @@ class CellEncoder(CellNetwork):
         for chosen in token_batches(self.sizes(tokens)[cells], budget, max_waste=self.max_waste):
             yield cells[chosen]
 
+    def embed_batches(self, tokens: Tokens, cells: np.ndarray, limit: Limit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield batches of `cells` and their embeddings; where memory runs out, this batch and those after it are smaller."""
+        sizes, left = self.sizes(tokens), cells
+        while len(left):
+            batches = list(self.batches(tokens, left, limit.now))
+            left = left[:0]
+            for done, batch in enumerate(batches):
+                values = limit.attempt(lambda rows: embed_batch(self, tokens, rows), batch)
+                if values is None:
+                    left = np.sort(np.concatenate(batches[done:]))
+                    if 1 < len(batch) <= len(next(iter(self.batches(tokens, left, 1)))):
+                        limit.give_up(f"{len(batch)} cells")
+                    limit.shrink(len(batch), int(sizes[batch].max(initial=1)))
+                    break
+                yield batch, values
+
     @contextmanager
     def shared(self, tokens: Tokens) -> Iterator[None]:
         """Hold what all batches of a block of tokens share, for as long as they are computed."""
@@ -89,7 +105,7 @@ class CellEncoder(CellNetwork):
         out = np.full((len(tokens), self.dim), np.nan, dtype=np.float32)
         usable = np.flatnonzero(self.embeddable(tokens))
         with self.shared(tokens):
-            for cells, values in embed_cells(self, tokens, usable, limit):
+            for cells, values in self.embed_batches(tokens, usable, limit):
                 out[cells] = values
                 advance(len(cells))
         advance(len(tokens) - len(usable))

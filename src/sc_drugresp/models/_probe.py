@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ._driver import batch_budget, embed_cells, evaluating
+from ._driver import batch_budget, evaluating
 from ._memory import Limit
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _run(encoder: CellEncoder, tokens: Tokens, most: int) -> float:
     with ExitStack() as stack:
         stack.enter_context(encoder.shared(tokens))
         shared = time.perf_counter() - start
-        for _ in embed_cells(encoder, tokens, np.arange(len(tokens)), Limit(most, encoder.device)):
+        for _ in encoder.embed_batches(tokens, np.arange(len(tokens)), Limit(most, encoder.device)):
             pass
     return shared
 
