@@ -12,6 +12,8 @@ from .._core.settings import settings
 from ._registry import find
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     import pandas as pd
 
     from ._spec import Checkpoint, ModelSpec, RemoteFile
@@ -26,7 +28,7 @@ def cache_folder(spec: ModelSpec, checkpoint: Checkpoint) -> Path:
     return settings.cache_dir / "models" / spec.name / checkpoint.tag
 
 
-def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None = None) -> dict[str, Path]:
+def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: str | PathLike[str] | None = None) -> dict[str, Path]:
     """Path of each file of a checkpoint, by role; with no `directory`, missing files are downloaded into the cache.
 
     Parameters
@@ -50,7 +52,7 @@ def locate(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None
     return found
 
 
-def to_fetch(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None = None) -> list[RemoteFile]:
+def to_fetch(spec: ModelSpec, checkpoint: Checkpoint, directory: str | PathLike[str] | None = None) -> list[RemoteFile]:
     """Files that :func:`locate` would have to download; nothing is downloaded.
 
     Raises
@@ -67,7 +69,9 @@ def to_fetch(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | No
     return list((needed | more).values())
 
 
-def _at_hand(spec: ModelSpec, checkpoint: Checkpoint, directory: Path | str | None) -> tuple[Path, dict[str, Path]]:
+def _at_hand(
+    spec: ModelSpec, checkpoint: Checkpoint, directory: str | PathLike[str] | None
+) -> tuple[Path, dict[str, Path]]:
     """The folder that is looked into, and what is there."""
     if directory is None:
         folder = cache_folder(spec, checkpoint)

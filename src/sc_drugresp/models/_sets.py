@@ -69,11 +69,11 @@ class SetRun:
             waiting = waiting[~large]
             for chosen in list(token_batches(sizes[waiting], self.limit.now, max_waste=0.25)):
                 rows = np.concatenate([members[i] for i in waiting[chosen]])
-                values = self.limit.attempt(lambda rows: self._together(rows, sets[rows]), rows)
-                if values is None:  # a set that is larger than the limit from now on is streamed
+                found = self.limit.attempt(lambda rows: self._together(rows, sets[rows]), rows)
+                if found is None:  # a set that is larger than the limit from now on is streamed
                     self.limit.shrink(len(rows))
                     break
-                out[rows] = values
+                out[rows] = found
                 sizes[waiting[chosen]] = 0
                 advance(len(rows))
             waiting = waiting[sizes[waiting] > 0]
