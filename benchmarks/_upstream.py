@@ -115,7 +115,7 @@ class _Side:
     def close(self) -> None:
         """End it."""
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()  # closes its pipes
 
 
 def serve(name: str, folder: str, model: str, checkpoint: str, room: str) -> None:

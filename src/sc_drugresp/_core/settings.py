@@ -81,7 +81,7 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "cache_dir": (None, _cache, "Downloaded weights, gene tables and data sets."),
     "data_dir": (None, _directory, "A directory searched for data sets before the cache (`SC_DRUGRESP_DATA`)."),
     "offline": (False, _flag, "Never use the network."),
-    "batch_tokens": (16_384, _positive, "Most padded tokens in a batch; lower it if memory runs out."),
+    "batch_tokens": (16_384, _positive, "Most padded tokens in a batch to start with; halved where memory runs out."),
     "block_cells": (2_048, _positive, "Cells read at once; memory grows with it, results do not change."),
     "progress": (True, _flag, "Show progress bars where a terminal or notebook reads them."),
     "verbosity": (1, _level, "0 errors, 1 warnings, 2 info (names the keys that were written), 3 debug."),

@@ -40,7 +40,7 @@ def over_cells(
     Returns
     -------
     A decorator. The kernel must return an array with a row per cell or a number per entry, or a tuple that starts with the
-    `indptr` of its result. Arrays of different width are filled up with -1.
+    `indptr` of its result.
     """
 
     def decorate(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,18 +89,7 @@ def _bounds(starts: np.ndarray, threads: int) -> list[int]:
 def _joined(results: list[Any]) -> Any:
     """The result for all cells from those of the parts."""
     if not isinstance(results[0], tuple):
-        return _stacked(results)
+        return np.concatenate(results)
     ends = np.cumsum([0, *(part[0][-1] for part in results)])
     indptr = [results[0][0][:1], *(part[0][1:] + end for part, end in zip(results, ends))]
-    return np.concatenate(indptr), *(_stacked(arrays) for arrays in list(zip(*results))[1:])
-
-
-def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    if arrays[0].ndim == 1 or len({array.shape[1] for array in arrays}) == 1:
-        return np.concatenate(arrays)
-    out = np.full((sum(map(len, arrays)), max(array.shape[1] for array in arrays)), -1, dtype=arrays[0].dtype)
-    start = 0
-    for array in arrays:
-        out[start : start + len(array), : array.shape[1]] = array
-        start += len(array)
-    return out
+    return np.concatenate(indptr), *(np.concatenate(arrays) for arrays in list(zip(*results))[1:])

@@ -72,7 +72,6 @@ def draw_like_numpy(
     return drawn, order
 
 
-@over_cells(cells=("drawn", "streams"))
 @njit()
 def shuffle_chromosomes(drawn: np.ndarray, first: int, chromosome: np.ndarray, streams: np.ndarray) -> np.ndarray:
     """Order the chromosomes of the drawn genes at random: a chromosome's place is keyed by its code and the cell.

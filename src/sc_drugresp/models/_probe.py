@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MOST_CELLS = 20_000
 """More cells are not tokenized for an estimate, but an evenly spread sample of so many."""
 _STRATA = 5
+_MOST_RUNS = 200
 _MARGIN, _WIDE_MARGIN = 0.2, 0.4  # what a probe of seconds cannot see: heat, other programs, caches
 
 
@@ -92,23 +93,27 @@ def measure(
         start = time.perf_counter()
         with LiveBytes() as live:
             shared = _run(encoder, first, most)
-        pace = (time.perf_counter() - start - shared) / max(1, int(lengths.sizes[middle[len(middle) // 2]]))
+        warm = time.perf_counter() - start
         found: list[list[float]] = [[] for _ in strata]
-        timed, left, shared_rate = 0, budget - (time.perf_counter() - start), 0.0
+        timed, left, shared_rate, n, growing = 0, budget, 0.0, 1, warm < budget
         while left > 0 or not timed:
             stratum = min(range(len(strata)), key=lambda i: (len(found[i]), abs(i - len(strata) // 2)))
             size = max(1, int(lengths.sizes[strata[stratum]].mean()))
-            n = min(max(1, most // size), len(strata[stratum]), max(1, int(max(left, 0.0) / (pace * size))))
+            n = min(n, max(1, most // size), len(strata[stratum]))
             begin = (len(strata[stratum]) - n) // 2
             chosen = strata[stratum][begin : begin + n]
             tokens = take(chosen)
             start = time.perf_counter()
             shared = _run(encoder, tokens, most)
             taken = time.perf_counter() - start
-            pace = max(taken - shared, 1e-9) / max(1, int(lengths.sizes[chosen].sum()))
+            left -= max(taken, budget / _MOST_RUNS)
+            growing = growing and taken < budget / 8 and n < min(max(1, most // size), len(strata[stratum]))
+            if growing:  # a few cells alone take longer for each: weights are read, operators are called
+                n *= 4
+                continue
             shared_rate = shared / max(1, len(np.unique(tokens.ids)))
-            found[stratum].append(pace)
-            timed, left = timed + n, left - taken
+            found[stratum].append(max(taken - shared, 1e-9) / max(1, int(lengths.sizes[chosen].sum())))
+            timed += n
     work = np.array([lengths.sizes[places].sum() for places in strata], dtype=float)
     known = np.array([len(rates) > 0 for rates in found])
     at = np.arange(len(strata))
