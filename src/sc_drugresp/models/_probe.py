@@ -90,12 +90,10 @@ def measure(
     with evaluating(encoder):
         middle = strata[len(strata) // 2]
         first = take(middle[len(middle) // 2 : len(middle) // 2 + 1])
-        start = time.perf_counter()
         with LiveBytes() as live:
-            shared = _run(encoder, first, most)
-        warm = time.perf_counter() - start
+            _run(encoder, first, most)
         found: list[list[float]] = [[] for _ in strata]
-        timed, left, shared_rate, n, growing = 0, budget, 0.0, 1, warm < budget
+        timed, left, shared_rate, n, growing = 0, budget, 0.0, 1, True
         while left > 0 or not timed:
             stratum = min(range(len(strata)), key=lambda i: (len(found[i]), abs(i - len(strata) // 2)))
             size = max(1, int(lengths.sizes[strata[stratum]].mean()))
