@@ -7,7 +7,9 @@ own files, compares them with those that the user has, and keeps the model for t
 from __future__ import annotations
 
 import platform
+import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ from .._data.rows import open_rows
 from ..models._load import model_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from .._data.vocab import GeneAlignment, GeneMode
     from ..models._embedder import Embedder
@@ -147,7 +149,7 @@ class BlockWork:
         """Embed a block whose first cell is row `first` of the data set, shape `(n_cells, dim)`, float32."""
         matrix = open_rows(block, None, self.columns)
         source = CountSource(matrix, self.names, self.other, self.origin, self.kind, self.transform, first=first)
-        with _turn, settings.override(**self.settings):
+        with _turn, settings.override(**self.settings), threads_of_worker():
             embedder, alignment = self._ready(source)
             if alignment is None:
                 return embedder.embed(source, rng=self.seed)
@@ -231,6 +233,24 @@ def lazy_embedding(job: Job, load: Callable[[], Embedder], batch_tokens: int | N
 def embed_rows(block: Any, work: BlockWork, block_info: Mapping[int, Any]) -> np.ndarray:
     """The task: embed the rows of a chunk; `block_info` tells where they lie in the matrix."""
     return work.embed(block, first=block_info[0]["array-location"][0][0])
+
+
+@contextmanager
+def threads_of_worker() -> Iterator[None]:
+    """Let torch use all threads that a dask worker was given: dask starts its processes with `OMP_NUM_THREADS=1`."""
+    import torch
+
+    distributed, before = sys.modules.get("distributed"), torch.get_num_threads()
+    try:
+        if distributed is not None:
+            torch.set_num_threads(distributed.get_worker().state.nthreads)
+    except ValueError:  # no worker: a scheduler of dask's inside the process of the user
+        pass
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
 
 
 def hashes(embedder: Embedder) -> dict[str, str]:
