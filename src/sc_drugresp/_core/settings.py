@@ -163,3 +163,8 @@ class Settings:
 
 settings = Settings()
 """The settings of this process."""
+
+
+def current() -> dict[str, Any]:
+    """All settings by name, as :meth:`Settings.override` takes them, to be used in another process."""
+    return {name: getattr(settings, name) for name in _FIELDS}

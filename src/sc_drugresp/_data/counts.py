@@ -78,6 +78,8 @@ class CountSource:
         Where the matrix was found and what it holds.
     transform
         What has to be undone to get the counts; `None` for a matrix that is read as it is.
+    first
+        Number of the first row, for messages, where the matrix is a piece of a larger one.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class CountSource:
         origin: str,
         kind: Kind,
         transform: Transform | None = None,
+        *,
+        first: int = 0,
     ) -> None:
         self.matrix = matrix if isinstance(matrix, Rows) else open_rows(matrix)
         self.names, self.other, self.origin, self.kind, self.transform = names, other, origin, kind, transform
-        self.n_obs, self.n_vars = self.matrix.shape
+        self.first, (self.n_obs, self.n_vars) = first, self.matrix.shape
 
     def blocks(self, size: int | None = None, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
         """Yield `(start, block)`; with `rows`, only these rows, in this order.
@@ -104,7 +108,8 @@ class CountSource:
             A row holds something else than the rows that were looked at first.
         """
         for start, block in self.matrix.blocks(settings.block_cells if size is None else size, rows):
-            place = range(start, start + block.shape[0]) if rows is None else rows[start : start + block.shape[0]]
+            stop = start + block.shape[0]
+            place = range(self.first + start, self.first + stop) if rows is None else self.first + rows[start:stop]
             if self.transform is not None:
                 block = self._recover(block, place)
             self._verify(block, place)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.log import warn
+from .._data.content import probe_rows
 from .._stats.distances import mean_cosine
 
 if TYPE_CHECKING:
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 LOW_COVERAGE = 0.5
 NO_COVERAGE = 0.01
 COLLAPSED_COSINE = 0.98
-_CELLS, _FEWEST_CELLS = 256, 10
+_FEWEST_CELLS = 10
 
 
 def check_coverage(source: CountSource, embedder: Any, genes: GeneMode = "auto") -> None:
     """Refuse data whose counts lie almost wholly in genes that the model does not know; warn below one half.
 
-    Judged from cells spread over the data. Some models leave out whole classes of genes on purpose (mitochondrial,
+    Judged from runs of cells spread over the data. Some models leave out whole classes of genes on purpose (mitochondrial,
     ribosomal), so that low coverage is no error; without any, all cells look alike to the model.
 
     Raises
@@ -31,8 +32,7 @@ def check_coverage(source: CountSource, embedder: Any, genes: GeneMode = "auto")
         Less than 1 % of the counts lie in genes of the model.
     """
     aligned = source.align(embedder.vocab, genes)
-    rows = np.unique(np.linspace(0, aligned.n_obs - 1, min(aligned.n_obs, _CELLS)).astype(np.int64))
-    for _ in aligned.blocks(rows=rows):
+    for _ in aligned.blocks(rows=probe_rows(aligned.n_obs)):
         pass
     if aligned.coverage >= LOW_COVERAGE:
         return

@@ -12,6 +12,7 @@ from .._data.counts import AlignedCounts, read_counts
 from .._data.vocab import GeneAlignment
 from ..models._load import stand_in
 from .coverage import check_coverage
+from .lazily import check_lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,6 +74,7 @@ class Job:
         seed: int,
         groups: np.ndarray | None,
         options: Mapping[str, Any],
+        lazy: bool = False,
     ) -> Self:
         """Find the matrix, load the model, and compare their genes.
 
@@ -82,8 +84,13 @@ class Job:
             No raw counts where the model needs them, or less than 1 % of the counts in genes that it knows.
         """
         source = _early_source(adata, layer, spec.expects, lenient=bool(options))
+        if lazy and source is not None:
+            check_lazy(spec, source)
         embedder = load()
-        source = source if source is not None else embedder.read(adata, layer)
+        if source is None:
+            source = embedder.read(adata, layer)
+            if lazy:
+                check_lazy(spec, source)
         aligned = None
         if embedder.aligns_genes:
             if spec.set_based and groups is None and adata.n_obs > 1:
@@ -129,11 +136,13 @@ class Job:
             self.aligned, rng=self.seed, groups=self.groups, batch_tokens=batch_tokens, genes=self.genes
         )
 
-    def note(self, *, group_key: str | None, not_embedded: int) -> dict[str, Any]:
-        """What `.uns` says of the embedding, apart from its slot; complete once the cells have been read."""
+    def note(self, *, group_key: str | None, not_embedded: int | None) -> dict[str, Any]:
+        """What `.uns` says of the embedding, apart from its slot; without what only the values tell if `not_embedded` is `None`."""
         report: dict[str, Any] = {"mode": "all", "n_genes": int(self.source.n_vars)}
         if self.aligned is not None:
-            report = {**self.aligned.alignment.summary(), "counts_covered": float(self.aligned.coverage)}
+            report = self.aligned.alignment.summary()
+            if not_embedded is not None:
+                report["counts_covered"] = float(self.aligned.coverage)
         params = {
             "model": self.model,
             "genes": self.genes,
@@ -148,7 +157,7 @@ class Job:
             "checkpoint": dict(getattr(self.embedder, "checkpoint", {})),
             "device": str(getattr(self.embedder, "device", "cpu")),
             "genes": report,
-            "cells": {"n": int(self.source.n_obs), "not_embedded": not_embedded},
+            "cells": {"n": int(self.source.n_obs)} | ({} if not_embedded is None else {"not_embedded": not_embedded}),
             "fitted_on_these_cells": bool(self.embedder.needs_fit),
             "set_based": bool(self.spec.set_based),
             "kind": "embedding",

@@ -129,7 +129,7 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
         for role, path in files.items():
             if source != "published" or row.files[role].sha256 is None:
                 check_archive(path)
-    encoder.name = full_name
+    encoder.name, encoder.files = full_name, files
     digest = sha256(files["weights"])
     encoder.checkpoint = {"name": full_name, "file": files["weights"].name, "sha256": digest, "source": source}
     return encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from .._data.obs import set_codes
 from .._embed.coverage import check_values
 from .._embed.estimate import estimate, told
 from .._embed.job import Job
+from .._embed.lazily import lazy_embedding
 from .._embed.slots import last_sequence
 from .._response.recipe import Recipe
 from ..models._hub import to_fetch
@@ -45,6 +47,7 @@ def embed(
     key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
+    lazy: bool = False,
     copy: bool = False,
     dry_run: bool = False,
     **options: Any,
@@ -74,6 +77,10 @@ def embed(
     {key_added}
     {modality}
     {rng}
+    lazy
+        Compute nothing now: with a matrix that is a dask array, the embedding becomes one too, to be computed by the scheduler
+        that you choose, such as the workers of your `dask.distributed.Client`, see :doc:`/how_to/cluster`. Workers get a
+        description of the model and load its files themselves. Not for models that look at sets or are fitted.
     {copy}
     dry_run
         Compute and write nothing, but return and print an :class:`~sc_drugresp.tl.Estimate`: tokens, time (from a probe of
@@ -88,17 +95,22 @@ def embed(
     `None`, the changed copy if `copy=True`, the opened object if `data` is a path, or the estimate of `dry_run=True`. Sets the following fields:
 
     `.obsm['X_<model>' | key_added]` : :class:`numpy.ndarray` (shape `(n_obs, dim)`, dtype `float32`)
-        One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
+        One row per cell; NaN rows for cells without any known gene where the model cannot embed them. With `lazy` a
+        :class:`dask.array.Array` of the same values in chunks of `settings.block_cells` rows. Whatever reads it computes it:
+        compute it once and write it back, or to a file.
     `.uns['<model>' | key_added]` : :class:`dict`
         `params`, `checkpoint` (name, file, hash and source), `device` (where it was computed), `genes` (matched, duplicates,
-        share of counts covered) and `cells` (how many could not be embedded).
+        share of counts covered) and `cells` (how many could not be embedded). With `lazy`, what only the values tell is left
+        out: the share of counts covered and the number of cells that could not be embedded.
 
     Raises
     ------
     ValueError
         Unknown model, no raw counts where the model needs them, or less than 1 % of the counts in genes that it knows.
     TypeError
-        The model has no such option.
+        The model has no such option, or `lazy=True` and the matrix is no dask array.
+    ImportError
+        `lazy=True` and dask is not installed.
     FileNotFoundError
         There is no such file, or files of the checkpoint are missing and cannot be downloaded.
     KeyError
@@ -120,6 +132,8 @@ def embed(
     ...
     16000
     """
+    if lazy and checkpoint is not None:  # a worker may run in another folder
+        checkpoint = Path(checkpoint).expanduser().absolute()
     recipe = Recipe(model, checkpoint=checkpoint, options=options)
     model = recipe.model  # as the table spells it
     spec, row = find(model)
@@ -129,12 +143,15 @@ def embed(
     missing = to_fetch(spec, row, checkpoint) if dry_run and row is not None else []
     if missing:
         return told(estimate(Job.supposed(adata, model, spec, **asked), missing, batch_tokens))
-    job = Job.of(adata, model, spec, recipe.load, **asked)
+    job = Job.of(adata, model, spec, recipe.load, lazy=lazy, **asked)
     if dry_run:
         return told(estimate(job, [], batch_tokens))
-    values = job.run(batch_tokens)
-    empty = int(np.isnan(values).any(axis=1).sum())
-    check_values(values, empty, model)
+    if lazy:
+        values, empty = lazy_embedding(job, recipe.load, batch_tokens), None
+    else:
+        values = job.run(batch_tokens)
+        empty = int(np.isnan(values).any(axis=1).sum())
+        check_values(values, empty, model)
 
     keys = EmbeddingKeys.of(model if row is not None else spec.slot, key_added)
     note = job.note(group_key=group_key, not_embedded=empty)
