@@ -26,10 +26,10 @@ class _Unseen:
         """Go on by `n`."""
 
 
-def progress_bar(*, total: int | None = None, desc: str = "", unit: str = "cells") -> Any:
-    """A tqdm bar to be advanced by hand: ``with progress_bar(total=n) as bar: bar.update(k)``."""
+def progress_bar(*, total: int | None = None, desc: str = "", unit: str = "cells", initial: int = 0) -> Any:
+    """A tqdm bar to be advanced by hand: ``with progress_bar(total=n) as bar: bar.update(k)``; `initial` was done before."""
     if not visible():
         return _Unseen()
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=desc, unit=unit, leave=False)
+    return tqdm(total=total, desc=desc, unit=unit, initial=initial, leave=False)

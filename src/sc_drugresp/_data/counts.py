@@ -93,7 +93,9 @@ class CountSource:
         self.names, self.other, self.origin, self.kind, self.transform = names, other, origin, kind, transform
         self.n_obs, self.n_vars = self.matrix.shape
 
-    def blocks(self, size: int | None = None, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
+    def blocks(
+        self, size: int | None = None, rows: np.ndarray | range | None = None
+    ) -> Iterator[tuple[int, csr_matrix]]:
         """Yield `(start, block)`; with `rows`, only these rows, in this order.
 
         Blocks are float32 CSR with sorted indices and without stored zeros, `size` rows each.
@@ -192,7 +194,7 @@ class AlignedCounts:
         self._ids = ids[targets].astype(np.int32, copy=False)
         self._rank = np.where(columns >= 0, place[columns], -1).astype(np.int32)
 
-    def blocks(self, size: int | None = None, rows: np.ndarray | None = None) -> Iterator[CountBlock]:
+    def blocks(self, size: int | None = None, rows: np.ndarray | range | None = None) -> Iterator[CountBlock]:
         """Yield :class:`CountBlock` pieces; with `rows`, only these rows, in this order."""
         from .kernels import restrict_rows
 

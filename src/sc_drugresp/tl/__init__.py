@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .._core.lazy import attach
 
 if TYPE_CHECKING:
+    from .._embed.progress import EmbeddingRun as EmbeddingRun
     from .._evaluate.options import EvaluationOptions as EvaluationOptions
     from .._response.recipe import Recipe as Recipe
     from .._response.tune.options import FineTuning as FineTuning
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "EmbeddingRun": ".._embed.progress",
         "EvaluationOptions": ".._evaluate.options",
         "FineTuning": ".._response.tune.options",
         "Recipe": ".._response.recipe",

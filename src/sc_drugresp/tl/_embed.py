@@ -15,17 +15,20 @@ from .._data.modalities import Target
 from .._data.obs import set_codes
 from .._embed.coverage import check_values
 from .._embed.job import Job
+from .._embed.run import Into, some_values, values_of
 from .._embed.slots import last_sequence
 from .._response.recipe import Recipe
 from ..models._registry import find
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
     from anndata import AnnData
     from mudata import MuData
 
-    from .._core.kinds import PositiveInt, SlotName
+    from .._core.kinds import NonNegativeInt, PositiveInt, SlotName
+    from .._embed.progress import EmbeddingRun
 
 
 @doc_params()
@@ -43,8 +46,12 @@ def embed(
     modality: str = "rna",
     rng: Rng = 0,
     copy: bool = False,
+    out: str | PathLike[str] | None = None,
+    shard: Sequence[NonNegativeInt] | None = None,
+    check_blocks: Literal["sample", "all"] = "sample",
+    allow_partial: bool = False,
     **options: Any,
-) -> AnnData | MuData | None:
+) -> AnnData | MuData | EmbeddingRun | None:
     """Embed cells with a foundation model or a baseline.
 
     A cell's embedding depends on its counts, the checkpoint and `rng`; not on its neighbors, their order or
@@ -70,24 +77,43 @@ def embed(
     {modality}
     {rng}
     {copy}
+    out
+        Name of a zarr store to write the embedding to, block by block, for more cells than fit into memory and runs that
+        may be killed: the same call again goes on where the last one stopped, and ends with the same bits. Blocks have
+        `settings.block_cells` cells. Not for set-based models.
+    shard
+        `(i, n)`, `i` counted from 0: compute the i-th of `n` parts of the blocks alone. Processes on several machines that
+        share a disk can so fill one store.
+    check_blocks
+        Finished blocks in `out` that are read again and compared with their recorded SHA-256: the last one of each process
+        and one in a hundred of the others, or all. Damaged ones are computed again.
+    allow_partial
+        Compute nothing; take what is finished in `out`. Rows of other cells are NaN, and a warning counts them.
     options
         Options of the model (pooling, length limit, number of components ...), see its page; `verify=False` takes
         files of a checkpoint that are not the published ones, see :func:`~sc_drugresp.models.load`.
 
     Returns
     -------
-    `None`, the changed copy if `copy=True`, or the opened object if `data` is a path. Sets the following fields:
+    `None`, the changed copy if `copy=True`, or the opened object if `data` is a path. With `shard`, an
+    :class:`~sc_drugresp.tl.EmbeddingRun`, which says what is finished, and nothing is set; once all shards are, the call without
+    `shard` sets the fields. Sets the following fields:
 
     `.obsm['X_<model>' | key_added]` : :class:`numpy.ndarray` (shape `(n_obs, dim)`, dtype `float32`)
-        One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
+        One row per cell; NaN rows for cells without any known gene where the model cannot embed them. With `out` and a
+        path, a dask array that stays on the disk, if dask is installed.
     `.uns['<model>' | key_added]` : :class:`dict`
         `params`, `checkpoint` (name, file, hash and source), `genes` (matched, duplicates, share of counts covered) and `cells`
-        (how many could not be embedded).
+        (how many could not be embedded); with `out`, `store` (path, blocks and fingerprint).
 
     Raises
     ------
     ValueError
         Unknown model, no raw counts where the model needs them, or less than 1 % of the counts in genes that it knows.
+        `out` holds the run of another model, of other options or other cells; the message names what differs.
+    OSError
+        The disk of `out` is full or fails, or another process computes the same blocks. What is finished is safe; the
+        message says what to do.
     TypeError
         The model has no such option.
     FileNotFoundError
@@ -102,21 +128,33 @@ def embed(
     >>> sdr.tl.embed(adata, "pca", n_comps=10)
     >>> adata.obsm["X_sdr_pca"].shape
     (80, 10)
+
+    Into a store, from which it can be read without this package, too:
+
+    >>> sdr.tl.embed(adata, "pca", n_comps=10, out="cells.zarr")  # doctest: +SKIP
     """
     recipe = Recipe(model, checkpoint=checkpoint, options=options)
     model = recipe.model  # as the table spells it
     spec, row = find(model)
+    into = Into.of(out, shard, check_blocks, partial=allow_partial, spec=spec)
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata, groups = target.adata, set_codes(target.obs, group_key)
     job = Job.of(adata, model, spec, recipe.load, layer=layer, genes=genes, seed=seed, groups=groups, options=options)
-    values = job.run(batch_tokens)
-    empty = int(np.isnan(values).any(axis=1).sum())
-    check_values(values, empty, model)
+    if into is None:
+        values = sample = job.run(batch_tokens)
+        empty, missing, about = int(np.isnan(values).any(axis=1).sum()), 0, {}
+    else:
+        run, store = into.run(job, data, adata, batch_tokens)
+        if shard is not None:
+            return run
+        values, sample = values_of(store, run, lazily=target.opened), some_values(store, run)
+        empty, missing, about = run.not_embedded, run.cells_missing, {"store": run.note()}
+    check_values(sample, empty, adata.n_obs - missing, model)
 
     keys = EmbeddingKeys.of(model if row is not None else spec.slot, key_added)
-    note = job.note(group_key=group_key, not_embedded=empty)
+    note = job.note(group_key=group_key, not_embedded=empty) | about
     note |= {"obsm": keys.obsm, "sequence": 1 + last_sequence(adata)}
-    out = target.write(obsm={keys.obsm: values}, uns={keys.uns: note})
+    changed = target.write(obsm={keys.obsm: values}, uns={keys.uns: note})
     told = "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)"
     logger.info(told, keys.obsm, spec.title, keys.uns)
-    return out
+    return changed
