@@ -10,6 +10,7 @@ import numpy as np
 
 from .._core.files import draft_of
 from .._core.hashing import sha256
+from ..models.baselines import spread
 
 if TYPE_CHECKING:
     from .._data.counts import CountSource
@@ -55,7 +56,7 @@ def read_fit(layout: Layout, embedder: FittedEmbedder, expected: str) -> FittedE
 def learned_from(embedder: FittedEmbedder, source: CountSource) -> str:
     """SHA-256 of the values of the cells that a fit reads."""
     digest = hashlib.sha256()
-    for _, block in source.blocks(rows=embedder.fit_rows(np.arange(source.n_obs))):
+    for _, block in source.blocks(rows=spread(np.arange(source.n_obs), embedder.max_fit_cells)):
         for part in (block.data, block.indices.astype(np.int64), block.indptr.astype(np.int64)):
             digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()

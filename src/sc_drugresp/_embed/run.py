@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from .._core.files import DISK_ERRORS, locked
 from .._core.log import logger, warn
 from .._core.progress import progress_bar
 from .._core.settings import settings
-from .._core.versions import package_versions
+from .environment import check_environment, environment
 from .fits import fit_into, learned_from, read_fit
 from .progress import EmbeddingRun, run_of
-from .store.errors import RunStoppedError
+from .store.errors import stopped
 from .store.fingerprint import differences, fingerprint, stamp_of
 from .store.layout import Layout
 from .store.locks import held, me
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
     from ..models._spec import ModelSpec
     from .job import Job
-
-_SOME_BLOCKS = 4
-"""From which it is seen whether all cells look alike."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +123,11 @@ class Into:
             except OSError as error:
                 if error.errno not in DISK_ERRORS:
                     raise
-                msg = f"The disk of {self.layout.root} does not take anything more: {error.strerror}. Free some space, or repair it, and call again; finished blocks are safe."
-                raise _stopped(error, msg) from error
+                msg = (
+                    f"The disk of {self.layout.root} takes nothing more ({error.strerror}): free some space, or repair it, and "
+                    "call again. Finished blocks are safe."
+                )
+                raise stopped(error, msg) from error
             work = self._work(job, store)
             records = store.records()
             own = {block: record for block, record in records.items() if block in mine}
@@ -141,7 +140,7 @@ class Into:
             if damaged:
                 todo = "They count as missing." if self.partial else "They are computed again."
                 warn(f"{len(damaged)} finished blocks of {self.layout.root} are damaged: {damaged[:10]}. {todo}")
-            _check_environment(own, job)
+            check_environment(own, job)
             wanted = [] if self.partial else [block for block in mine if block not in own]
             seconds = 0.0
             if wanted:
@@ -230,49 +229,12 @@ class Into:
             raise ValueError(msg)
 
 
-def values_of(store: BlockStore, run: EmbeddingRun, *, lazily: bool) -> Any:
-    """The embedding of all cells, NaN in what is not finished; `lazily` leaves it on the disk, where dask is installed."""
-    done, blocks, shape = _done(run), store.blocks, store.array.shape
-    if lazily:
-        try:
-            import dask.array as da
-        except ImportError:
-            logger.info("the embedding is read into memory; with dask it would stay on the disk")
-        else:
-            whole = da.from_zarr(store.array)
-            if run.complete:
-                return whole
-            parts = []
-            for block in range(blocks.count):
-                rows = blocks.rows(block)
-                gap = da.full((len(rows), shape[1]), np.nan, dtype=np.float32)
-                parts.append(whole[rows.start : rows.stop] if block in done else gap)
-            return da.concatenate(parts)
-    out = np.full(shape, np.nan, dtype=np.float32)
-    for block in done:
-        rows = blocks.rows(block)
-        out[rows.start : rows.stop] = store.read(block)
-    return out
-
-
-def some_values(store: BlockStore, run: EmbeddingRun) -> np.ndarray:
-    """Values of a few finished blocks, spread over the run."""
-    done = np.array(sorted(_done(run)))
-    chosen = np.unique(np.linspace(0, len(done) - 1, min(len(done), _SOME_BLOCKS)).astype(int))
-    return np.concatenate([store.read(int(block)) for block in done[chosen]])
-
-
-def _done(run: EmbeddingRun) -> set[int]:
-    gone = {block for first, last in run.missing for block in range(first, last + 1)}
-    return set(range(run.blocks)) - gone
-
-
 def _compute(
     store: BlockStore, work: Work, job: Job, wanted: Sequence[int], stamp: str | None, *, n_before: int
 ) -> dict[int, Record]:
     """Compute blocks and write each of them down."""
     records: dict[int, Record] = {}
-    writer, environment = "{host}-{pid}-{since}".format(**me()), _environment(job)
+    writer, how = "{host}-{pid}-{since}".format(**me()), environment(job)
     try:
         with progress_bar(total=n_before + _cells(store, wanted), desc=job.model, initial=n_before) as bar:
             for piece in ahead(work.pieces(store.blocks, wanted)):
@@ -290,61 +252,20 @@ def _compute(
                     counts_matched=piece.matched,
                     seconds=round(time.perf_counter() - start, 3),
                     writer=writer,
-                    environment=environment,
+                    environment=how,
                 )
                 try:
                     store.write(piece.block, values, record)
                 except OSError as error:
-                    raise _stopped(error, _safe(store, _remedy(error, store))) from error
+                    raise store.stopped(error) from error
                 records[piece.block] = record
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_safe(store, "call again to go on")) from None
+        raise KeyboardInterrupt(store.told("call again to go on")) from None
     return records
 
 
 def _cells(store: BlockStore, blocks: Sequence[int] | Mapping[int, Any]) -> int:
     return sum(len(store.blocks.rows(block)) for block in blocks)
-
-
-def _safe(store: BlockStore, todo: str) -> str:
-    return f"{len(store.records())} of {store.blocks.count} blocks are safe in {store.layout.root}; {todo}."
-
-
-def _remedy(error: OSError, store: BlockStore) -> str:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        missing = store.blocks.count - len(store.records())
-        megabytes = missing * store.blocks.size * store.array.shape[1] * 4 / 1e6
-        return f"the disk is full: free {max(megabytes, 0.1):,.1f} MB, which the other {missing} need, and call again"
-    return f"the disk fails ({error.strerror or error}): repair it, or copy the folder to another one, and call again"
-
-
-def _stopped(error: OSError, msg: str) -> RunStoppedError:
-    stopped = RunStoppedError(msg)
-    stopped.errno = error.errno
-    return stopped
-
-
-def _environment(job: Job) -> dict[str, str]:
-    """What may move the last digit of a result and is not part of what was asked for."""
-    out = {name: version for name, version in package_versions().items() if name in {"numpy", "scipy", "torch"}}
-    if hasattr(job.embedder, "parameters"):
-        import torch
-
-        out["threads"] = str(torch.get_num_threads())
-        if (device := next(job.embedder.parameters()).device).type == "cuda":
-            out["device"] = torch.cuda.get_device_name(device)
-    return out
-
-
-def _check_environment(records: Mapping[int, Record], job: Job) -> None:
-    """Tell if finished blocks were computed in another way, as far as that is known to matter."""
-    now = _environment(job)
-    found = {name for record in records.values() for name in differences(record.environment, now)}
-    if found:
-        warn(
-            f"Finished blocks were computed with other {', '.join(sorted(found))}: the last digits of new blocks may differ from "
-            "what one run would give."
-        )
 
 
 def _no_blocks(model: str, why: str) -> str:

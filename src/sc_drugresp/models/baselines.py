@@ -101,7 +101,7 @@ class FittedEmbedder:
         rows = np.arange(source.n_obs) if mask_obs is None else np.flatnonzero(check_mask(mask_obs, source.n_obs))
         self._require(len(rows), source)
         if len(rows) > self.max_fit_cells:
-            rows = self.fit_rows(rows)
+            rows = spread(rows, self.max_fit_cells)
             logger.info("%s learns from %d evenly spread cells", self.name, len(rows))
         self.kind, self.fitted_on = source.kind, len(rows)
         genes, matrix, totals = _read(source, rows)
@@ -110,12 +110,6 @@ class FittedEmbedder:
         self.genes = genes[chosen].astype(str)
         self._learn(matrix[:, chosen], totals, rng)
         return self
-
-    def fit_rows(self, rows: np.ndarray) -> np.ndarray:
-        """The evenly spread ones of `rows` that are learned from; all of them, where they are few."""
-        if len(rows) <= self.max_fit_cells:
-            return rows
-        return rows[np.linspace(0, len(rows) - 1, self.max_fit_cells).astype(np.int64)]
 
     def transform(self, source: CountSource, rows: np.ndarray | None = None) -> np.ndarray:
         """Embed every cell of `source`, or `rows` of it; genes are matched to those that were learned from.
@@ -288,6 +282,11 @@ class PCA(FittedEmbedder):
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         self.mean, self.components = arrays["mean"], arrays["components"]
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly spread."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
 def _read(source: CountSource, rows: np.ndarray | None) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:

@@ -15,8 +15,9 @@ from .._data.modalities import Target
 from .._data.obs import set_codes
 from .._embed.coverage import check_values
 from .._embed.job import Job
-from .._embed.run import Into, some_values, values_of
+from .._embed.run import Into
 from .._embed.slots import last_sequence
+from .._embed.values import some_values, values_of
 from .._response.recipe import Recipe
 from ..models._registry import find
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The disk is full, or the user's share of it."""
 
 
 class RunStoppedError(OSError):
@@ -18,3 +22,10 @@ class RunStoppedError(OSError):
     """
 
     exit_code: ClassVar[int] = 2
+
+
+def stopped(error: OSError, msg: str) -> RunStoppedError:
+    """The error to raise for one of the disk, with its number."""
+    out = RunStoppedError(msg)
+    out.errno = error.errno
+    return out

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from ..._core.files import sync, write_text
+from .errors import FULL, RunStoppedError, stopped
 from .layout import Blocks, Layout
 from .records import Record, hash_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 FORMAT = 1
 """Of the files of ours beside the array."""
@@ -108,7 +110,7 @@ class BlockStore:
             for place in (chunk, chunk.parent, chunk.parent.parent):
                 sync(place)
             record.write(self.layout.record(block))
-        except OSError:
+        except BaseException:
             self.drop(block)
             raise
 
@@ -131,7 +133,7 @@ class BlockStore:
                 place.unlink(missing_ok=True)
 
     def records(self) -> dict[int, Record]:
-        """Records of the finished blocks; damaged ones are left out, as are those without a file."""
+        """Records of the finished blocks; damaged records are left out."""
         found = {}
         for block in range(self.blocks.count):
             path = self.layout.record(block)
@@ -144,18 +146,42 @@ class BlockStore:
     def damaged(self, records: Mapping[int, Record], check: Literal["sample", "all"]) -> list[int]:
         """Finished blocks whose values are not those that were written.
 
-        With `'sample'`, the last block of every writer, which a crash of the machine is most likely to have met, and one in a
+        A file that is gone or has another length is always noticed. With `'sample'`, the last block of every writer, which a crash of the machine is most likely to have met, and one in a
         hundred of the others, drawn anew each time, are read; with `'all'`, all of them.
         """
         chosen = set(records)
+        length = self.array.chunks[0] * self.array.chunks[1] * self.array.dtype.itemsize
+        wrong = {block for block in records if _length(self.layout.chunk(block)) != length}
         if check == "sample":
             last = {record.writer: block for block, record in sorted(records.items())}
             drawn = np.random.default_rng().random(len(records)) < _SHARE
             chosen = {*last.values(), *(block for block, taken in zip(sorted(records), drawn) if taken)}
-        return [block for block in sorted(chosen) if not self._is_whole(block, records[block])]
+        return sorted(wrong | {block for block in chosen - wrong if not self._is_whole(block, records[block])})
 
     def _is_whole(self, block: int, record: Record) -> bool:
         try:
             return hash_values(self.read(block)) == record.sha256
-        except (OSError, ValueError):  # a file of another length
+        except OSError:  # the disk cannot read it any more
             return False
+
+    def stopped(self, error: OSError) -> RunStoppedError:
+        """What to raise where a block could not be written."""
+        if error.errno in FULL:
+            missing = self.blocks.count - len(self.records())
+            megabytes = missing * self.blocks.size * self.array.shape[1] * self.array.dtype.itemsize / 1e6
+            todo = (
+                f"the disk is full: free {max(megabytes, 0.1):,.1f} MB, which the other {missing} need, and call again"
+            )
+        else:
+            todo = (
+                f"the disk fails ({error.strerror or error}): repair it, or copy the folder to another, and call again"
+            )
+        return stopped(error, self.told(todo))
+
+    def told(self, todo: str) -> str:
+        """How much is safe, and what to do."""
+        return f"{len(self.records())} of {self.blocks.count} blocks are safe in {self.layout.root}; {todo}."
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
