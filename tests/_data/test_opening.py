@@ -66,6 +66,12 @@ def test_embed_takes_a_path_and_leaves_the_file_alone(cells, tmp_path, suffix):
     assert content(path) == before
 
 
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_an_object_without_raw(cells, tmp_path, suffix):
+    del cells.raw
+    assert open_cells(write(cells, tmp_path, suffix)).raw is None
+
+
 def test_dense_matrices_and_views_of_opened_cells(cells, tmp_path):
     cells.X = cells.X.toarray()
     del cells.layers["counts"]

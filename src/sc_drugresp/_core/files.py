@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from contextlib import contextmanager, suppress
@@ -18,30 +19,47 @@ if TYPE_CHECKING:
 
 PATIENCE = 5.0
 """Seconds of waiting for somebody else before it is told."""
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""The disk is full, the user's share of it is, or it failed."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one thread of one process at a time write `path`; the lock is a hidden file beside it, gone afterwards."""
-    from filelock import FileLock, SoftFileLock, Timeout
+    from filelock import Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
     place = path.with_name(f".{path.name}.lock")
-    lock: BaseFileLock = FileLock(place)
     try:
-        lock.acquire(timeout=PATIENCE)
-    except NotImplementedError:  # a file system without `flock`
-        lock = SoftFileLock(place)
-        lock.acquire()
+        lock = lock_at(place, timeout=PATIENCE)
     except Timeout:
         logger.info("waiting for another process or thread that writes %s", path)
-        lock.acquire()
+        lock = lock_at(place)
     try:
         yield
     finally:
         with suppress(OSError):  # while it is held: who waits for it sees that the name is gone, and makes a new one
             place.unlink()
         lock.release()
+
+
+def lock_at(place: Path, timeout: float = -1) -> BaseFileLock:
+    """A lock that is held: the system's own, which ends with the process, or a file where the disk knows none.
+
+    Raises
+    ------
+    filelock.Timeout
+        Somebody else holds it for longer than `timeout` seconds; a negative number waits for ever.
+    """
+    from filelock import FileLock, SoftFileLock
+
+    lock: BaseFileLock = FileLock(place)
+    try:
+        lock.acquire(timeout=timeout)
+    except NotImplementedError:  # a file system without `flock`
+        lock = SoftFileLock(place)
+        lock.acquire(timeout=timeout)
+    return lock
 
 
 def part_of(path: Path) -> Path:
@@ -75,13 +93,24 @@ def put_in_place(draft: Path, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or the names in a folder are on the disk, where the system can say."""
-    with suppress(OSError):  # Windows opens no folders; some network disks know no fsync
+    """Wait until a file or the names in a folder are on the disk, where the system can say.
+
+    Raises
+    ------
+    OSError
+        The disk is full or failed.
+    """
+    try:
         descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in DISK_ERRORS:
+            raise  # others: some network disks know no fsync
+    finally:
+        os.close(descriptor)
 
 
 def copy_member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:

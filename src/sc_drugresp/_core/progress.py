@@ -25,8 +25,8 @@ class _LateBar:
     Until then there is no tqdm bar at all: tqdm's lock is shared with forked processes, which stop when one is killed.
     """
 
-    def __init__(self, total: int | None, desc: str, unit: str) -> None:
-        self.total, self.desc, self.unit = total, desc, unit
+    def __init__(self, total: int | None, desc: str, unit: str, initial: int) -> None:
+        self.total, self.desc, self.unit, self.initial = total, desc, unit, initial
         self.done: float = 0
         self.started, self.bar = time.monotonic(), None
 
@@ -50,19 +50,31 @@ class _LateBar:
         passed = time.monotonic() - self.started
         if self.total is None or passed >= SHORT:
             return passed >= SHORT
-        return passed >= FIRST_LOOK and 0 < self.done < self.total and passed * self.total / self.done > SHORT
+        left = self.total - self.initial
+        return passed >= FIRST_LOOK and 0 < self.done < left and passed * left / self.done > SHORT
 
     def _shown(self) -> Any:
         from tqdm.auto import tqdm
 
         scale = self.unit == "B"
-        bar = tqdm(total=self.total, desc=self.desc, unit=self.unit, unit_scale=scale, leave=False, file=sys.stderr)
+        bar = tqdm(
+            total=self.total,
+            desc=self.desc,
+            unit=self.unit,
+            unit_scale=scale,
+            leave=False,
+            file=sys.stderr,
+            initial=self.initial,
+        )
         bar.start_t -= time.monotonic() - self.started  # the rate is that of the whole run
         bar.update(self.done)
         bar.refresh()
         return bar
 
 
-def progress_bar(*, total: int | None = None, desc: str = "", unit: str = " cells") -> _LateBar:
-    """A bar to be advanced by hand: ``with progress_bar(total=n) as bar: bar.update(k)``; it shows pace and time left."""
-    return _LateBar(total, desc, unit)
+def progress_bar(*, total: int | None = None, desc: str = "", unit: str = " cells", initial: int = 0) -> _LateBar:
+    """A bar to be advanced by hand: ``with progress_bar(total=n) as bar: bar.update(k)``; it shows pace and time left.
+
+    `initial` of the total were done before.
+    """
+    return _LateBar(total, desc, unit, initial)

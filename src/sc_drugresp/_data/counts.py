@@ -97,7 +97,9 @@ class CountSource:
         self.names, self.other, self.origin, self.kind, self.transform = names, other, origin, kind, transform
         self.first, (self.n_obs, self.n_vars) = first, self.matrix.shape
 
-    def blocks(self, size: int | None = None, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
+    def blocks(
+        self, size: int | None = None, rows: np.ndarray | range | None = None
+    ) -> Iterator[tuple[int, csr_matrix]]:
         """Yield `(start, block)`; with `rows`, only these rows, in this order.
 
         Blocks are float32 CSR with sorted indices and without stored zeros, `size` rows each.
@@ -109,7 +111,7 @@ class CountSource:
         """
         for start, block in self.matrix.blocks(settings.block_cells if size is None else size, rows):
             stop = start + block.shape[0]
-            place = range(self.first + start, self.first + stop) if rows is None else self.first + rows[start:stop]
+            place = self.first + np.asarray(range(start, stop) if rows is None else rows[start:stop])
             if self.transform is not None:
                 block = self._recover(block, place)
             self._verify(block, place)
@@ -197,7 +199,7 @@ class AlignedCounts:
         self._ids = ids[targets].astype(np.int32, copy=False)
         self._rank = np.where(columns >= 0, place[columns], -1).astype(np.int32)
 
-    def blocks(self, size: int | None = None, rows: np.ndarray | None = None) -> Iterator[CountBlock]:
+    def blocks(self, size: int | None = None, rows: np.ndarray | range | None = None) -> Iterator[CountBlock]:
         """Yield :class:`CountBlock` pieces; with `rows`, only these rows, in this order."""
         from .kernels import restrict_rows
 

@@ -73,6 +73,8 @@ def _open_modality(group: Any) -> AnnData:
 
     parts: dict[str, Any] = {}
     for name in group:
+        if group[name].attrs.get("encoding-type") == "null":
+            continue
         if name == "X":
             parts[name] = _matrix(group[name])
         elif name in {"layers", "obsp", "varp"}:

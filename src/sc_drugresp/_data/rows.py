@@ -41,15 +41,20 @@ class Rows:
         """Only these rows, in this order."""
         return type(self)(self.matrix, rows if self.obs is None else self.obs[rows], self.var)
 
-    def read(self, index: slice | np.ndarray) -> csr_matrix:
+    def read(self, index: slice | range | np.ndarray) -> csr_matrix:
         """Some rows, in the order asked for: float32, sorted indices, no stored zeros, no duplicates."""
+        if isinstance(index, range):
+            index = slice(index.start, index.stop)
         if self.obs is not None:
             index = self.obs[index]
         block = as_csr(self._take(index))
         return block if self.var is None else as_csr(block[:, self.var])
 
-    def blocks(self, size: int, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
-        """Yield `(start, block)` for `size` rows at a time; with `rows`, only these, in this order."""
+    def blocks(self, size: int, rows: np.ndarray | range | None = None) -> Iterator[tuple[int, csr_matrix]]:
+        """Yield `(start, block)` for `size` rows at a time; with `rows`, only these, in this order.
+
+        A range without gaps is read from a disk much faster than the same rows in an array.
+        """
         n = self.shape[0] if rows is None else len(rows)
         for start in range(0, n, size):
             stop = min(start + size, n)
@@ -73,7 +78,7 @@ class ColumnwiseRows(Rows):
     gathered in each pass and handed out in blocks.
     """
 
-    def blocks(self, size: int, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
+    def blocks(self, size: int, rows: np.ndarray | range | None = None) -> Iterator[tuple[int, csr_matrix]]:
         """Yield `(start, block)` as :meth:`Rows.blocks` does."""
         n = self.shape[0] if rows is None else len(rows)
         _, indices, _ = self._arrays()

@@ -48,19 +48,28 @@ def check_coverage(source: CountSource, embedder: Any, genes: GeneMode = "auto")
     warn(told)
 
 
-def check_values(values: np.ndarray, empty: int, model: str) -> None:
-    """Tell about NaN rows and collapsed embeddings.
+def check_values(values: np.ndarray, empty: int, n_cells: int, model: str) -> None:
+    """Tell about cells without an embedding, and about embeddings that are all alike.
+
+    Parameters
+    ----------
+    values
+        Embeddings of all cells, or of some of them, shape `(n, dim)`.
+    empty, n_cells
+        Cells without an embedding, of how many.
+    model
+        Name for the messages.
 
     Raises
     ------
     ValueError
         No cell has an embedding.
     """
-    if empty == len(values):
-        msg = f"{model!r} could embed none of the {len(values)} cells: no known gene is expressed."
+    if empty == n_cells:
+        msg = f"{model!r} could embed none of the {n_cells} cells: no known gene is expressed."
         raise ValueError(msg)
     if empty:
-        warn(f"{empty} of {len(values)} cells have no gene that {model!r} can embed; their rows are NaN.")
+        warn(f"{empty} of {n_cells} cells have no gene that {model!r} can embed; their rows are NaN.")
     usable = values[~np.isnan(values).any(axis=1)]
     if len(usable) >= _FEWEST_CELLS:
         cosine = mean_cosine(usable[np.linspace(0, len(usable) - 1, min(len(usable), 500)).astype(int)])

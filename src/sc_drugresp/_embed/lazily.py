@@ -28,6 +28,7 @@ from ..models._load import model_class
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from .._core.kinds import BatchTokens
     from .._data.vocab import GeneAlignment, GeneMode
     from ..models._embedder import Embedder
     from ..models._spec import ModelSpec
@@ -86,7 +87,7 @@ class BlockWork:
     settings
         Settings of the process that asked.
     batch_tokens
-        Most padded tokens in a batch; `None` takes `cpu_tokens` on a CPU and the setting elsewhere.
+        Most padded tokens in a batch; `'auto'` takes `cpu_tokens` on a CPU and the setting elsewhere.
     cpu_tokens
         What the process that asked would take on a CPU: other numbers of threads must not change how cells are batched.
     names, other, origin, kind, transform
@@ -104,7 +105,7 @@ class BlockWork:
     files: Mapping[str, str]
     version: str
     settings: Mapping[str, Any]
-    batch_tokens: int | None
+    batch_tokens: BatchTokens
     cpu_tokens: int
     names: np.ndarray
     other: np.ndarray | None
@@ -117,7 +118,7 @@ class BlockWork:
     seed: int
 
     @classmethod
-    def of(cls, job: Job, load: Callable[[], Embedder], batch_tokens: int | None) -> BlockWork:
+    def of(cls, job: Job, load: Callable[[], Embedder], batch_tokens: BatchTokens) -> BlockWork:
         """Describe a job."""
         import torch
         from dask.base import tokenize
@@ -133,7 +134,7 @@ class BlockWork:
             # A worker never uses the network, and has no terminal.
             settings={**current(), "offline": True, "progress": False, "verbosity": 0},
             batch_tokens=batch_tokens,
-            cpu_tokens=batch_budget(torch.device("cpu")),
+            cpu_tokens=batch_budget(torch.device("cpu"), "auto"),
             names=source.names,
             other=source.other,
             origin=source.origin,
@@ -154,7 +155,7 @@ class BlockWork:
             if alignment is None:
                 return embedder.embed(source, rng=self.seed)
             most = self.batch_tokens
-            if most is None:
+            if most == "auto":
                 most = self.cpu_tokens if resolve_device().type == "cpu" else settings.batch_tokens
             return embedder.embed(AlignedCounts(source, alignment), rng=self.seed, batch_tokens=most, genes=self.genes)
 
@@ -167,7 +168,7 @@ class BlockWork:
             embedder = self._load()
             # Not sent along: some vocabularies learn the words of a data set while they match its genes.
             alignment = None if self.ids is None else source.align(embedder.vocab, self.genes).alignment
-            if alignment is not None and not np.array_equal(alignment.ids, self.ids):
+            if alignment is not None and not np.array_equal(alignment.ids, np.asarray(self.ids)):
                 msg = f"{platform.node()} matches the genes of the data to other genes of the model; are its gene tables the same?"
                 raise ValueError(msg)
             _loaded[self.key] = embedder, alignment
@@ -202,7 +203,7 @@ class BlockWork:
         return embedder
 
 
-def lazy_embedding(job: Job, load: Callable[[], Embedder], batch_tokens: int | None) -> Any:
+def lazy_embedding(job: Job, load: Callable[[], Embedder], batch_tokens: BatchTokens) -> Any:
     """The embedding as a dask array of shape `(n_cells, dim)`, float32, in blocks of `settings.block_cells` cells.
 
     Blocks are those that are embedded one after the other in memory, so that the same cells share a batch.

@@ -30,6 +30,8 @@ class Embedder(Protocol):
         Whether it is a torch module that can be trained further (`lora_targets`, `tokenize`, `collate`).
     set_based
         Whether the cells of one call see each other.
+    blockwise
+        Whether a block of cells can be embedded by itself, so that a run can be stopped between two of them.
     """
 
     name: str
@@ -40,6 +42,10 @@ class Embedder(Protocol):
     needs_fit: bool
     tunable: bool
     set_based: bool
+
+    @property
+    def blockwise(self) -> bool:
+        """Whether a block of cells can be embedded by itself."""
 
     @property
     def dim(self) -> int:

@@ -55,6 +55,11 @@ class CellEncoder(CellNetwork):
     max_waste: ClassVar[float] = 0.05
     min_tokens: int = 1
 
+    @property
+    def blockwise(self) -> bool:
+        """Whether a block of cells can be embedded by itself, as it is among the others."""
+        return not self.set_based
+
     @abstractmethod
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:
         """Tokenize a block of cells; the tokens of a cell depend on nothing but its counts and the seed."""

@@ -16,11 +16,13 @@ from .._data.obs import check_mask
 from ._refits import MAX_SIDE, GeneSums, SharedSums, principal_axes, variable_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from anndata import AnnData
 
     from .._core.kinds import AtLeastTwo, FitCells, PositiveInt
+    from .._data import CountBlock
+    from .._data.counts import AlignedCounts
 
 TARGET_SUM = 1e4
 _SHARED: WeakKeyDictionary[CountSource, dict[int, SharedSums]] = WeakKeyDictionary()
@@ -52,6 +54,7 @@ class FittedEmbedder:
     aligns_genes: ClassVar[bool] = False
     tunable: ClassVar[bool] = False
     set_based: ClassVar[bool] = False
+    blockwise: ClassVar[bool] = True
     expects: ClassVar[str] = "any"
     options: ClassVar[tuple[str, ...]] = ("n_top_genes", "max_fit_cells")
     shares_sums: ClassVar[bool] = False
@@ -101,7 +104,7 @@ class FittedEmbedder:
         rows = np.arange(source.n_obs) if mask_obs is None else np.flatnonzero(check_mask(mask_obs, source.n_obs))
         self._require(len(rows), source)
         if len(rows) > self.max_fit_cells:
-            rows = rows[np.linspace(0, len(rows) - 1, self.max_fit_cells).astype(np.int64)]
+            rows = spread(rows, self.max_fit_cells)
             logger.info("%s learns from %d evenly spread cells", self.name, len(rows))
         self.kind, self.fitted_on = source.kind, len(rows)
         genes, matrix, totals = _read(source, rows)
@@ -119,14 +122,28 @@ class FittedEmbedder:
         ValueError
             The model was fitted to another kind of values, or shares no genes with these data.
         """
+        aligned = self.align(source)
+        out = np.empty((source.n_obs if rows is None else len(rows), self.dim), dtype=np.float32)
+        for block in aligned.blocks(rows=rows):
+            out[block.start : block.start + len(block)] = self.embed_block(block)
+        return out
+
+    def align(self, source: CountSource) -> AlignedCounts:
+        """The cells of `source`, seen through the genes that were learned from.
+
+        Raises
+        ------
+        ValueError
+            The model was fitted to another kind of values, or shares no genes with these data.
+        """
         if source.kind != self.kind:
             msg = f"{self.name!r} was fitted to {self.kind} values, but {source.origin} holds {source.kind} values."
             raise ValueError(msg)
-        known = np.isin(self.genes, source.names).all()
-        out = np.empty((source.n_obs if rows is None else len(rows), self.dim), dtype=np.float32)
-        for start, counts, totals in _matrices(source, self.genes, exact=bool(known), rows=rows):
-            out[start : start + len(totals)] = self._project(counts, totals)
-        return out
+        return _align(source, self.genes, exact=bool(np.isin(self.genes, source.names).all()))
+
+    def embed_block(self, block: CountBlock) -> np.ndarray:
+        """Embed some cells, read as :meth:`align` shows them, shape `(n_cells, dim)`, float32."""
+        return np.asarray(self._project(_matrix(block, len(self.genes)), block.totals), dtype=np.float32)
 
     def refits(self, source: CountSource, *, rng: int = 0) -> Callable[[np.ndarray], np.ndarray]:
         """Prepare many fits to different cells of `source`, as cross-validation needs them.
@@ -252,7 +269,10 @@ class PCA(FittedEmbedder):
 
     def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
         n_comps = min(self.n_comps, matrix.shape[0] - 1, matrix.shape[1] - 1)
-        self.mean, self.components = principal_axes(_normalize(matrix, self.kind, totals), n_comps)
+        self.mean, axes = principal_axes(_normalize(matrix, self.kind, totals), n_comps)
+        self.components = np.ascontiguousarray(
+            axes
+        )  # as files hold them: the order may move the last digit of a product
 
     def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
         return shared.principal_components(train, self.n_comps).astype(np.float32)
@@ -267,25 +287,35 @@ class PCA(FittedEmbedder):
         self.mean, self.components = arrays["mean"], arrays["components"]
 
 
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly spread."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+
+
 def _read(source: CountSource, rows: np.ndarray | None) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
     """Gene names, values of `rows`, and totals; columns with the same name are added up."""
     genes = pd.unique(np.asarray(source.names))
-    blocks = list(_matrices(source, genes, exact=True, rows=rows))
-    matrix = sparse.vstack([block for _, block, _ in blocks], format="csr")
-    return genes, matrix, np.concatenate([part for _, _, part in blocks])
+    blocks = [
+        (_matrix(block, len(genes)), block.totals) for block in _align(source, genes, exact=True).blocks(rows=rows)
+    ]
+    matrix = sparse.vstack([block for block, _ in blocks], format="csr")
+    return genes, matrix, np.concatenate([part for _, part in blocks])
 
 
-def _matrices(
-    source: CountSource, genes: np.ndarray, *, exact: bool, rows: np.ndarray | None = None
-) -> Iterator[tuple[int, sparse.csr_matrix, np.ndarray]]:
-    """Yield `(start, matrix with the columns genes, totals over all genes)` for each block of rows."""
+def _align(source: CountSource, genes: np.ndarray, *, exact: bool) -> AlignedCounts:
+    """The cells of `source` with the columns `genes`."""
     aligned = source.align(GeneVocab(genes.tolist()), "exact" if exact else "auto")
     if not (aligned.alignment.ids >= 0).any():
         msg = f"None of the {len(genes)} genes of this model is in the data; check gene names with pp.check(adata)."
         raise ValueError(msg)
-    for block in aligned.blocks(rows=rows):
-        parts = (block.counts, block.gene_ids, block.indptr)
-        yield block.start, sparse.csr_matrix(parts, shape=(len(block), len(genes)), dtype=np.float32), block.totals
+    return aligned
+
+
+def _matrix(block: CountBlock, n_genes: int) -> sparse.csr_matrix:
+    """The values of a block; totals over all genes stand beside them."""
+    return sparse.csr_matrix(
+        (block.counts, block.gene_ids, block.indptr), shape=(len(block), n_genes), dtype=np.float32
+    )
 
 
 def _normalize(matrix: sparse.csr_matrix, kind: str, totals: np.ndarray) -> sparse.csr_matrix:

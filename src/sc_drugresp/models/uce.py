@@ -196,6 +196,11 @@ class UCE(CellEncoder):
         """Only `[CLS]` is read."""
         return 1
 
+    @property
+    def blockwise(self) -> bool:
+        """Not with the generator or the batches of upstream, which continue from one block to the next."""
+        return self.config.sampler == "stream" and self.config.padding == "none"
+
     # Tokens -------------------------------------------------------------------------------------------------------
 
     def tokenize_block(self, block: CountBlock, seed: int) -> Tokens:

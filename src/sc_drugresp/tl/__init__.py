@@ -8,6 +8,7 @@ from .._core.lazy import attach
 
 if TYPE_CHECKING:
     from .._embed.estimate import Estimate as Estimate
+    from .._embed.progress import EmbeddingRun as EmbeddingRun
     from .._evaluate.options import EvaluationOptions as EvaluationOptions
     from .._response.recipe import Recipe as Recipe
     from .._response.tune.options import FineTuning as FineTuning
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "EmbeddingRun": ".._embed.progress",
         "Estimate": ".._embed.estimate",
         "EvaluationOptions": ".._evaluate.options",
         "FineTuning": ".._response.tune.options",
