@@ -15,7 +15,7 @@ from .._data.counts import read_counts
 from .._data.modalities import Target, as_adata, observations
 from .._data.obs import set_codes
 from .._embed.coverage import check_coverage, check_values
-from .._embed.slots import last_sequence
+from .._embed.slots import last_sequence, slot_base
 from .._response.recipe import Recipe
 from ..models._registry import find
 
@@ -59,6 +59,7 @@ def embed(
         `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
     checkpoint
         Folder with the published files, or the weights file in it. `None` uses the cache and downloads what is missing.
+        Of a `'student'`, the folder in which it was saved.
     {layer}
     genes
         `'auto'` matches genes by symbol, Ensembl id, previous and alias symbols and adds the counts of duplicates;
@@ -83,7 +84,8 @@ def embed(
         One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
     `.uns['<model>' | key_added]` : :class:`dict`
         `params`, `checkpoint` (name, file, hash and source), `genes` (matched, duplicates, share of counts covered) and `cells`
-        (how many could not be embedded).
+        (how many could not be embedded). Of a student, also `teacher`: its name, hash, license, and how close the student
+        comes to it. The slots of a student are `X_student_<teacher>` and `student_<teacher>`.
 
     Raises
     ------
@@ -106,7 +108,7 @@ def embed(
     """
     recipe = Recipe(model, checkpoint=checkpoint, options=options)
     model = recipe.model  # as the table spells it
-    spec, row = find(model)
+    spec, _ = find(model)
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
     adata = as_adata(data, modality=modality)
     groups = set_codes(observations(data, modality=modality), group_key)
@@ -126,7 +128,7 @@ def embed(
     empty = int(np.isnan(values).any(axis=1).sum())
     check_values(values, empty, model)
 
-    keys = EmbeddingKeys.of(model if row is not None else spec.slot, key_added)
+    keys = EmbeddingKeys.of(slot_base(model, embedder), key_added)
     params = {
         "model": model,
         "genes": genes,
@@ -147,6 +149,8 @@ def embed(
         "kind": "embedding",
         "sequence": 1 + last_sequence(adata),
     }
+    if spec.saved:
+        note["teacher"] = embedder.provenance
     out = target.write(obsm={keys.obsm: values}, uns={keys.uns: note})
     told = "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)"
     logger.info(told, keys.obsm, spec.title, keys.uns)
