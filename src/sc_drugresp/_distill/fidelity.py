@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 NEIGHBORS = 15
 MOST_NEIGHBORED = 5_000
 """Cells among which neighbors are looked for; more of them are thinned out evenly."""
-LEAST_GAIN = 0.05
-"""A cosine that is no further than this above that of shuffled cells is nothing learned."""
+LEAST_GAIN, ROUNDING = 0.05, 1e-4
+"""A cosine that is no further than the first above that of shuffled cells is nothing learned; gains below the second are none."""
 OK, NOT_BETTER, NOT_LEARNED = "OK", "NOT_BETTER_THAN_RIDGE", "NOT_LEARNED"
 
 
@@ -179,6 +179,6 @@ def _judge(student: Mapping[str, Any], gain: Interval, chance: float) -> tuple[s
         )
     limits = f"{gain.low:.3f} to {gain.high:.3f}" if np.isfinite(gain.low) else "a single sample, no interval"
     told = f"the cosine is {gain.value:+.3f} ({limits}) against a ridge regression on {gain.n_groups} held-out samples"
-    if gain.value <= 0 or gain.low <= 0:
+    if gain.value <= ROUNDING or gain.low <= ROUNDING:
         return NOT_BETTER, f"The student is not shown to be better than a ridge regression: {told}."
     return OK, f"The student is closer to the teacher than a ridge regression: {told}."
