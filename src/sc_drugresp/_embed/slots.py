@@ -96,6 +96,11 @@ _NOTE = {
     "checkpoint": {},
     "fitted_on_these_cells": FLAG,
     "set_based?": FLAG,
+    "teacher?": {
+        **dict.fromkeys(("name", "license", "commercial", "publisher", "verdict"), TEXT),
+        "cosine": NUMBER,
+        "held_out_samples": NUMBER,
+    },
 }
 
 

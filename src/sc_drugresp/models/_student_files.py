@@ -99,11 +99,28 @@ def _read(folder: Path, path: Path) -> dict[str, Any]:
         if not all(isinstance(fields[name], dict) for name in _TOLD):
             msg = "expected objects"
             raise ValueError(msg)
-        str(fields["teacher"]["name"])
+        _check_told(fields)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         msg = f"The student in {path} is damaged or incomplete ({type(error).__name__}: {error})."
         raise ValueError(msg) from error
     return fields | {"arrays": arrays}
+
+
+def _check_told(fields: Mapping[str, Any]) -> None:
+    """Refuse a student that does not say who taught it and how close it comes.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        Something is missing or is no number.
+    """
+    for name in ("name", "sha256", "license", "commercial", "publisher"):
+        if not isinstance(fields["teacher"][name], str):
+            msg = f"`teacher` lacks the text {name!r}"
+            raise TypeError(msg)
+    float(fields["fidelity"]["rows"]["student"]["cosine"])
+    int(fields["fidelity"]["n_samples"])
+    str(fields["fidelity"]["verdict"])
 
 
 def _check_shapes(arrays: Mapping[str, np.ndarray], n_genes: int) -> None:
