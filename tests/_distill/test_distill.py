@@ -17,7 +17,12 @@ from sc_drugresp._distill.split import JUDGE, LEARN, STOP, choose_cells, deal_sa
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
-    for text in (".* have no gene that", "The student is not shown", "On .* held-out samples the cosine", "Embeddings of .* are nearly parallel")
+    for text in (
+        ".* have no gene that",
+        "The student is not shown",
+        "On .* held-out samples the cosine",
+        "Embeddings of .* are nearly parallel",
+    )
 ]
 QUICK = {"group_key": "sample", "width": 16, "epochs": 2}
 
@@ -37,7 +42,9 @@ def bent_cells(n_samples: int = 10, per_sample: int = 60, seed: int = 0) -> ad.A
     return adata
 
 
-def toy_with_genes_of(model: str, n_samples: int = 8, per_sample: int = 15) -> tuple[sdr.models.CellEncoder, ad.AnnData]:
+def toy_with_genes_of(
+    model: str, n_samples: int = 8, per_sample: int = 15
+) -> tuple[sdr.models.CellEncoder, ad.AnnData]:
     encoder = sdr.models.load(model, checkpoint=golden(model).weights)
     names = list(encoder.vocab.names)
     adata = sdr.datasets.toy(n_samples, per_sample, len(names))
@@ -71,7 +78,7 @@ def test_a_bent_embedding_is_learned_better_than_by_ridge(student):
 
 def test_fidelity_is_that_of_samples_that_taught_nothing(bent, student):
     parts = student.data["samples"]
-    assert sorted(sum(parts.values(), [])) == sorted(bent.obs["sample"].unique())
+    assert sorted(name for names in parts.values() for name in names) == sorted(bent.obs["sample"].unique())
     held = bent.obs["sample"].isin(parts["held_out"]).to_numpy()
     learned = bent.obs["sample"].isin(parts["learned"]).to_numpy()
     truth = bent.obsm["X_bent"]
@@ -124,7 +131,7 @@ def test_a_linear_teacher_leaves_nothing_to_gain():
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_seed_gives_the_same_student(bent, threads):
     before, state = torch.get_num_threads(), torch.random.get_rng_state()
-    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    numpy_state = np.random.get_state()[1].copy()
     torch.set_num_threads(threads)
     try:
         first, second = (sdr.models.distill("mine", bent, use_rep="X_bent", **QUICK) for _ in range(2))
@@ -135,7 +142,7 @@ def test_the_same_seed_gives_the_same_student(bent, threads):
     assert first.checkpoint["sha256"] == second.checkpoint["sha256"] != other.checkpoint["sha256"]
     assert first.fidelity == second.fidelity
     assert torch.equal(state, torch.random.get_rng_state())
-    np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])  # noqa: NPY002
+    np.testing.assert_array_equal(numpy_state, np.random.get_state()[1])
 
 
 def test_a_cell_depends_on_its_counts_alone(bent, student):

@@ -83,7 +83,9 @@ def test_unknown_terms_are_missing_and_not_a_guess():
     unknown = table.index[table["commercial"].isna()]
     assert {name.split(".")[0] for name in unknown} == {"celllm", "cellplm", "scgpt", "student", "tgpt"}
     assert table.loc["student", "weights_license"] == "that of its teacher"
-    assert table["weights_license"][unknown.drop("student")].str.contains("none stated|not stated|no separate terms").all()
+    assert (
+        table["weights_license"][unknown.drop("student")].str.contains("none stated|not stated|no separate terms").all()
+    )
     assert not table.loc["scfoundation.cell", "commercial"]
     assert table.loc["geneformer.v2-104m", "commercial"]
     assert str(table["commercial"].dtype) == "boolean"

@@ -74,9 +74,7 @@ class Teacher:
         return self.embedder.embed(source.take(rows), rng=seed, groups=sets if self.embedder.set_based else None)
 
 
-def find_teacher(
-    teacher: str | Recipe | CellEncoder | FittedEmbedder, adata: AnnData, use_rep: str | None
-) -> Teacher:
+def find_teacher(teacher: str | Recipe | CellEncoder | FittedEmbedder, adata: AnnData, use_rep: str | None) -> Teacher:
     """The teacher that a call means; weights are loaded only if it has to embed.
 
     Raises

@@ -116,7 +116,9 @@ class StudentModule(pl.LightningModule):
         """AdamW; the rate falls to nothing along half a cosine."""
         o = self.settings
         steps = o.epochs * -(-len(self.train_rows) // o.batch_size)
-        optimizer = torch.optim.AdamW([p for p in self.network.parameters() if p.requires_grad], lr=o.learning_rate, weight_decay=o.weight_decay)
+        optimizer = torch.optim.AdamW(
+            [p for p in self.network.parameters() if p.requires_grad], lr=o.learning_rate, weight_decay=o.weight_decay
+        )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -110,7 +110,8 @@ class Job:
             "group_key": group_key or "",
             **self.options,
         }
-        teacher = {"teacher": self.embedder.provenance} if self.spec.saved else {}
+        provenance = getattr(self.embedder, "provenance", None)
+        teacher = {} if provenance is None else {"teacher": provenance}
         return {
             "params": {name: value for name, value in params.items() if value is not None},
             "model": self.spec.name,

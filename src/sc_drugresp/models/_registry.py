@@ -123,9 +123,7 @@ def table() -> pd.DataFrame:
 
 def _row(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, object]:
     ours = ("that of its teacher", None) if spec.saved else ("", True)
-    row = checkpoint or Checkpoint(
-        spec.default, {}, ours[0], "", commercial=ours[1], dim=spec.dim, species=("any",)
-    )
+    row = checkpoint or Checkpoint(spec.default, {}, ours[0], "", commercial=ours[1], dim=spec.dim, species=("any",))
     return {
         "kind": spec.kind,
         "dim": row.dim,

@@ -132,7 +132,7 @@ def _check_shapes(arrays: Mapping[str, np.ndarray], n_genes: int) -> None:
         An array is missing, left over, or of another shape.
     """
     width, dim, n = len(arrays["up.bias"]), len(arrays["target_mean"]), n_genes + 1
-    wanted = {"mean": (n,), "scale": (n,), "target_mean": (dim,), "target_scale": (dim,)}
+    wanted: dict[str, tuple[int, ...]] = {"mean": (n,), "scale": (n,), "target_mean": (dim,), "target_scale": (dim,)}
     wanted |= {"enter.weight": (width, n), "enter.bias": (width,), "leave.weight": (dim, width), "leave.bias": (dim,)}
     wanted |= {"skip.weight": (dim, n), "skip.bias": (dim,)}
     wanted |= {f"{name}.{part}": (width,) for name in ("norm", "final_norm") for part in ("weight", "bias")}

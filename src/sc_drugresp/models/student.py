@@ -156,8 +156,9 @@ class Student:
         ValueError
             There are no raw counts, or none of the genes is known.
         """
-        aligned = data
-        if not isinstance(data, AlignedCounts):
+        if isinstance(data, AlignedCounts):
+            aligned = data
+        else:
             source = data if isinstance(data, CountSource) else self.read(data, layer)
             aligned = source.align(self.vocab, genes)
         if not aligned.alignment.matched.any():
