@@ -155,7 +155,7 @@ def fidelity(cells_of: str, teacher: str, case: Case, seeds: tuple[int, ...]) ->
             row[f"{what}, {name}"] = spread([table.loc[name, column] for table in tables])
     row["5 % of cells below"] = spread([table.loc["student", "cosine_p05"] for table in tables])
     gaps = np.array([table.loc["student", "auroc_difference"] for table in tables])
-    row["AUROC of heads, student - teacher"] = spread(gaps) if np.isfinite(gaps).all() else "no labels"
+    row["AUROC of heads, student - teacher"] = spread(gaps) if np.isfinite(gaps).all() else "no labels of both classes"
     verdicts = [student.fidelity["verdict"] for student in students]
     row["verdict"] = ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts))
     print(row, flush=True)
