@@ -25,6 +25,7 @@ LAYERS: list[tuple[str, str]] = [
     ("pp", "check, harmonize, split"),
     ("tl", "one public verb per file"),
     ("_evaluate", "folds, naive baselines, leaks, tables"),
+    ("_distill", "small networks for large ones"),
     ("_response", "features, heads, cross-validation, trust, tuning"),
     ("_embed", "coverage of genes, embeddings in an object"),
     ("models", "one file per model, registry, files"),

@@ -134,6 +134,10 @@ def make_world(folder: Path) -> World:
         "tl.evaluate.options": quick,
         "tl.train_response.model": "pca",
         "tl.rank_drugs.groupby": "sample",
+        "models.distill.teacher": "pca",
+        "models.distill.epochs": 1,
+        "models.distill.width": 4,
+        "models.distill.n_genes": 20,
     }
     embedding = np.asarray(adata.obsm["X_sdr_pca"])
     valid |= {

@@ -20,6 +20,13 @@ COMMERCIAL = {
 }
 
 
+KINDS = {
+    "encoder": "foundation model",
+    "baseline": "baseline, fitted to the data (anew in every fold)",
+    "student": "made by {func}`sc_drugresp.models.distill` from another model, see {doc}`/explanation/students`",
+}
+
+
 def write_pages(app: Sphinx) -> None:
     """Write `models/<name>.md` and `models/index.md`; a page is touched only when it changes."""
     from sc_drugresp.models._registry import registry
@@ -65,6 +72,8 @@ def index(rows: list[ModelSpec]) -> str:
 
 def width(spec: ModelSpec) -> str:
     """The dimension, or the range over the checkpoints."""
+    if spec.saved:
+        return "that of its teacher"
     sizes = sorted({c.dim for c in spec.checkpoints.values()} or {spec.dim})
     return "chosen by the user" if sizes == [0] else " to ".join(str(n) for n in {sizes[0]: 0, sizes[-1]: 0})
 
@@ -72,15 +81,16 @@ def width(spec: ModelSpec) -> str:
 def page(spec: ModelSpec) -> str:
     """Page of one model: facts, strengths, limitations, checkpoints, files, use."""
     cite = f" {{cite:p}}`{spec.reference}`" if spec.reference else ""
+    own = "_<teacher>" if spec.saved else ""
     facts = {
         "name": f"`{spec.name}`",
-        "kind": "foundation model" if spec.kind == "encoder" else "baseline, fitted to the data (anew in every fold)",
+        "kind": KINDS[spec.kind],
         "genes": {"symbol": "symbols", "ensembl": "Ensembl ids", "any": "as they are"}[spec.genes],
         "expects": {"counts": "raw counts", "any": "counts or any other values"}[spec.expects],
         "the embedding of a cell depends on": "the set of cells embedded together"
         if spec.set_based
         else "that cell alone",
-        "writes": f"`.obsm['X_{spec.slot}']`, `.uns['{spec.slot}']`",
+        "writes": f"`.obsm['X_{spec.slot}{own}']`, `.uns['{spec.slot}{own}']`",
         "license of the original code": spec.code_license or "ours, BSD-3-Clause",
     }
     if spec.extra:
@@ -91,7 +101,7 @@ def page(spec: ModelSpec) -> str:
         if items:
             lines += ["", f"## {title}", "", *(f"- {item}" for item in items)]
     lines += ["", "## Use", "", "```python", "import sc_drugresp as sdr", "", *use(spec), "```"]
-    lines += options(spec)
+    lines += [] if spec.saved else options(spec)
     if spec.checkpoints:
         lines += ["", "## Checkpoints", ""]
         for checkpoint in spec.checkpoints.values():
@@ -101,6 +111,12 @@ def page(spec: ModelSpec) -> str:
 
 def use(spec: ModelSpec) -> list[str]:
     """Lines of the example."""
+    if spec.saved:
+        return [
+            'student = sdr.models.distill("scgpt", adata, group_key="patient")',
+            'student.save("my/student")',
+            f'sdr.tl.embed(adata, "{spec.name}", checkpoint="my/student")',
+        ]
     if not spec.checkpoints:
         return [f'sdr.tl.embed(adata, "{spec.name}")']
     return [

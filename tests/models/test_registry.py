@@ -81,8 +81,11 @@ def test_species_are_shown():
 def test_unknown_terms_are_missing_and_not_a_guess():
     table = sdr.models.table()
     unknown = table.index[table["commercial"].isna()]
-    assert {name.split(".")[0] for name in unknown} == {"celllm", "cellplm", "scgpt", "tgpt"}
-    assert table["weights_license"][unknown].str.contains("none stated|not stated|no separate terms").all()
+    assert {name.split(".")[0] for name in unknown} == {"celllm", "cellplm", "scgpt", "student", "tgpt"}
+    assert table.loc["student", "weights_license"] == "that of its teacher"
+    assert (
+        table["weights_license"][unknown.drop("student")].str.contains("none stated|not stated|no separate terms").all()
+    )
     assert not table.loc["scfoundation.cell", "commercial"]
     assert table.loc["geneformer.v2-104m", "commercial"]
     assert str(table["commercial"].dtype) == "boolean"
@@ -190,6 +193,8 @@ def test_capabilities_tell_networks_and_baselines_apart():
     for name, spec in registry().items():
         if spec.extra is not None:
             continue
-        cls, network = model_class(spec), bool(spec.checkpoints)
-        assert (cls.aligns_genes, cls.tunable, cls.needs_fit) == (network, network, not network), name
+        cls = model_class(spec)
+        can = {"encoder": (True, True, False), "baseline": (False, False, True), "student": (True, False, False)}
+        assert (cls.aligns_genes, cls.tunable, cls.needs_fit) == can[spec.kind], name
+        assert (spec.kind == "encoder") == bool(spec.checkpoints), name
         assert (cls.set_based, cls.expects) == (spec.set_based, spec.expects), name

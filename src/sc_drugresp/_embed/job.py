@@ -151,6 +151,8 @@ class Job:
             "group_key": group_key or "",
             **self.options,
         }
+        provenance = getattr(self.embedder, "provenance", None)
+        teacher = {} if provenance is None else {"teacher": provenance}
         return {
             "params": {name: value for name, value in params.items() if value is not None},
             "model": self.spec.name,
@@ -161,6 +163,7 @@ class Job:
             "fitted_on_these_cells": bool(self.embedder.needs_fit),
             "set_based": bool(self.spec.set_based),
             "kind": "embedding",
+            **teacher,
         }
 
 

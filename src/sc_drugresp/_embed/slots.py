@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.contents import FLAG, NUMBER, PLAIN, TEXT, mismatch
+from ..models._registry import find
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -79,6 +80,12 @@ def latest_embedding(adata: AnnData) -> str | None:
     return str(notes[-1]["obsm"]) if notes else None
 
 
+def slot_base(model: str, embedder: Any) -> str:
+    """Base name of the slots of a model: that of a student is its teacher's with a word before it."""
+    spec, row = find(model)
+    return str(embedder.slot) if spec.saved else model if row is not None else spec.slot
+
+
 _INTEGER = (int, np.integer)
 _NOTE = {
     "obsm": TEXT,
@@ -90,6 +97,11 @@ _NOTE = {
     "device?": TEXT,
     "fitted_on_these_cells": FLAG,
     "set_based?": FLAG,
+    "teacher?": {
+        **dict.fromkeys(("name", "license", "commercial", "publisher", "verdict"), TEXT),
+        "cosine": NUMBER,
+        "held_out_samples": NUMBER,
+    },
 }
 
 

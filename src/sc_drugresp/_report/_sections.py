@@ -25,7 +25,7 @@ from ..get._names import (
 from ._page import figure, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
     from anndata import AnnData
@@ -52,9 +52,22 @@ def describe_data(data: AnnData | MuData, label_key: str, modality: str) -> dict
     for note in embeddings(adata):
         covered = note["genes"].get("counts_covered")
         share = "" if covered is None else f" ({covered:.0%} of the counts are in genes that it knows)"
-        facts[f"embedding {note['obsm']}"] = model_name(note["params"]["model"]) + share
+        name = note["params"]["model"]
+        if "teacher" in note:
+            name = f"student({note['teacher']['name']})"
+            facts[f"teacher of {note['obsm']}"] = _teacher_facts(note["teacher"])
+        facts[f"embedding {note['obsm']}"] = model_name(name) + share
     findings = pp.check(data, label_key=label_key if labeled else None, modality=modality)
     return {"facts": facts, "findings": table(findings) if len(findings) else None}
+
+
+def _teacher_facts(teacher: Mapping[str, Any]) -> str:
+    """Whose embedding a student imitates, how well, and under whose terms."""
+    return (
+        f"{model_name(teacher['name'])}, imitated with a cosine of {teacher['cosine']:.2f} on {teacher['held_out_samples']} held-out samples "
+        f"({teacher['verdict']}); license of its weights: {teacher['license']} ({teacher['publisher']}; commercial use "
+        f"{teacher['commercial']})"
+    )
 
 
 def describe_prediction(data: AnnData | MuData, stored: dict[str, Any], **options: Any) -> dict[str, Any]:

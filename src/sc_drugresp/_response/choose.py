@@ -10,7 +10,7 @@ from .._core.keys import EmbeddingKeys
 from .._core.log import logger
 from .._data.counts import read_counts
 from .._embed.coverage import check_coverage
-from .._embed.slots import embedding_info, latest_embedding, read_rep
+from .._embed.slots import embedding_info, latest_embedding, read_rep, slot_base
 from ..models._load import model_class
 from ..models._registry import find
 from .features import FittedFeatures, FixedFeatures
@@ -111,9 +111,9 @@ def model_features(
     layer
         Matrix to read, instead of that of `matrices`.
     """
-    spec, row = find(recipe.model)
+    spec, _ = find(recipe.model)
     embedder = recipe.load()
-    key = name or EmbeddingKeys.of(spec.slot if row is None else recipe.model).obsm
+    key = name or EmbeddingKeys.of(slot_base(recipe.model, embedder)).obsm
     if embedder.needs_fit:
         description = {"kind": "baseline", "use_rep": key, "model": spec.name, "options": dict(recipe.options)}
         return FittedFeatures(

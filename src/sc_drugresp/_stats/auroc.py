@@ -129,25 +129,56 @@ def clustered_auroc(sums: GroupSums) -> Auroc:
     n_pos, n_neg = sums.pos.sum(), sums.neg.sum()
     if n_pos == 0 or n_neg == 0:
         return Auroc.undefined(sums.n_groups)
-    value = sums.kernel.sum() / (n_pos * n_neg)
-    influence = (sums.kernel.sum(axis=1) / n_neg - sums.pos * value) / n_pos
-    influence = influence + (sums.kernel.sum(axis=0) / n_pos - sums.neg * value) / n_neg
-    parts, dfs = [], []
-    for stratum in np.unique(sums.strata):
-        values = influence[sums.strata == stratum]
-        k = len(values)
-        parts.append(k / (k - 1) * float(((values - values.mean()) ** 2).sum()) if k > 1 else float("nan"))
-        dfs.append(k - 1)
+    value, influence = _influence(sums)
+    parts, df = _spread(influence, sums.strata)
     per_class = int((sums.pos > 0).sum()), int((sums.neg > 0).sum())
     # Few groups that happen to be separated completely show no spread at all; this keeps their interval honest.
     between = _between_share(rankdata(sums.score), sums.y, sums.index)
     variance = max(sum(parts), hanley_mcneil(_inside(value, *per_class), *per_class) * between)
-    squares = sum(part**2 / df if df else float("nan") for part, df in zip(parts, dfs))
-    df = sum(parts) ** 2 / squares if squares > 0 else float(sum(dfs))
     if not np.isfinite(sum(parts)):
         variance = df = float("nan")
     single = len(sums.y) == sums.n_groups
     return Auroc(float(value), float(variance), float(df), per_class, sums.n_groups, single)
+
+
+def _influence(sums: GroupSums) -> tuple[float, FloatArray]:
+    """AUROC over cells, and what each group adds to it beyond the average."""
+    n_pos, n_neg = sums.pos.sum(), sums.neg.sum()
+    value = sums.kernel.sum() / (n_pos * n_neg)
+    influence = (sums.kernel.sum(axis=1) / n_neg - sums.pos * value) / n_pos
+    return float(value), influence + (sums.kernel.sum(axis=0) / n_pos - sums.neg * value) / n_neg
+
+
+def _spread(influence: FloatArray, strata: IntArray) -> tuple[list[float], float]:
+    """Part of each kind of group in the variance, NaN for a single group, and Satterthwaite's degrees of freedom."""
+    parts, dfs = [], []
+    for stratum in np.unique(strata):
+        values = influence[strata == stratum]
+        k = len(values)
+        parts.append(k / (k - 1) * float(((values - values.mean()) ** 2).sum()) if k > 1 else float("nan"))
+        dfs.append(k - 1)
+    squares = sum(part**2 / df if df else float("nan") for part, df in zip(parts, dfs))
+    return parts, sum(parts) ** 2 / squares if squares > 0 else float(sum(dfs))
+
+
+def auroc_difference(first: GroupSums, second: GroupSums) -> Interval:
+    """AUROC of the first scores minus that of the second ones, of the same cells, with its interval of 95 %.
+
+    The spread of the differences between groups gives the variance, as in :func:`clustered_auroc`, with Student quantiles.
+    The limits are NaN where a class has a single group, or where the differences show no spread although scores differ.
+    """
+    from scipy.stats import t
+
+    (value, influence), (other, others) = _influence(first), _influence(second)
+    parts, df = _spread(influence - others, first.strata)
+    variance = float(sum(parts))
+    n, gap = first.n_groups, value - other
+    if np.array_equal(first.score, second.score):
+        return Interval(0.0, 0.0, 0.0, n)
+    if not variance > 1e-24:  # NaN as well
+        return Interval(gap, np.nan, np.nan, n)
+    half = float(t.ppf((1 + LEVEL) / 2, max(df, 1.0))) * np.sqrt(variance)
+    return Interval(gap, max(gap - half, -1.0), min(gap + half, 1.0), n)
 
 
 def _between_share(rank: FloatArray, y: IntArray, index: IntArray) -> float:

@@ -52,6 +52,9 @@ def _titles() -> dict[str, str]:
                 for base in {spec.name, spec.slot}:
                     name = ".".join(part for part in (base, tag, mode) if part)
                     out |= {name: full, EmbeddingKeys.of(name).obsm: full}
+            base = ".".join(part for part in (spec.name, tag) if part)
+            student = f"student of {title}"
+            out |= {f"student({base})": student, EmbeddingKeys.of(f"student.{base}").obsm: student}
     return out
 
 

@@ -9,6 +9,7 @@ from .._core.lazy import attach
 if TYPE_CHECKING:
     from .._data.tokens import Tokens as Tokens
     from .._data.vocab import GeneVocab as GeneVocab
+    from .._distill.distill import distill as distill
     from .._reference.build import build_reference as build_reference
     from .._reference.platform import platform_shift as platform_shift
     from .._reference.reference import Reference as Reference
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ._registry import available as available
     from ._registry import table as table
     from ._spec import ModelSpec as ModelSpec
+    from .student import Student as Student
 
 __getattr__, __dir__, __all__ = attach(
     __name__,
@@ -34,9 +36,11 @@ __getattr__, __dir__, __all__ = attach(
         "PlatformShift": ".._reference.shift",
         "Reference": ".._reference.reference",
         "ResponseModel": ".._response.model",
+        "Student": ".student",
         "Tokens": ".._data.tokens",
         "available": "._registry",
         "build_reference": ".._reference.build",
+        "distill": ".._distill.distill",
         "download": "._hub",
         "load": "._load",
         "platform_shift": ".._reference.platform",

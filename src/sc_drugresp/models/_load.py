@@ -44,7 +44,10 @@ def check_options(name: str, options: Mapping[str, Any], checkpoint: object = No
         A value is out of range or not among the choices.
     """
     spec, row = find(name)
-    if checkpoint is not None and row is None:
+    if spec.saved and checkpoint is None:
+        msg = f"`checkpoint` must name the folder in which the {spec.name} was saved; nothing of it is published."
+        raise ValueError(msg)
+    if checkpoint is not None and row is None and not spec.saved:
         msg = f"`checkpoint` names files, but {spec.name!r} has none; leave it out."
         raise TypeError(msg)
     if not options:
@@ -52,6 +55,7 @@ def check_options(name: str, options: Mapping[str, Any], checkpoint: object = No
     cls = model_class(spec)
     config = getattr(cls, "Config", None)
     known = {field.name for field in fields(config)} | {"verify"} if config else set(inspect.signature(cls).parameters)
+    known = set() if spec.saved else known
     unknown = sorted(options.keys() - known)
     if unknown:
         msg = f"Unknown option {unknown[0]!r}. Options of {name!r}: {sorted(known)}."
@@ -76,7 +80,7 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
         `'model'` or `'model.checkpoint'`, in any case, see :func:`~sc_drugresp.models.table`.
     checkpoint
         Folder with the published files, or the weights file in it. `None` takes them from the cache and downloads
-        what is missing.
+        what is missing. A `'student'` needs the folder in which it was saved.
     verify
         Whether files are compared with what is published about them: hashes, sizes, number of layers, and the checksums
         inside torch files. `False` takes files that look damaged or of another checkpoint, such as those of a network
@@ -86,7 +90,8 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
 
     Returns
     -------
-    A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, or a baseline. Its attributes
+    A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, a baseline, or a
+    :class:`~sc_drugresp.models.Student`. Its attributes
     `aligns_genes`, `needs_fit`, `tunable`, `set_based` and `expects` say what it can do. Its `checkpoint` says what was
     loaded: `name`, `file`, `sha256`, and `source`, which is `'published'` (all known hashes agree), `'unverified'` (the
     sizes agree, no hash is known, or `verify=False`) or `'local'` (of no registered checkpoint).
@@ -107,6 +112,8 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
     spec, row = find(name)
     cls = model_class(spec)
     check_options(name, options, checkpoint)
+    if spec.saved:
+        return cls.load(checkpoint)
     if row is None:
         return cls(**options)
     full_name = f"{spec.name}.{row.tag}"

@@ -51,6 +51,10 @@ class GeneSums:
             second += np.bincount(genes, np.square(linear), width)
         return cls(n, expressed, first, second)
 
+    def __add__(self, other: GeneSums) -> GeneSums:
+        parts = [mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values())]
+        return GeneSums(*parts)
+
     def __sub__(self, other: GeneSums) -> GeneSums:
         left = self.expressed - other.expressed
         seen = left > 0  # what is left of a gene that only the other cells express is exactly nothing
@@ -113,7 +117,7 @@ def principal_axes(profiles: sparse.csr_matrix, n_comps: int) -> tuple[FloatArra
     a few singular vectors are found by iteration.
     """
     n, width = profiles.shape
-    mean = _column_sums(profiles) / n
+    mean = column_sums(profiles) / n
     if min(n, width) > MAX_SIDE:
         return mean, _signed(_singular_vectors(profiles, mean, n_comps))
     if width < n:
@@ -154,7 +158,7 @@ def _singular_vectors(profiles: sparse.csr_matrix, mean: FloatArray, k: int) -> 
     return right[np.argsort(-spread)].T
 
 
-def _column_sums(profiles: sparse.csr_matrix) -> FloatArray:
+def column_sums(profiles: sparse.csr_matrix) -> FloatArray:
     """Column sums in float64; SciPy adds up float32 values in float32."""
     sums = np.bincount(profiles.indices, profiles.data.astype(np.float64), profiles.shape[1])
     return np.asarray(sums, dtype=np.float64)
@@ -209,7 +213,7 @@ class SharedSums:
             return part @ axes - mean @ axes
         at = self._find(chosen)
         left_out = self._part[out][:, at]
-        mean = (self._column_sums[at] - _column_sums(left_out)) / n
+        mean = (self._column_sums[at] - column_sums(left_out)) / n
         axes = axes_of(self._products[np.ix_(at, at)] - products(left_out), mean, n, n_comps)
         padded = np.zeros((self._part.shape[1], n_comps))
         padded[at] = axes
@@ -241,7 +245,7 @@ class SharedSums:
         known = np.append(np.argsort(self._where)[len(self._where) - old :], genes)
         self._where[known] = np.arange(len(known))
         self._part = self.profiles[:, known]
-        self._column_sums = _column_sums(self._part)
+        self._column_sums = column_sums(self._part)
         grown = np.zeros((len(known), len(known)))
         grown[:old, :old] = self._products
         grown[:, old:] = products(self._part, old)

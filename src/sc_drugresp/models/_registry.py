@@ -30,13 +30,14 @@ def registry() -> dict[str, ModelSpec]:
 
 
 @checked
-def available(kind: Literal["encoder", "baseline"] | None = None) -> list[str]:
+def available(kind: Literal["encoder", "baseline", "student"] | None = None) -> list[str]:
     """List the names of the models.
 
     Parameters
     ----------
     kind
-        `'encoder'` for foundation models, `'baseline'` for what is fitted to the data, `None` for both.
+        `'encoder'` for foundation models, `'baseline'` for what is fitted to the data, `'student'` for what
+        :func:`~sc_drugresp.models.distill` makes, `None` for all.
 
     Returns
     -------
@@ -121,7 +122,8 @@ def table() -> pd.DataFrame:
 
 
 def _row(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, object]:
-    row = checkpoint or Checkpoint(spec.default, {}, "", "", commercial=True, dim=spec.dim, species=("any",))
+    ours = ("that of its teacher", None) if spec.saved else ("", True)
+    row = checkpoint or Checkpoint(spec.default, {}, ours[0], "", commercial=ours[1], dim=spec.dim, species=("any",))
     return {
         "kind": spec.kind,
         "dim": row.dim,

@@ -102,14 +102,15 @@ class ModelSpec:
     """A row of the registry: everything but the code, which `target` names as `module:Class`.
 
     `kind` is a word for tables and pages. What a model can do is told by its class, see
-    :class:`~sc_drugresp.models._embedder.Embedder`.
+    :class:`~sc_drugresp.models._embedder.Embedder`. `saved` says that users make it themselves: it lies in a folder that
+    `checkpoint=` names, and nothing is published.
     """
 
     name: str
     title: str
     target: str
     summary: str
-    kind: Literal["encoder", "baseline"] = "encoder"
+    kind: Literal["encoder", "baseline", "student"] = "encoder"
     genes: Literal["symbol", "ensembl", "any"] = "symbol"
     expects: Literal["counts", "any"] = "counts"
     dim: int = 0
@@ -118,6 +119,7 @@ class ModelSpec:
     code_license: str = ""
     extra: str | None = None
     default: str = ""
+    saved: bool = False
     strengths: tuple[str, ...] = ()
     limitations: tuple[str, ...] = ()
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict)
@@ -125,7 +127,7 @@ class ModelSpec:
     @property
     def slot(self) -> str:
         """Base name of the slots that `tl.embed` writes; baselines have a prefix, so that `X_pca` is not overwritten."""
-        return self.name if self.checkpoints else f"sdr_{self.name}"
+        return self.name if self.checkpoints or self.saved else f"sdr_{self.name}"
 
     @classmethod
     def from_toml(cls, path: Path | Traversable) -> ModelSpec:

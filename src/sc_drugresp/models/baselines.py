@@ -108,7 +108,7 @@ class FittedEmbedder:
             logger.info("%s learns from %d evenly spread cells", self.name, len(rows))
         self.kind, self.fitted_on = source.kind, len(rows)
         genes, matrix, totals = _read(source, rows)
-        sums = GeneSums.of(_normalize(matrix, source.kind, totals), source.kind)
+        sums = GeneSums.of(normalize(matrix, source.kind, totals), source.kind)
         chosen = variable_genes(sums, source.kind, self.n_top_genes)
         self.genes = genes[chosen].astype(str)
         self._learn(matrix[:, chosen], totals, rng)
@@ -175,7 +175,7 @@ class FittedEmbedder:
                 profiles = next(iter(known.values())).profiles
             else:
                 _, matrix, totals = _read(source, None)
-                profiles = _normalize(matrix, source.kind, totals)
+                profiles = normalize(matrix, source.kind, totals)
             known[self.n_top_genes] = SharedSums(profiles, source.kind, self.n_top_genes)
         return known[self.n_top_genes]
 
@@ -211,7 +211,7 @@ class FittedEmbedder:
 
     def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
         """Embed rows whose columns are `self.genes`; `totals` are their counts over all genes."""
-        return _normalize(counts, self.kind, totals).toarray()
+        return normalize(counts, self.kind, totals).toarray()
 
     def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
         """Fit to the rows `train` and embed all rows, from sums that all fits share."""
@@ -269,16 +269,15 @@ class PCA(FittedEmbedder):
 
     def _learn(self, matrix: sparse.csr_matrix, totals: np.ndarray, rng: int) -> None:
         n_comps = min(self.n_comps, matrix.shape[0] - 1, matrix.shape[1] - 1)
-        self.mean, axes = principal_axes(_normalize(matrix, self.kind, totals), n_comps)
-        self.components = np.ascontiguousarray(
-            axes
-        )  # as files hold them: the order may move the last digit of a product
+        self.mean, axes = principal_axes(normalize(matrix, self.kind, totals), n_comps)
+        # As files hold them: the order in memory may move the last digit of a product.
+        self.components = np.ascontiguousarray(axes)
 
     def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
         return shared.principal_components(train, self.n_comps).astype(np.float32)
 
     def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
-        return _normalize(counts, self.kind, totals) @ self.components - self.mean @ self.components
+        return normalize(counts, self.kind, totals) @ self.components - self.mean @ self.components
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return {"mean": self.mean, "components": self.components}
@@ -318,7 +317,7 @@ def _matrix(block: CountBlock, n_genes: int) -> sparse.csr_matrix:
     )
 
 
-def _normalize(matrix: sparse.csr_matrix, kind: str, totals: np.ndarray) -> sparse.csr_matrix:
+def normalize(matrix: sparse.csr_matrix, kind: str, totals: np.ndarray) -> sparse.csr_matrix:
     """log1p of counts per 10,000; other kinds of values are left as they are."""
     if kind != "counts":
         return matrix

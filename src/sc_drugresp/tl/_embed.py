@@ -19,7 +19,7 @@ from .._embed.estimate import estimate, told
 from .._embed.job import Job
 from .._embed.lazily import lazy_embedding
 from .._embed.run import Into
-from .._embed.slots import last_sequence
+from .._embed.slots import last_sequence, slot_base
 from .._embed.values import some_values, values_of
 from .._response.recipe import Recipe
 from ..models._hub import to_fetch
@@ -73,6 +73,7 @@ def embed(
         `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
     checkpoint
         Folder with the published files, or the weights file in it. `None` uses the cache and downloads what is missing.
+        Of a `'student'`, the folder in which it was saved.
     {layer}
     genes
         `'auto'` matches genes by symbol, Ensembl id, previous and alias symbols and adds the counts of duplicates;
@@ -125,7 +126,8 @@ def embed(
         `params`, `checkpoint` (name, file, hash and source), `device` (where it was computed), `genes` (matched, duplicates,
         share of counts covered) and `cells` (how many could not be embedded); with `out`, `store` (path, blocks and
         fingerprint). With `lazy`, what only the values tell is left out: the share of counts covered and the number of cells
-        that could not be embedded.
+        that could not be embedded. Of a student, also `teacher`: its name, hash, license, and how
+        close the student comes to it. The slots of a student are `X_student_<teacher>` and `student_<teacher>`.
 
     Raises
     ------
@@ -197,7 +199,7 @@ def embed(
         values, empty, about = values_of(store, run, lazily=target.opened), run.not_embedded, {"store": run.note()}
         check_values(some_values(store, run), empty, adata.n_obs - run.cells_missing, model)
 
-    keys = EmbeddingKeys.of(model if row is not None else spec.slot, key_added)
+    keys = EmbeddingKeys.of(slot_base(model, job.embedder), key_added)
     note = job.note(group_key=group_key, not_embedded=empty) | about
     note |= {"obsm": keys.obsm, "sequence": 1 + last_sequence(adata)}
     changed = target.write(obsm={keys.obsm: values}, uns={keys.uns: note})

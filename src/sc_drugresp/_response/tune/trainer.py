@@ -19,7 +19,7 @@ from ..._core.progress import visible
 from ...models._weights import check_archive, read_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from .module import ResponseModule
     from .options import FineTuning
@@ -52,29 +52,43 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
         resume = folder / LAST if (folder / LAST).is_file() else None
         if resume is not None:
             _check_readable(resume)
-    if visible():
-        callbacks.append(TQDMProgressBar(leave=False))
-    cuda = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
-    # Dropout draws from torch's global streams; afterwards they are as the user left them.
-    with _quiet(), torch.random.fork_rng(devices=cuda), _interruptible():
-        trainer = pl.Trainer(
-            accelerator="gpu" if where.type == "cuda" else where.type,
-            devices=1 if where.index is None else [where.index],
+    with session(where):
+        trainer = plain_trainer(
+            where,
             precision=precision(options.precision, where),
             max_epochs=options.epochs,
             accumulate_grad_batches=options.accumulate,
             callbacks=callbacks,
             enable_checkpointing=options.checkpoint_dir is not None,
-            enable_progress_bar=visible(),
-            enable_model_summary=False,
-            logger=False,
-            num_sanity_val_steps=0,
             reload_dataloaders_every_n_epochs=1,
             limit_val_batches=None if len(module.held_out) else 0,
-            use_distributed_sampler=False,
             inference_mode=False,
         )
         trainer.fit(module, ckpt_path=resume, weights_only=True)
+
+
+def plain_trainer(where: torch.device, *, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
+    """A trainer on one device that writes nothing and shows a bar where bars are shown."""
+    bar = [TQDMProgressBar(leave=False)] if visible() else []
+    return pl.Trainer(
+        accelerator="gpu" if where.type == "cuda" else where.type,
+        devices=1 if where.index is None else [where.index],
+        callbacks=[*callbacks, *bar],
+        enable_progress_bar=visible(),
+        enable_model_summary=False,
+        logger=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        **settings,
+    )
+
+
+@contextmanager
+def session(where: torch.device) -> Iterator[None]:
+    """Training as a guest: torch's global streams, from which dropout draws, are as the user left them afterwards."""
+    cuda = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
+    with _quiet(), torch.random.fork_rng(devices=cuda), _interruptible():
+        yield
 
 
 def _check_readable(resume: Path) -> None:

@@ -1,0 +1,1 @@
+"""Students of embeddings: trained on some samples, measured on others."""
