@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._core.arguments import check_fields
 from .._core.device import resolve_device
 from .._core.settings import settings
 
@@ -69,6 +70,9 @@ class Estimate:
     download_bytes: int | None = 0
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         about = "" if self.tokens_exact else "about "
