@@ -175,7 +175,7 @@ def test_a_process_with_other_files_refuses(tmp_path):
     found = lazy(chunked(cells()), "geneformer", weights)
     for file in weights.rglob("config.json"):  # one for each checkpoint of the model
         file.write_text(file.read_text() + "\n")
-    with pytest.raises(ValueError, match="is not the one of the process that asked.*SHA-256"):
+    with pytest.raises(ValueError, match=r"is not the one of the process that asked.*SHA-256"):
         found.compute(scheduler="synchronous")
 
 
@@ -188,7 +188,7 @@ def test_a_process_with_other_weights_refuses(tmp_path):
         state[name] = state[name] + 1e-3
 
     resave(next(weights.glob("*.pt")), change)
-    with pytest.raises(ValueError, match="The weights file of the model on .* SHA-256"):
+    with pytest.raises(ValueError, match=r"The weights file of the model on .* SHA-256"):
         found.compute(scheduler="synchronous")
 
 
@@ -240,7 +240,7 @@ def test_genes_of_another_kind_are_refused_at_once():
     adata = cells()
     adata.var_names = [f"nothing{i}" for i in range(adata.n_vars)]
     del adata.var["ensembl_id"]
-    with pytest.raises(ValueError, match="Only 0.0% of the counts"):
+    with pytest.raises(ValueError, match=r"Only 0\.0% of the counts"):
         lazy(chunked(adata), "scgpt")
 
 

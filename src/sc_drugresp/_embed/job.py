@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from .._core.log import warn
 from .._data.counts import read_counts
 from .coverage import check_coverage
-from .lazily import check_lazy
+from .lazy_check import check_lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
