@@ -12,7 +12,7 @@ from .._data.counts import AlignedCounts, read_counts
 from .._data.vocab import GeneAlignment
 from ..models._load import stand_in
 from .coverage import check_coverage
-from .lazily import check_lazy
+from .lazy_check import check_lazy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -17,13 +17,11 @@ import numpy as np
 
 from .._core.device import resolve_device
 from .._core.hashing import sha256
-from .._core.imports import require
 from .._core.log import logger
 from .._core.settings import current, settings
 from .._core.versions import package_versions
 from .._data.counts import AlignedCounts, CountSource
 from .._data.rows import open_rows
-from ..models._load import model_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from .._core.kinds import BatchTokens
     from .._data.vocab import GeneAlignment, GeneMode
     from ..models._embedder import Embedder
-    from ..models._spec import ModelSpec
     from .job import Job
 
 _MOST_LOADED = 2
@@ -39,35 +36,6 @@ _loaded: dict[str, tuple[Embedder, GeneAlignment | None]] = {}
 """Models of this process that were used last, each with the genes of one data set; all threads of a worker share them."""
 _turn = threading.Lock()
 """One block at a time in a process: memory stays that of one, and settings belong to the process."""
-
-
-def check_lazy(spec: ModelSpec, source: CountSource) -> None:
-    """Refuse what cannot be computed block by block on other machines, before weights are looked for.
-
-    Raises
-    ------
-    ImportError
-        dask is not installed.
-    ValueError
-        The model looks at all cells at once, or is fitted to them.
-    TypeError
-        The matrix is no dask array.
-    """
-    dask = require("dask.array", extra="scale")
-    instead = "Leave out `lazy`: then the matrix, a dask array included, is read block by block on this machine."
-    if spec.set_based:
-        msg = f"lazy=True embeds blocks of rows apart from each other, but {spec.title} looks at all cells of a set at once. {instead}"
-        raise ValueError(msg)
-    if getattr(model_class(spec), "needs_fit", False):
-        msg = f"lazy=True computes nothing now, but {spec.name!r} is fitted to the cells that it embeds. {instead}"
-        raise ValueError(msg)
-    if not isinstance(source.matrix.matrix, dask.Array):
-        msg = (
-            f"lazy=True needs a dask array, but {source.origin} is a {type(source.matrix.matrix).__name__}. Open the file with "
-            "anndata.experimental.read_lazy, or wrap the matrix with dask.array.from_array. Without `lazy` any matrix is read "
-            "block by block on this machine."
-        )
-        raise TypeError(msg)
 
 
 @dataclass(frozen=True)
@@ -167,13 +135,16 @@ class BlockWork:
                 del _loaded[next(iter(_loaded))]
             embedder = self._load()
             # Not sent along: some vocabularies learn the words of a data set while they match its genes.
-            alignment = None if self.ids is None else source.align(embedder.vocab, self.genes).alignment
-            if alignment is not None and not np.array_equal(alignment.ids, np.asarray(self.ids)):
-                msg = f"{platform.node()} matches the genes of the data to other genes of the model; are its gene tables the same?"
-                raise ValueError(msg)
-            _loaded[self.key] = embedder, alignment
+            _loaded[self.key] = embedder, None if self.ids is None else self._align(source, embedder, self.ids)
         _loaded[self.key] = _loaded.pop(self.key)  # the one used last comes last
         return _loaded[self.key]
+
+    def _align(self, source: CountSource, embedder: Embedder, ids: np.ndarray) -> GeneAlignment:
+        alignment = source.align(embedder.vocab, self.genes).alignment
+        if not np.array_equal(alignment.ids, ids):
+            msg = f"{platform.node()} matches the genes of the data to other genes of the model; are its gene tables the same?"
+            raise ValueError(msg)
+        return alignment
 
     def _check_version(self) -> None:
         found = package_versions().get("sc-drugresp")
