@@ -26,7 +26,11 @@ def pages(*files: Path) -> list[str]:
     return [path.relative_to(ROOT).as_posix() for path in files if path.is_file()]
 
 
-RUN = pages(README, QUICKSTART, *sorted((ROOT / "docs" / "explanation").glob("*.md")))
+RUN = pages(
+    README,
+    QUICKSTART,
+    *(page for folder in ("how_to", "explanation") for page in sorted((ROOT / "docs" / folder).glob("*.md"))),
+)
 ALL = [
     *RUN,
     *pages(
