@@ -14,6 +14,7 @@ tGPT, each time in a process of its own:
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -46,12 +47,12 @@ def call(path: Path, out: Path | None) -> None:
 
 def worker(path: Path, out: Path | None, *, ahead: bool, small: Path) -> dict[str, float]:
     """Seconds and peak memory of a call, after a small one has loaded and compiled everything."""
-    from sc_drugresp import models
     from sc_drugresp._embed import run
     from sc_drugresp._response.recipe import Recipe
+    from sc_drugresp.models.tgpt import TGPT
 
-    config = models.TGPT.Config(dim=32, heads=2, layers=2, ffn_dim=64, vocab_size=GENES + 4)
-    encoder = models.TGPT.random(config)
+    config = TGPT.Config(dim=32, heads=2, layers=2, ffn_dim=64, vocab_size=GENES + 4)
+    encoder = TGPT.random(config)
     encoder.name = "tgpt"
     Recipe.load = lambda self: encoder
     if not ahead:
@@ -103,22 +104,23 @@ def spread(values: list[float]) -> str:
 
 def write_counts(path: Path, n_cells: int) -> float:
     """As for the page on memory."""
-    sys.path.append(str(HERE))
-    from memory import write
+    spec = importlib.util.spec_from_file_location("memory", HERE / "memory.py")
+    memory = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(memory)
+    return memory.write(path, n_cells, GENES)
 
-    sys.path.remove(str(HERE))
-    return write(path, n_cells, GENES)
 
-
-def run_all(cells: list[int], repeats: int, folder: Path) -> list[str]:
+def run_all(cells: list[int], repeats: int, rounds_of: int, folder: Path) -> list[str]:
     small, out = folder / "small.h5ad", folder / "run.zarr"
     write_counts(small, 300)
     table = [
         "| cells | matrix, MB | embedding, MB | where to | cells/s | peak before, MB | peak, MB |",
         "|---" * 7 + "|",
     ]
-    speeds: list[str] = []
-    for i, n in enumerate(cells):
+    path = folder / "rounds.h5ad"
+    write_counts(path, rounds_of)
+    speeds = ratios(path, out, small, rounds_of, repeats)
+    for n in cells:
         path = folder / f"{n}.h5ad"
         size = write_counts(path, n) * 1e3
         for name, target in (("memory", None), ("store", out)):
@@ -126,8 +128,6 @@ def run_all(cells: list[int], repeats: int, folder: Path) -> list[str]:
             row = [f"{n:,}", f"{size:.0f}", f"{n * 32 * 4 / 1e6:.0f}", name, f"{n / found['seconds']:,.0f}"]
             table.append("| " + " | ".join([*row, f"{found['before_mb']:.0f}", f"{found['peak_mb']:.0f}"]) + " |")
             print(table[-1], flush=True)
-        if i == 0:
-            speeds = ratios(path, out, small, n, repeats)
         path.unlink()
     return [*table, "", *speeds]
 
@@ -157,7 +157,8 @@ def ratios(path: Path, out: Path, small: Path, n: int, repeats: int) -> list[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, nargs="+", default=[100_000, 300_000])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="rounds of what is compared")
+    parser.add_argument("--rounds-of", type=int, default=20_000, help="cells in these rounds")
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")
     parser.add_argument("--folder", type=Path, help="where the counts are written (default: a temporary folder)")
     parser.add_argument("--out", type=Path, help="Markdown file to write")
@@ -169,9 +170,9 @@ def main() -> None:
         print(json.dumps(worker(args.worker, args.into, ahead=not args.one_thread, small=args.small)))
         return
     if args.quick:
-        args.cells, args.repeats = [4_000, 8_000], 1
+        args.cells, args.rounds_of, args.repeats = [4_000, 8_000], 4_000, 1
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        lines = run_all(args.cells, args.repeats, Path(folder))
+        lines = run_all(args.cells, args.repeats, args.rounds_of, Path(folder))
     print("\n".join(lines))
     if args.out:
         cells = " ".join(map(str, args.cells))

@@ -149,6 +149,7 @@ def make_world(folder: Path) -> World:
     reference = Reference.load()
     genes = len(reference.genes)
     valid |= {"Z": np.zeros((2, genes)), "response": np.zeros(len(reference.drugs))}
+    valid |= {f"tl.EmbeddingRun.{name}": 1 for name in ("n_cells", "dim", "block_cells", "blocks")}
     valid["shift"] = PlatformShift("mine", np.zeros(genes), ("a", "b"))
     return World(adata, folder, valid, {"ResponseModel": model, "Reference": reference})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -208,6 +209,23 @@ def test_a_job_array_of_processes_gives_the_bits_of_one(cells, out, expected, tm
     opened = sdr.tl.embed(tmp_path / "cells.h5ad", **TGPT, out=out, check_blocks="all")
     same(opened.obsm["e"], expected)
     assert stamp == (out.stat().st_mtime_ns, [path.stat().st_mtime_ns for path in sorted((out / "c").rglob("0"))])
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_on_job_arrays(tmp_path):
+    page = TESTS.parent / "docs" / "how_to" / "long_runs.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not part of this installation")
+    script = next(text for text in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL) if "SLURM" in text)
+    (tmp_path / "embed.py").write_text(script.replace('"scgpt"', '"pca"'))
+    loop = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)[-1]
+    sdr.datasets.toy(8, 600).write_h5ad(tmp_path / "cells.h5ad")
+    done = subprocess.run([shutil.which("bash"), "-c", loop], cwd=tmp_path, capture_output=True, text=True)
+    assert "of shard 0 of 2" in done.stdout, done.stderr
+    assert "of shard 1 of 2" in done.stdout, done.stderr
+    opened = sdr.tl.embed(tmp_path / "cells.h5ad", "pca", out=tmp_path / "cells_scgpt.zarr", check_blocks="all")
+    with sdr.settings.override(block_cells=2_048):
+        same(opened.obsm["X_sdr_pca"], sdr.tl.embed(tmp_path / "cells.h5ad", "pca").obsm["X_sdr_pca"])
 
 
 # Damage -----------------------------------------------------------------------------------------------------------------

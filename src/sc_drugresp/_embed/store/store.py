@@ -104,15 +104,16 @@ class BlockStore:
         OSError
             The disk is full or failed; nothing of the block is left then.
         """
-        chunk = self.layout.chunk(block)
+        chunk, whole = self.layout.chunk(block), False
         try:
             self.array[record.start : record.stop] = values
             for place in (chunk, chunk.parent, chunk.parent.parent):
                 sync(place)
             record.write(self.layout.record(block))
-        except BaseException:
-            self.drop(block)
-            raise
+            whole = True
+        finally:
+            if not whole:
+                self.drop(block)
 
     def drop(self, block: int) -> None:
         """Remove a block, its record first, and what a killed process left of it."""
