@@ -16,15 +16,17 @@ from .._data.obs import check_mask
 from ._refits import MAX_SIDE, GeneSums, SharedSums, principal_axes, variable_genes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from anndata import AnnData
 
     from .._core.kinds import AtLeastTwo, FitCells, PositiveInt
 
 TARGET_SUM = 1e4
-_SHARED: WeakKeyDictionary[CountSource, dict[int, SharedSums]] = WeakKeyDictionary()
-"""Sums over the cells of a reader by number of genes, for as long as the reader lives."""
+MOST_FITS = 64
+"""Fits to different cells that are kept."""
+_SHARED: WeakKeyDictionary[CountSource, dict[tuple[int, int], SharedSums]] = WeakKeyDictionary()
+"""Sums over the cells of a reader by number of genes and of cells, for as long as the reader lives."""
 
 
 class FittedEmbedder:
@@ -96,9 +98,9 @@ class FittedEmbedder:
             There are fewer than three cells to learn from, or `mask_obs` is not one true or false for each cell.
         """
         rows = np.arange(source.n_obs) if mask_obs is None else np.flatnonzero(check_mask(mask_obs, source.n_obs))
-        self._require(len(rows), source)
+        self.require(len(rows), source)
         if len(rows) > self.max_fit_cells:
-            rows = rows[np.linspace(0, len(rows) - 1, self.max_fit_cells).astype(np.int64)]
+            rows = spread(rows, self.max_fit_cells)
             logger.info("%s learns from %d evenly spread cells", self.name, len(rows))
         self.kind, self.fitted_on = source.kind, len(rows)
         genes, matrix, totals = _read(source, rows)
@@ -125,41 +127,32 @@ class FittedEmbedder:
             out[start : start + len(totals)] = self._project(counts, totals)
         return out
 
-    def refits(self, source: CountSource, *, rng: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-        """Prepare many fits to different cells of `source`, as cross-validation needs them.
+    def refits(self, source: CountSource, *, rng: int = 0) -> Refits:
+        """Prepare many fits to different cells of `source`, as cross-validation needs them."""
+        return Refits(self, source, rng)
 
-        Returns
-        -------
-        `embed(train_rows)`, which embeds every row of `source` as a fresh copy fitted to these rows would: an array of
-        shape `(source.n_obs, dim)`, float32.
-        """
-        shared = self._shared(source) if self.shares_sums else None
-
-        def embed(train: np.ndarray) -> np.ndarray:
-            if shared is not None:
-                self._require(len(train), source)
-                return self._refit(shared, train)
-            mask = np.zeros(source.n_obs, dtype=bool)
-            mask[train] = True
-            return copy(self).fit(source, rng=rng, mask_obs=mask).transform(source)
-
-        return embed
-
-    def _shared(self, source: CountSource) -> SharedSums | None:
-        """Sums over all cells of `source`, where they fit into memory."""
-        if source.n_obs > self.max_fit_cells or min(self.n_top_genes, source.n_vars) > MAX_SIDE:
+    def shared(self, source: CountSource) -> SharedSums | None:
+        """Sums over the cells of `source` that are learned from, see :func:`spread`; `None` where they are too large."""
+        if not self.shares_sums or min(self.n_top_genes, source.n_vars) > MAX_SIDE:
             return None
         known = _SHARED.setdefault(source, {})
-        if self.n_top_genes not in known:
-            if known:
-                profiles = next(iter(known.values())).profiles
-            else:
-                _, matrix, totals = _read(source, None)
-                profiles = _normalize(matrix, source.kind, totals)
-            known[self.n_top_genes] = SharedSums(profiles, source.kind, self.n_top_genes)
-        return known[self.n_top_genes]
+        key = (self.n_top_genes, self.max_fit_cells)
+        if key not in known:
+            same = [sums.profiles for (_, cells), sums in known.items() if cells == self.max_fit_cells]
+            if not same:
+                _, matrix, totals = _read(source, spread(np.arange(source.n_obs), self.max_fit_cells))
+                same = [_normalize(matrix, source.kind, totals)]
+            known[key] = SharedSums(same[0], source.kind, self.n_top_genes)
+        return known[key]
 
-    def _require(self, n_cells: int, source: CountSource) -> None:
+    def require(self, n_cells: int, source: CountSource) -> None:
+        """Refuse data from which nothing can be learned.
+
+        Raises
+        ------
+        ValueError
+            There are fewer than three cells or two genes.
+        """
         n_genes = len(pd.unique(np.asarray(source.names)))
         if n_cells < 3 or n_genes < 2:
             msg = (
@@ -193,9 +186,15 @@ class FittedEmbedder:
         """Embed rows whose columns are `self.genes`; `totals` are their counts over all genes."""
         return _normalize(counts, self.kind, totals).toarray()
 
-    def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
-        """Fit to the rows `train` and embed all rows, from sums that all fits share."""
-        return shared.profiles[:, shared.choose(train)].toarray()
+    def learn_shared(self, shared: SharedSums, train: np.ndarray, names: np.ndarray) -> np.ndarray:
+        """Learn from the rows `train` of shared sums whose columns have these names; the columns of the chosen genes."""
+        chosen = shared.choose(train)
+        self.genes, self.kind, self.fitted_on = names[chosen], shared.kind, len(train)
+        return chosen
+
+    def embed_shared(self, shared: SharedSums, chosen: np.ndarray) -> np.ndarray:
+        """Embed all rows of the sums that were learned from."""
+        return shared.profiles[:, chosen].toarray()
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """What was learned, beyond the choice of genes."""
@@ -251,8 +250,15 @@ class PCA(FittedEmbedder):
         n_comps = min(self.n_comps, matrix.shape[0] - 1, matrix.shape[1] - 1)
         self.mean, self.components = principal_axes(_normalize(matrix, self.kind, totals), n_comps)
 
-    def _refit(self, shared: SharedSums, train: np.ndarray) -> np.ndarray:
-        return shared.principal_components(train, self.n_comps).astype(np.float32)
+    def learn_shared(self, shared: SharedSums, train: np.ndarray, names: np.ndarray) -> np.ndarray:
+        """As in the base class, with the principal axes."""
+        chosen, self.mean, self.components = shared.axes(train, self.n_comps)
+        self.genes, self.kind, self.fitted_on = names[chosen], shared.kind, len(train)
+        return chosen
+
+    def embed_shared(self, shared: SharedSums, chosen: np.ndarray) -> np.ndarray:
+        """Embed all rows of the sums that were learned from."""
+        return shared.coordinates(chosen, self.mean, self.components).astype(np.float32)
 
     def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
         return _normalize(counts, self.kind, totals) @ self.components - self.mean @ self.components
@@ -262,6 +268,65 @@ class PCA(FittedEmbedder):
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         self.mean, self.components = arrays["mean"], arrays["components"]
+
+
+class Refits:
+    """Fits of one embedder to different cells of one reader.
+
+    Sums over the cells that may be learned from (all, or `max_fit_cells` evenly spread ones) are made once; a fit to most of
+    them takes off what the others contribute. Where a fit asks for cells that are hardly among them, it reads its own.
+
+    Parameters
+    ----------
+    embedder
+        The embedder, which is not changed.
+    source
+        The cells.
+    rng
+        Seed.
+    """
+
+    def __init__(self, embedder: FittedEmbedder, source: CountSource, rng: int) -> None:
+        self.embedder, self.source, self.rng = embedder, source, rng
+        self._fits: dict[bytes, tuple[FittedEmbedder, np.ndarray | None]] = {}
+
+    def fit(self, train: np.ndarray) -> FittedEmbedder:
+        """A copy of the embedder that is fitted to the rows `train`."""
+        return self._fit(train)[0]
+
+    def embed(self, train: np.ndarray) -> np.ndarray:
+        """Every row of the reader after a fit to the rows `train`, `(source.n_obs, dim)`, float32."""
+        fitted, chosen = self._fit(train)
+        shared = None if chosen is None else self.embedder.shared(self.source)
+        if shared is None or chosen is None or shared.profiles.shape[0] < self.source.n_obs:
+            return fitted.transform(self.source)
+        return fitted.embed_shared(shared, chosen)
+
+    def _fit(self, train: np.ndarray) -> tuple[FittedEmbedder, np.ndarray | None]:
+        """The fit, and the columns of its genes in the shared sums if it is made from them."""
+        mask = np.zeros(self.source.n_obs, dtype=bool)
+        mask[train] = True
+        key = np.packbits(mask).tobytes()
+        if key not in self._fits:
+            if len(self._fits) >= MOST_FITS:
+                self._fits.clear()
+            self._fits[key] = self._make(mask)
+        return self._fits[key]
+
+    def _make(self, mask: np.ndarray) -> tuple[FittedEmbedder, np.ndarray | None]:
+        new, n = copy(self.embedder), int(mask.sum())
+        new.require(n, self.source)
+        most = new.max_fit_cells
+        held = np.flatnonzero(mask[spread(np.arange(self.source.n_obs), most)])
+        shared = new.shared(self.source) if len(held) >= min(n, max(most // 2, 3)) else None
+        if shared is None:
+            return new.fit(self.source, rng=self.rng, mask_obs=mask), None
+        return new, new.learn_shared(shared, held, pd.unique(np.asarray(self.source.names)).astype(str))
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, evenly spread."""
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
 
 
 def _read(source: CountSource, rows: np.ndarray | None) -> tuple[np.ndarray, sparse.csr_matrix, np.ndarray]:
