@@ -15,6 +15,8 @@ _SLAB_BYTES = 512 * 2**20
 """Memory for rows that are gathered from a column-wise matrix in one pass over it."""
 _ENTRY_BYTES = 40
 """Memory for an entry while it is gathered: row, column and value, twice, and the matrix made of them."""
+_GAPS = 4
+"""Rows that are read for each one that is wanted, at most, to read them as one piece."""
 _CHUNK = 4_000_000
 """Entries of a column-wise matrix that are looked at together."""
 
@@ -45,7 +47,7 @@ class Rows:
         """Some rows, in the order asked for: float32, sorted indices, no stored zeros, no duplicates."""
         if self.obs is not None:
             index = self.obs[index]
-        block = as_csr(self._take(index))
+        block = as_csr(self._take(index) if isinstance(index, slice) else self._pick(index))
         return block if self.var is None else as_csr(block[:, self.var])
 
     def blocks(self, size: int, rows: np.ndarray | None = None) -> Iterator[tuple[int, csr_matrix]]:
@@ -54,6 +56,14 @@ class Rows:
         for start in range(0, n, size):
             stop = min(start + size, n)
             yield start, self.read(slice(start, stop) if rows is None else rows[start:stop])
+
+    def _pick(self, index: np.ndarray) -> Any:
+        """Rows by number; those that lie close together are cut out of one piece, for single rows are slow on disk."""
+        first, last = (int(index.min()), int(index.max())) if len(index) else (0, 0)
+        if last - first >= _GAPS * len(index):
+            return self._take(index)
+        piece = as_csr(self._take(slice(first, last + 1)))
+        return piece if len(index) == len(piece.indptr) - 1 and (np.diff(index) == 1).all() else piece[index - first]
 
     def _take(self, index: slice | np.ndarray) -> Any:
         matrix = self.matrix
