@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 
 import numpy as np
 import pandas as pd
@@ -39,22 +40,31 @@ def takes_data() -> list[str]:
 
 
 @pytest.mark.parametrize("name", takes_data())
-@pytest.mark.parametrize(
-    "data", [pd.DataFrame(np.eye(3)), np.eye(3), None, "data.h5ad"], ids=lambda d: type(d).__name__
-)
+@pytest.mark.parametrize("data", [pd.DataFrame(np.eye(3)), np.eye(3), None, 7], ids=lambda d: type(d).__name__)
 def test_an_object_of_the_wrong_type_is_refused_by_name(name, data):
-    function = sdr
-    for part in name.split("."):
-        function = getattr(function, part)
-    required = [
+    function = operator.attrgetter(name)(sdr)
+    with pytest.raises(
+        TypeError, match=r"`data` must be an anndata\.AnnData or a mudata\.MuData( or a path)?, found"
+    ) as error:
+        function(data, *_required(function))
+    assert f"found {data}" in str(error.value) or type(data).__name__ in str(error.value)
+    assert ("anndata.AnnData(frame)" in str(error.value)) == isinstance(data, pd.DataFrame)
+
+
+@pytest.mark.parametrize("name", takes_data())
+def test_a_path_is_opened_or_refused_by_name(name):
+    function = operator.attrgetter(name)(sdr)
+    with pytest.raises((TypeError, FileNotFoundError), match=r"`data` must be|There is no file 'data\.h5ad'"):
+        function("data.h5ad", *_required(function))
+
+
+def _required(function):
+    """Something for each argument behind the first one that has no default."""
+    return [
         "pca" if parameter.name == "model" else "x"
         for parameter in list(inspect.signature(function).parameters.values())[1:]
         if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
-    with pytest.raises(TypeError, match=r"`data` must be an anndata\.AnnData or a mudata\.MuData, found") as error:
-        function(data, *required)
-    assert f"found {data}" in str(error.value) or type(data).__name__ in str(error.value)
-    assert ("anndata.AnnData(frame)" in str(error.value)) == isinstance(data, pd.DataFrame)
 
 
 def test_texts_list_the_usual_names_from_one_place():

@@ -15,6 +15,9 @@ doc_adata = """adata
     Annotated data: in memory, a view, backed, dask or lazy."""
 doc_data = """data
     :class:`~anndata.AnnData` (in memory, a view, backed, dask or lazy) or :class:`~mudata.MuData`."""
+doc_cells = """data
+    :class:`~anndata.AnnData` (in memory, a view, backed, dask or lazy), :class:`~mudata.MuData`, or the path of a `.h5ad`, `.zarr`
+    or `.h5mu` file. A file is only read: the object that is returned holds the results, and its matrices stay on disk."""
 doc_layer = """layer
     Matrix to read: a key of `.layers`, `'X'` or `'raw'`. `None` looks for raw counts in `.layers['counts']`,
     `.X` and `.raw` and logs which it took."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.keys import slot_name
+from .opening import is_path, open_cells
 from .together import write_together
 
 if TYPE_CHECKING:
@@ -74,21 +75,31 @@ class Target:
     Parameters
     ----------
     data, modality
-        The object of the user, and the modality to write into if it is a MuData.
+        The object of the user, and the modality to write into if it is a MuData. A path is opened for reading; what is
+        written goes into the opened object, never into the file.
     copy
         Leave the object alone and write into a copy.
     key_added
         Name that the user chose for what is written; refused if files cannot hold it.
+
+    Attributes
+    ----------
+    opened
+        Whether `data` was a path.
     """
 
-    data: AnnData | MuData
+    data: Any
     modality: str
     copy: bool
     key_added: str | None = None
+    opened: bool = False
 
     def __post_init__(self) -> None:
         if self.key_added is not None:
             slot_name(self.key_added)
+        if is_path(self.data):
+            object.__setattr__(self, "data", open_cells(self.data))
+            object.__setattr__(self, "opened", True)
         adata = as_adata(self.data, modality=self.modality)
         if adata.isbacked and (adata.is_view or self.copy):
             what = "A view of a backed object" if adata.is_view else "A copy of a backed object"
@@ -100,7 +111,7 @@ class Target:
     def write(self, **slots: Mapping[str, Any]) -> AnnData | MuData | None:
         """Write values into `obs`, `var`, `obsm`, `layers`, `uns`: all, or none if anything goes wrong.
 
-        Returns the copy, if one was asked for.
+        Returns the copy, if one was asked for, or the object that was opened.
 
         Raises
         ------
@@ -114,6 +125,16 @@ class Target:
                 if np.shape(value)[: len(size)] != size:
                     msg = f"`.{slot}[{name!r}]` must have the shape {size}, found {np.shape(value)}."
                     raise ValueError(msg)
-        data = self.data.copy() if self.copy else self.data
+        data = self.data.copy() if self.copy and not self.opened else self.data
         write_together(as_adata(data, modality=self.modality), slots)
-        return data if self.copy else None
+        return data if self.copy or self.opened else None
+
+    @property
+    def adata(self) -> AnnData:
+        """The AnnData to work on."""
+        return as_adata(self.data, modality=self.modality)
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """Its `.obs` in memory, see :func:`observations`."""
+        return observations(self.data, modality=self.modality)

@@ -9,12 +9,12 @@ import numpy as np
 from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import EmbeddingKeys
-from .._core.log import logger, warn
+from .._core.log import logger
 from .._core.rng import Rng, seed_of
-from .._data.counts import read_counts
-from .._data.modalities import Target, as_adata, observations
+from .._data.modalities import Target
 from .._data.obs import set_codes
-from .._embed.coverage import check_coverage, check_values
+from .._embed.coverage import check_values
+from .._embed.job import Job
 from .._embed.slots import last_sequence
 from .._response.recipe import Recipe
 from ..models._registry import find
@@ -26,13 +26,12 @@ if TYPE_CHECKING:
     from mudata import MuData
 
     from .._core.kinds import PositiveInt, SlotName
-    from .._data.counts import CountSource
 
 
 @doc_params()
 @checked
 def embed(
-    data: AnnData | MuData,
+    data: AnnData | MuData | str | PathLike[str],
     model: str,
     *,
     checkpoint: str | PathLike[str] | None = None,
@@ -54,7 +53,7 @@ def embed(
 
     Parameters
     ----------
-    {data}
+    {cells}
     model
         `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
     checkpoint
@@ -77,7 +76,7 @@ def embed(
 
     Returns
     -------
-    `None`, or the changed copy if `copy=True`. Sets the following fields:
+    `None`, the changed copy if `copy=True`, or the opened object if `data` is a path. Sets the following fields:
 
     `.obsm['X_<model>' | key_added]` : :class:`numpy.ndarray` (shape `(n_obs, dim)`, dtype `float32`)
         One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
@@ -92,7 +91,7 @@ def embed(
     TypeError
         The model has no such option.
     FileNotFoundError
-        Files of the checkpoint are missing and cannot be downloaded.
+        There is no such file, or files of the checkpoint are missing and cannot be downloaded.
     KeyError
         `layer`, `group_key` or `modality` does not exist.
 
@@ -108,58 +107,16 @@ def embed(
     model = recipe.model  # as the table spells it
     spec, row = find(model)
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
-    adata = as_adata(data, modality=modality)
-    groups = set_codes(observations(data, modality=modality), group_key)
-    source = _early_source(adata, layer, spec.expects, lenient=bool(options))
-    embedder = recipe.load()
-    source = source if source is not None else embedder.read(adata, layer)
-    if embedder.aligns_genes:
-        if spec.set_based and groups is None and adata.n_obs > 1:
-            warn(f"{spec.title} embeds cells as a set; without `group_key` all {adata.n_obs} cells form one set.")
-        check_coverage(source, embedder, genes)
-        aligned = source.align(embedder.vocab, genes)
-        values = embedder.embed(aligned, rng=seed, groups=groups, batch_tokens=batch_tokens, genes=genes)
-        report = {**aligned.alignment.summary(), "counts_covered": float(aligned.coverage)}
-    else:
-        values = embedder.embed(source, rng=seed)
-        report = {"mode": "all", "n_genes": int(source.n_vars)}
+    adata, groups = target.adata, set_codes(target.obs, group_key)
+    job = Job.of(adata, model, spec, recipe.load, layer=layer, genes=genes, seed=seed, groups=groups, options=options)
+    values = job.run(batch_tokens)
     empty = int(np.isnan(values).any(axis=1).sum())
     check_values(values, empty, model)
 
     keys = EmbeddingKeys.of(model if row is not None else spec.slot, key_added)
-    params = {
-        "model": model,
-        "genes": genes,
-        "rng": seed,
-        "layer": source.origin,
-        "group_key": group_key or "",
-        **options,
-    }
-    note = {
-        "params": {name: value for name, value in params.items() if value is not None},
-        "model": spec.name,
-        "checkpoint": dict(getattr(embedder, "checkpoint", {})),
-        "genes": report,
-        "cells": {"n": int(adata.n_obs), "not_embedded": empty},
-        "fitted_on_these_cells": bool(embedder.needs_fit),
-        "set_based": bool(spec.set_based),
-        "obsm": keys.obsm,
-        "kind": "embedding",
-        "sequence": 1 + last_sequence(adata),
-    }
+    note = job.note(group_key=group_key, not_embedded=empty)
+    note |= {"obsm": keys.obsm, "sequence": 1 + last_sequence(adata)}
     out = target.write(obsm={keys.obsm: values}, uns={keys.uns: note})
     told = "added\n    %r, the %s embedding (adata.obsm)\n    %r, its parameters (adata.uns)"
     logger.info(told, keys.obsm, spec.title, keys.uns)
     return out
-
-
-def _early_source(
-    adata: AnnData, layer: str | None, expects: Literal["counts", "any"], *, lenient: bool
-) -> CountSource | None:
-    """Refuse a wrong matrix before weights are looked for; with options, the model itself may accept it."""
-    try:
-        return read_counts(adata, layer=layer, expect=expects)
-    except ValueError:
-        if not lenient:
-            raise
-        return None
