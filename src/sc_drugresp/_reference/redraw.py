@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,8 +55,8 @@ def redrawn_probability(
     if shift is None:
         return np.full(n_groups, np.nan), np.full(n_groups, np.nan)
     n_draws = max(min(N_REDRAWN, MOST_ROWS // max(n_groups, 1)), 10)
-    weights = np.random.default_rng(rng).poisson(1.0, (len(codes), n_draws)).astype(np.uint8)
-    bulk = pseudobulk(source, reference.genes, codes, n_groups, weights=weights)
+    draw = partial(np.random.default_rng(rng).poisson, 1.0)
+    bulk = pseudobulk(source, reference.genes, codes, n_groups, n_draws=n_draws, draw=draw)
     out = np.full(n_draws * n_groups, np.nan)
     drawn = bulk.totals > 0  # a group of few cells may be drawn empty
     response = _response(reference, bulk.values[drawn], bulk.seen, drug, shift.values)
