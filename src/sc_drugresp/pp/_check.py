@@ -132,7 +132,7 @@ def check(
             copies = [f"{modality}:{name}" for name in obs]  # a MuData's own copies of a modality's columns
             columns = obs.drop(columns=copies, errors="ignore") if group_key not in copies else obs
             measured = {} if scanned is None else scanned.measured()
-            check_verdict(findings, columns.assign(**measured), y, group_key, label_key)
+            check_verdict(findings, columns.assign(**measured), y, groups, group_key, label_key)
         if scanned is not None:
             check_depth(findings, scanned, y, groups)
     frame = findings.frame()
