@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,8 +66,22 @@ class Rows:
         piece = as_csr(self._take(slice(first, last + 1)))
         return piece if len(index) == len(piece.indptr) - 1 and (np.diff(index) == 1).all() else piece[index - first]
 
+    @cached_property
+    def _starts(self) -> np.ndarray | None:
+        """Where the rows of a sparse matrix on disk begin; `None` for any other."""
+        group = getattr(self.matrix, "group", None)
+        return None if group is None else np.asarray(group["indptr"][:], dtype=np.int64)
+
     def _take(self, index: slice | np.ndarray) -> Any:
         matrix = self.matrix
+        if isinstance(index, slice) and index.step in (None, 1) and self._starts is not None:
+            from scipy.sparse import csr_matrix
+
+            first, last, _ = index.indices(matrix.shape[0])
+            starts = self._starts[first : max(last, first) + 1]
+            place = slice(int(starts[0]), int(starts[-1]))
+            arrays = (matrix.group["data"][place], matrix.group["indices"][place], starts - starts[0])
+            return csr_matrix(arrays, shape=(len(starts) - 1, matrix.shape[1]))
         if isinstance(index, np.ndarray) and _orders_rows(matrix):
             # HDF5 and zarr want each row once, in order; dask reads each chunk once then.
             unique, place = np.unique(index, return_inverse=True)

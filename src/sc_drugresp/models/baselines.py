@@ -37,7 +37,8 @@ class FittedEmbedder:
     n_top_genes
         Highly variable genes to use (all, where there are fewer).
     max_fit_cells
-        Most cells to learn from; beyond it a fixed, evenly spread subset is taken, so that memory stays bounded.
+        Most cells to learn from; beyond it a fixed, evenly spread subset is taken, so that memory stays bounded. Folds of a
+        cross-validation learn from those of a subset that is a quarter larger that are not left out.
 
     Attributes
     ----------
@@ -131,8 +132,12 @@ class FittedEmbedder:
         """Prepare many fits to different cells of `source`, as cross-validation needs them."""
         return Refits(self, source, rng)
 
+    def choice(self, source: CountSource) -> np.ndarray:
+        """Rows that folds learn from, evenly spread: a quarter more than `max_fit_cells`, since every fold leaves some out."""
+        return spread(np.arange(source.n_obs), self.max_fit_cells * 5 // 4)
+
     def shared(self, source: CountSource) -> SharedSums | None:
-        """Sums over the cells of `source` that are learned from, see :func:`spread`; `None` where they are too large."""
+        """Sums over the cells of :meth:`choice`; `None` where they are too large."""
         if not self.shares_sums or min(self.n_top_genes, source.n_vars) > MAX_SIDE:
             return None
         known = _SHARED.setdefault(source, {})
@@ -140,7 +145,7 @@ class FittedEmbedder:
         if key not in known:
             same = [sums.profiles for (_, cells), sums in known.items() if cells == self.max_fit_cells]
             if not same:
-                _, matrix, totals = _read(source, spread(np.arange(source.n_obs), self.max_fit_cells))
+                _, matrix, totals = _read(source, self.choice(source))
                 same = [_normalize(matrix, source.kind, totals)]
             known[key] = SharedSums(same[0], source.kind, self.n_top_genes)
         return known[key]
@@ -273,8 +278,8 @@ class PCA(FittedEmbedder):
 class Refits:
     """Fits of one embedder to different cells of one reader.
 
-    Sums over the cells that may be learned from (all, or `max_fit_cells` evenly spread ones) are made once; a fit to most of
-    them takes off what the others contribute. Where a fit asks for cells that are hardly among them, it reads its own.
+    Sums over the cells that may be learned from (all, or an evenly spread choice) are made once; a fit to most of them takes
+    off what the others contribute. Where a fit asks for cells that are hardly among them, it reads its own.
 
     Parameters
     ----------
@@ -316,9 +321,10 @@ class Refits:
     def _make(self, mask: np.ndarray) -> tuple[FittedEmbedder, np.ndarray | None]:
         new, n = copy(self.embedder), int(mask.sum())
         new.require(n, self.source)
-        most = new.max_fit_cells
-        held = np.flatnonzero(mask[spread(np.arange(self.source.n_obs), most)])
-        shared = new.shared(self.source) if len(held) >= min(n, max(most // 2, 3)) else None
+        held = np.flatnonzero(mask[new.choice(self.source)])
+        all_of_many = n == self.source.n_obs > new.max_fit_cells  # as `fit` alone would
+        enough = len(held) >= min(n, max(new.max_fit_cells // 2, 3)) and not all_of_many
+        shared = new.shared(self.source) if enough else None
         if shared is None:
             return new.fit(self.source, rng=self.rng, mask_obs=mask), None
         return new, new.learn_shared(shared, held, pd.unique(np.asarray(self.source.names)).astype(str))
