@@ -98,7 +98,9 @@ def main() -> None:
         machine = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
         args.out.write_text(
             "# Scale\n\nPeak memory and time of one process per step; the matrix stays on disk. "
-            f"{genes:,} genes, {machine}.\n\n" + "\n".join(lines) + f"\n\nCommand: `python benchmarks/scale.py --out {args.out}`\n",
+            f"{genes:,} genes, {machine}.\n\n"
+            + "\n".join(lines)
+            + f"\n\nCommand: `python benchmarks/scale.py --out {args.out}`\n",
             encoding="utf-8",
         )
 

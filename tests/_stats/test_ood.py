@@ -115,7 +115,9 @@ def test_foreign_cells_squeezed_by_a_fitted_encoder_are_found_as_a_sample() -> N
     same, new = genes_of(12, rng, programs)
     rows = np.arange(len(genes))
     every = fitted_pca(np.concatenate([genes, foreign, same]))
-    X, Z, N = np.split(every(rows, np.arange(len(genes) + len(foreign) + len(same))), [len(genes), len(genes) + len(foreign)])
+    X, Z, N = np.split(
+        every(rows, np.arange(len(genes) + len(foreign) + len(same))), [len(genes), len(genes) + len(foreign)]
+    )
     reference = fit_ood(X, groups, embed=fitted_pca(genes))
     assert reference.score(Z).flag.mean() < 0.2  # cell by cell nothing is seen
     assert reference.score(Z, groups=other).flag.all()

@@ -61,7 +61,7 @@ class Rows:
     def _pick(self, index: np.ndarray) -> Any:
         """Rows by number; those that lie close together are cut out of one piece, for single rows are slow on disk."""
         first, last = (int(index.min()), int(index.max())) if len(index) else (0, 0)
-        if last - first >= _GAPS * len(index):
+        if self._starts is None or last - first >= _GAPS * len(index):
             return self._take(index)
         piece = as_csr(self._take(slice(first, last + 1)))
         return piece if len(index) == len(piece.indptr) - 1 and (np.diff(index) == 1).all() else piece[index - first]
@@ -79,8 +79,8 @@ class Rows:
 
             first, last, _ = index.indices(matrix.shape[0])
             starts = self._starts[first : max(last, first) + 1]
-            place = slice(int(starts[0]), int(starts[-1]))
-            arrays = (matrix.group["data"][place], matrix.group["indices"][place], starts - starts[0])
+            stored = slice(int(starts[0]), int(starts[-1]))
+            arrays = (matrix.group["data"][stored], matrix.group["indices"][stored], starts - starts[0])
             return csr_matrix(arrays, shape=(len(starts) - 1, matrix.shape[1]))
         if isinstance(index, np.ndarray) and _orders_rows(matrix):
             # HDF5 and zarr want each row once, in order; dask reads each chunk once then.
@@ -109,6 +109,9 @@ class ColumnwiseRows(Rows):
             gathered = self.read(slice(first, stop) if rows is None else rows[first:stop])
             for start in range(first, stop, size):
                 yield start, as_csr(gathered[start - first : min(start + size, stop) - first])
+
+    def _pick(self, index: np.ndarray) -> Any:
+        return self._take(index)
 
     def _arrays(self) -> tuple[Any, Any, Any]:
         group = getattr(self.matrix, "group", None)

@@ -126,7 +126,9 @@ class PseudobulkFeatures:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Sample means of both parts."""
         x_train, x_test = self.features.split(train, test, shown)
-        return group_means(x_train, self.groups[train if shown is None else shown]), group_means(x_test, self.groups[test])
+        return group_means(x_train, self.groups[train if shown is None else shown]), group_means(
+            x_test, self.groups[test]
+        )
 
 
 def group_means(x: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -214,7 +214,9 @@ def _names(sample: np.ndarray, cluster: np.ndarray, kept: np.ndarray, *, alone: 
         samples, group = np.unique(sample[kept], return_inverse=True)
     pairs, found = np.unique(group * len(clusters) + own, return_inverse=True)
     first, second = np.divmod(pairs, max(len(clusters), 1))
-    names = np.array([str(clusters[j]) if alone else f"{samples[i]}{SEPARATOR}{clusters[j]}" for i, j in zip(first, second)])
+    names = np.array(
+        [str(clusters[j]) if alone else f"{samples[i]}{SEPARATOR}{clusters[j]}" for i, j in zip(first, second)]
+    )
     order = np.argsort(names, kind="stable")
     codes[kept] = np.argsort(order)[found]
     return names[order].tolist(), codes

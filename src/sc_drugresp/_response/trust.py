@@ -13,8 +13,8 @@ from .._core.keys import RESPONSE_CLASSES
 from .._core.versions import package_versions
 from .._stats.bags import BagModel, fit_bags
 from .._stats.calibration import Calibration, fit_calibration
-from .._stats.distances import finite_rows
 from .._stats.conformal import Conformal, fit_conformal, fit_sample_calls
+from .._stats.distances import finite_rows
 from .._stats.metrics import classification_metrics, sample_scores
 from .._stats.ood import OODReference
 from .._stats.ood_fit import fit_ood
@@ -133,7 +133,14 @@ class Trust:
             if thinned is not None and depth is not None and len(own) == len(values):
                 thin = thinned
             reference = fit_ood(
-                values if len(own) == len(values) else values[own], groups[own], y=y[own], embed=refit, folds=pairs, depth=counts, thinned=thin, rng=rng
+                values if len(own) == len(values) else values[own],
+                groups[own],
+                y=y[own],
+                embed=refit,
+                folds=pairs,
+                depth=counts,
+                thinned=thin,
+                rng=rng,
             )
         if calibration.is_calibrated:
             prob = calibration.probability(logits[held])

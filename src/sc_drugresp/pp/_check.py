@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESPONSE
