@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sc_drugresp._stats.near_copies import find_near_copies, sketch
+from sc_drugresp._stats.near_copies import find_near_copies
 
 
 def cells(n, genes, depth, rng, spread=1.5):
@@ -16,8 +16,8 @@ def cells(n, genes, depth, rng, spread=1.5):
 
 def search(counts, groups, **options):
     matrix = sparse.csr_matrix(counts)
-    sketches = sketch([(0, matrix[:70]), (70, matrix[70:])], len(counts))
-    return find_near_copies(sketches, groups, lambda rows: matrix[rows], counts=True, **options)
+    blocks = [(0, matrix[:70]), (70, matrix[70:])]
+    return find_near_copies(lambda: blocks, groups, lambda rows: matrix[rows], counts=True, **options)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,6 @@ def test_other_values_are_compared_by_their_direction():
     rng = np.random.default_rng(0)
     values = np.log1p(cells(100, 300, 1000, rng))
     matrix = sparse.csr_matrix(np.concatenate([values, values[:10] * 1.0001]))
-    sketches = sketch([(0, matrix)], 110)
     groups = np.r_[np.zeros(100, dtype=int), np.ones(10, dtype=int)]
-    found = find_near_copies(sketches, groups, lambda rows: matrix[rows], counts=False)
+    found = find_near_copies(lambda: [(0, matrix)], groups, lambda rows: matrix[rows], counts=False)
     assert found.pairs.tolist() == [[i, 100 + i] for i in range(10)]

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from sc_drugresp._data import read_counts
 from sc_drugresp.models import _refits
-from sc_drugresp.models._refits import GeneSums, principal_axes, variable_genes
+from sc_drugresp.models._refits import GeneSums, principal_axes, products, variable_genes
 from sc_drugresp.models.baselines import HVG, PCA
 
 
@@ -102,7 +102,7 @@ def test_refits_equal_fresh_fits(kind: str, n: int, width: int, n_top: int, mode
     source = read_counts(adata, expect="any")
     assert source.kind == kind
     embedder = PCA(n_comps=5, n_top_genes=n_top) if model == "pca" else HVG(n_top_genes=n_top)
-    embed = embedder.refits(source)
+    embed = embedder.refits(source).embed
     folds = [np.setdiff1d(np.arange(n), part) for part in np.array_split(np.arange(n), 5)]
     for train in [*folds, np.arange(n // 3), np.arange(n)]:
         expected, found = fresh(embedder, source, train), embed(train)
@@ -118,22 +118,41 @@ def test_refits_where_names_repeat_and_products_are_bounded(monkeypatch) -> None
     adata.var_names = [f"g{i % 150}" for i in range(200)]
     monkeypatch.setattr(_refits, "MAX_SIDE", 45)
     source, pca = read_counts(adata), PCA(n_comps=4, n_top_genes=40)
-    embed = pca.refits(source)
+    embed = pca.refits(source).embed
     for _ in range(4):
         train = np.sort(rng.choice(140, 100, replace=False))
         expected = fresh(pca, source, train)
         np.testing.assert_allclose(np.abs(embed(train)), np.abs(expected), atol=1e-4 * np.abs(expected).max())
 
 
-def test_more_cells_than_are_learned_from_are_fitted_one_by_one() -> None:
+def test_folds_of_many_cells_learn_from_one_evenly_spread_choice() -> None:
     adata = cells(np.random.default_rng(5), 90, 60)
     source, pca = read_counts(adata), PCA(n_comps=4, n_top_genes=30, max_fit_cells=40)
-    train = np.arange(10, 90)
-    np.testing.assert_array_equal(pca.refits(source)(train), fresh(pca, source, train))
+    refits, train = pca.refits(source), np.arange(20, 90)
+    held = np.intersect1d(np.linspace(0, 89, 50).astype(int), train)
+    fitted, expected = refits.fit(train), fresh(PCA(n_comps=4, n_top_genes=30), source, held)
+    assert fitted.fitted_on == len(held)
+    np.testing.assert_allclose(fitted.transform(source), expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_array_equal(refits.embed(train), fitted.transform(source))
+
+
+def test_folds_of_few_among_many_cells_read_their_own() -> None:
+    adata = cells(np.random.default_rng(5), 90, 60)
+    source, pca = read_counts(adata), PCA(n_comps=4, n_top_genes=30, max_fit_cells=40)
+    train = np.arange(12)
+    np.testing.assert_array_equal(pca.refits(source).embed(train), fresh(pca, source, train))
+
+
+def test_sparse_products_are_those_of_the_dense_matrix() -> None:
+    rng = np.random.default_rng(8)
+    x = sparse.random(300, 70, density=0.08, format="csr", rng=rng, dtype=np.float32)
+    dense = x.toarray().astype(np.float64)
+    for first in (0, 25, 70):
+        np.testing.assert_allclose(products(x, first), dense.T @ dense[:, first:], rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("model", [PCA, HVG])
 def test_too_few_cells_are_refused(model) -> None:
     source = read_counts(cells(np.random.default_rng(6), 20, 30))
     with pytest.raises(ValueError, match="at least three cells"):
-        model(n_top_genes=10).refits(source)(np.arange(2))
+        model(n_top_genes=10).refits(source).fit(np.arange(2))

@@ -50,29 +50,31 @@ class Assignment:
 
     Parameters
     ----------
-    name
-        Compartment of each cell, or `unassigned`; shape `(n_cells,)`.
-    score
-        Mean log1p of counts per 10,000 over the markers of each compartment, shape `(n_cells, n_compartments)`.
+    codes
+        Row of the table of compartments of each cell, -1 for cells that are `unassigned`; int8, shape `(n_cells,)`.
     n_markers
         Markers of each compartment that the data hold, shape `(n_compartments,)`.
     """
 
-    name: np.ndarray
-    score: np.ndarray
+    codes: np.ndarray
     n_markers: np.ndarray
+
+    @property
+    def name(self) -> np.ndarray:
+        """Compartment of each cell, or `unassigned`, shape `(n_cells,)`."""
+        return np.array([*(item.name for item in compartments()), UNASSIGNED])[self.codes]
 
     @property
     def parenchymal(self) -> np.ndarray:
         """Cells without markers of blood or stroma, shape `(n_cells,)`, bool."""
-        other = [item.name for item in compartments() if item.kind != PARENCHYMAL]
-        return ~np.isin(self.name, other)
+        return np.array([*(item.kind == PARENCHYMAL for item in compartments()), True])[self.codes]
 
     def shares(self) -> dict[str, float]:
         """Share of the cells in each compartment that occurs, the largest first."""
-        names, counts = np.unique(self.name, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        return {str(names[i]): float(counts[i] / len(self.name)) for i in order}
+        names = [item.name for item in compartments()]
+        counts = np.bincount(np.where(self.codes < 0, len(names), self.codes), minlength=len(names) + 1)
+        found = sorted((name, int(n)) for name, n in zip([*names, UNASSIGNED], counts) if n)
+        return {name: n / len(self.codes) for name, n in sorted(found, key=lambda item: -item[1])}
 
 
 def assign_compartments(source: CountSource) -> Assignment:
@@ -95,18 +97,16 @@ def assign_compartments(source: CountSource) -> Assignment:
     known = np.unique(aligned.alignment.ids[aligned.alignment.ids >= 0])
     members = np.array([[float(gene in item.genes) for gene in genes] for item in table]).T
     n_markers = members[known].sum(axis=0).astype(np.int64)
-    score, detected = (np.zeros((source.n_obs, len(table))) for _ in range(2))
+    codes = np.empty(source.n_obs, dtype=np.int8)
     for block in aligned.blocks():
         values = np.zeros((len(block), len(genes)))
         row = np.repeat(np.arange(len(block)), np.diff(block.indptr))
         values[row, block.gene_ids] = block.counts
         if source.kind == "counts":
             values = np.log1p(values * 1e4 / np.maximum(block.totals, 1)[:, None])
-        cells = slice(block.start, block.start + len(block))
-        score[cells] = values @ members / np.maximum(n_markers, 1)
-        detected[cells] = (values > 0) @ members
-    best = score.argmax(axis=1)
-    every = np.arange(source.n_obs)
-    sure = (detected[every, best] >= LEAST_MARKERS) & (score[every, best] >= LEAST_SCORE)
-    names = np.array([item.name for item in table])
-    return Assignment(np.where(sure, names[best], UNASSIGNED), score, n_markers)
+        score = values @ members / np.maximum(n_markers, 1)
+        best, every = score.argmax(axis=1), np.arange(len(block))
+        detected = ((values > 0) @ members)[every, best]
+        sure = (detected >= LEAST_MARKERS) & (score[every, best] >= LEAST_SCORE)
+        codes[block.start : block.start + len(block)] = np.where(sure, best, -1)
+    return Assignment(codes, n_markers)

@@ -43,6 +43,8 @@ def has_labels(obs: pd.DataFrame, label_key: str | None) -> bool:
 
 def as_text(column: pd.Series) -> np.ndarray:
     """A column as strings, shape `(n_obs,)`; `""` where missing."""
+    if hasattr(column, "cat"):
+        return np.array([*map(str, column.cat.categories), ""])[column.cat.codes]
     return column.astype(object).where(column.notna(), "").astype(str).to_numpy(dtype=str)
 
 
@@ -108,7 +110,7 @@ def read_groups(obs: pd.DataFrame, group_key: str | None) -> tuple[str, np.ndarr
     if column.isna().any():
         msg = f"Column {group_key!r} (`group_key`) is missing for {int(column.isna().sum())} cells; every cell needs a sample."
         raise ValueError(msg)
-    return group_key, column.astype(str).to_numpy(dtype=str)
+    return group_key, as_text(column)
 
 
 def find_group(obs: pd.DataFrame) -> str | None:

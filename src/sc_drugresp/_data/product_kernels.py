@@ -1,4 +1,4 @@
-"""Sparse rows times a dense table: the first layer of models that read whole profiles."""
+"""Products of sparse rows: with a dense table, as the first layer of models that read whole profiles, and with each other."""
 
 from __future__ import annotations
 
@@ -71,3 +71,20 @@ def sorted_rows(indptr: np.ndarray, ids: np.ndarray, values: np.ndarray) -> tupl
         return indptr, ids, values
     order = np.lexsort((ids, np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))))
     return indptr, ids[order], values[order]
+
+
+@njit(nogil=True)
+def add_products(indptr: np.ndarray, ids: np.ndarray, values: np.ndarray, first: int, out: np.ndarray) -> None:
+    """Add the products of all pairs of values of each row to `out`, in float64; ids increase within a row.
+
+    Of the symmetric matrix of sums, `out` gets the rows from `first` on, up to the diagonal. The work is the square of the
+    values that a row has, not of the columns that there are.
+    """
+    for row in range(len(indptr) - 1):
+        start = indptr[row]
+        for j in range(start, indptr[row + 1]):
+            if ids[j] < first:
+                continue
+            target, value = out[ids[j] - first], np.float64(values[j])
+            for i in range(start, j + 1):
+                target[ids[i]] += value * values[i]

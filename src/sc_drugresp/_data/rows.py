@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ _SLAB_BYTES = 512 * 2**20
 """Memory for rows that are gathered from a column-wise matrix in one pass over it."""
 _ENTRY_BYTES = 40
 """Memory for an entry while it is gathered: row, column and value, twice, and the matrix made of them."""
+_GAPS = 4
+"""Rows that are read for each one that is wanted, at most, to read them as one piece."""
 _CHUNK = 4_000_000
 """Entries of a column-wise matrix that are looked at together."""
 
@@ -47,7 +50,7 @@ class Rows:
             index = slice(index.start, index.stop)
         if self.obs is not None:
             index = self.obs[index]
-        block = as_csr(self._take(index))
+        block = as_csr(self._take(index) if isinstance(index, slice) else self._pick(index))
         return block if self.var is None else as_csr(block[:, self.var])
 
     def blocks(self, size: int, rows: np.ndarray | range | None = None) -> Iterator[tuple[int, csr_matrix]]:
@@ -60,8 +63,30 @@ class Rows:
             stop = min(start + size, n)
             yield start, self.read(slice(start, stop) if rows is None else rows[start:stop])
 
+    def _pick(self, index: np.ndarray) -> Any:
+        """Rows by number; those that lie close together are cut out of one piece, for single rows are slow on disk."""
+        first, last = (int(index.min()), int(index.max())) if len(index) else (0, 0)
+        if self._starts is None or last - first >= _GAPS * len(index):
+            return self._take(index)
+        piece = as_csr(self._take(slice(first, last + 1)))
+        return piece if len(index) == len(piece.indptr) - 1 and (np.diff(index) == 1).all() else piece[index - first]
+
+    @cached_property
+    def _starts(self) -> np.ndarray | None:
+        """Where the rows of a sparse matrix on disk begin; `None` for any other."""
+        group = getattr(self.matrix, "group", None)
+        return None if group is None else np.asarray(group["indptr"][:], dtype=np.int64)
+
     def _take(self, index: slice | np.ndarray) -> Any:
         matrix = self.matrix
+        if isinstance(index, slice) and index.step in (None, 1) and self._starts is not None:
+            from scipy.sparse import csr_matrix
+
+            first, last, _ = index.indices(matrix.shape[0])
+            starts = self._starts[first : max(last, first) + 1]
+            stored = slice(int(starts[0]), int(starts[-1]))
+            arrays = (matrix.group["data"][stored], matrix.group["indices"][stored], starts - starts[0])
+            return csr_matrix(arrays, shape=(len(starts) - 1, matrix.shape[1]))
         if isinstance(index, np.ndarray) and _orders_rows(matrix):
             # HDF5 and zarr want each row once, in order; dask reads each chunk once then.
             unique, place = np.unique(index, return_inverse=True)
@@ -89,6 +114,9 @@ class ColumnwiseRows(Rows):
             gathered = self.read(slice(first, stop) if rows is None else rows[first:stop])
             for start in range(first, stop, size):
                 yield start, as_csr(gathered[start - first : min(start + size, stop) - first])
+
+    def _pick(self, index: np.ndarray) -> Any:
+        return self._take(index)
 
     def _arrays(self) -> tuple[Any, Any, Any]:
         group = getattr(self.matrix, "group", None)

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from .._stats.folds import profile_hashes
 from .._stats.groups import encode_groups
-from .._stats.near_copies import find_near_copies, sketch
+from .._stats.near_copies import find_near_copies
 from .._stats.same_unit import find_same
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ class Doubles:
         Units that merely look alike are joined only if they have the same label: recognizing one could raise no score else.
         """
         codes, names = encode_groups(units)
-        self._near = find_near_copies(
-            sketch(self.source.blocks(), self.source.n_obs), codes, self._rows, counts=self.source.kind == "counts"
-        )
+        self._near = find_near_copies(self.source.blocks, codes, self._rows, counts=self.source.kind == "counts")
         told = {
             pair: f"{share:.0%} of the cells are copies of each other"
             for pair, share in self._near.share(codes).items()

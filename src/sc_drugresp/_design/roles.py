@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core.keys import ROLE_CANDIDATES
-from .._data.obs import read_column
+from .._data.obs import as_text, read_column
 from .aliasing import nested
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def role_columns(
         read_column(obs, group_key, "group_key")
         role = next((r for r in ("patient", "sample", "batch") if group_key in ROLE_CANDIDATES[r]), "sample")
         keys[role] = group_key
-    columns = {role: obs[key].astype(str).to_numpy(dtype=str) for role, key in keys.items()}
+    columns = {role: as_text(obs[key]) for role, key in keys.items()}
     group = next((role for role, key in keys.items() if key == group_key), None)
     if group not in (None, "patient") and "patient" in columns and not nested(columns[group], columns["patient"]):
         del columns["patient"], keys["patient"]  # it cuts through the user's groups and does not hold them together

@@ -97,8 +97,11 @@ def choose_split(
             return Plan(role, groups, groups if units is None else units, aliased(found[role], called[role]))
     cautions: tuple[str, ...] = ()
     # Combination of all held-out roles: replicates inside a patient count as samples of a training fold.
-    parts = [encode_groups(columns[role])[0] for role in levels if role in columns]
-    finest = np.unique(np.column_stack([np.zeros(len(y)), *parts]), axis=0, return_inverse=True)[1].ravel()
+    finest = np.zeros(len(y), dtype=np.intp)
+    for role in levels:
+        if role in columns:
+            part, values = encode_groups(columns[role])
+            finest = encode_groups(finest * len(values) + part)[0]
     for role in varying:
         groups, kind = columns[role], found[role]
         if role == "dataset" and "patient" in varying and not nested(columns["patient"], groups):

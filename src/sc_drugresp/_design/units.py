@@ -41,7 +41,7 @@ class UnitTable:
     @classmethod
     def of(cls, y: np.ndarray, units: np.ndarray, held: np.ndarray, datasets: np.ndarray) -> UnitTable:
         """Build the table for labeled cells; each argument has one entry per cell."""
-        names, unit = np.unique(units.astype(str), return_inverse=True)
+        names, unit = np.unique(units.astype(str, copy=False), return_inverse=True)
         share = np.bincount(unit, y) / np.bincount(unit)
         keep = np.where(y == 1, share[unit], 1 - share[unit]) >= _SLIPS
         key = unit * 2 + y
@@ -49,7 +49,7 @@ class UnitTable:
         row_of_cell = np.full(len(y), -1)
         row_of_cell[keep] = row
         first = np.flatnonzero(keep)[np.unique(row, return_index=True)[1]]
-        strata = np.unique(datasets.astype(str), return_inverse=True)[1][first]
+        strata = np.unique(datasets, return_inverse=True)[1][first]
         if not any(len(np.unique(rows[strata == s] % 2)) == 2 for s in np.unique(strata)):
             strata = np.zeros(len(rows), dtype=int)  # every data set has one label: nothing can be dealt out within
         paired = np.bincount(rows // 2, minlength=len(names))[rows // 2] == 2
@@ -57,7 +57,7 @@ class UnitTable:
             row_of_cell,
             (rows % 2).astype(int),
             names[rows // 2],
-            np.unique(held.astype(str), return_inverse=True)[1][first],
+            np.unique(held, return_inverse=True)[1][first],
             strata,
             paired,
         )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .._core.kinds import PositiveFloat, PositiveInt, Range, Share
     from .._response.recipe import Recipe
     from ..models._encoder import CellEncoder
-    from ..models.baselines import FittedEmbedder
+    from ..models._fitted import FittedEmbedder
 
     Genes: TypeAlias = Annotated[int, Range(least=2, most=5_000)]
     Width: TypeAlias = Annotated[int, Range(least=1, most=8_192)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from .._data.vocab import GeneVocab
     from ..models._encoder import CellEncoder
-    from ..models.baselines import FittedEmbedder
+    from ..models._fitted import FittedEmbedder
 
 COMMERCIAL = {True: "allowed", False: "not allowed", None: "not stated"}
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from .._core.files import draft_of
 from .._core.hashing import sha256
-from ..models.baselines import spread
+from ..models._profiles import spread
 
 if TYPE_CHECKING:
     from .._data.counts import CountSource
-    from ..models.baselines import FittedEmbedder
+    from ..models._fitted import FittedEmbedder
     from .store.layout import Layout
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .._data.counts import AlignedCounts, CountBlock
-    from ..models.baselines import FittedEmbedder
+    from ..models._fitted import FittedEmbedder
     from .job import Job
 
 T = TypeVar("T")

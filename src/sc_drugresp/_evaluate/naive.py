@@ -104,9 +104,11 @@ class MostVariable:
     def __init__(self, features: Features, n: int) -> None:
         self.features, self.n = features, n
 
-    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def split(
+        self, train: np.ndarray, test: np.ndarray, shown: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Some columns of both parts, chosen on the first."""
-        x_train, x_test = self.features.split(train, test)
+        x_train, x_test = self.features.split(train, test, shown)
         chosen = np.sort(np.argsort(-x_train.var(axis=0), kind="stable")[: self.n])
         return x_train[:, chosen], x_test[:, chosen]
 
@@ -119,10 +121,14 @@ class PseudobulkFeatures:
     def __init__(self, features: Features, groups: np.ndarray) -> None:
         self.features, self.groups = features, np.asarray(groups)
 
-    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def split(
+        self, train: np.ndarray, test: np.ndarray, shown: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Sample means of both parts."""
-        x_train, x_test = self.features.split(train, test)
-        return group_means(x_train, self.groups[train]), group_means(x_test, self.groups[test])
+        x_train, x_test = self.features.split(train, test, shown)
+        return group_means(x_train, self.groups[train if shown is None else shown]), group_means(
+            x_test, self.groups[test]
+        )
 
 
 def group_means(x: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -83,11 +83,13 @@ class ErasedFeatures:
         """Name of the row."""
         return f"{self.features.name}, erased"
 
-    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def split(
+        self, train: np.ndarray, test: np.ndarray, shown: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Features of both parts, transformed by a map fitted to the first."""
-        x_train, x_test = self.features.split(train, test)
+        x_train, x_test = self.features.split(train, test, shown)
         there = np.isfinite(x_train).all(axis=1)  # a cell without counts has no embedding
-        rows = train[there]
+        rows = (train if shown is None else shown)[there]
         weights = equal_weights(encode_groups(self.groups[rows])[0])
         eraser = fit_eraser(x_train[there], self.concept[rows], weights)
         return eraser.transform(x_train), eraser.transform(x_test)

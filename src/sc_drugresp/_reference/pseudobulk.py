@@ -11,7 +11,7 @@ from .._data.vocab import GeneVocab
 from .align import log_cpm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from scipy.sparse import csr_matrix
 
@@ -77,7 +77,13 @@ def linear_blocks(source: CountSource) -> Iterator[tuple[int, csr_matrix]]:
 
 
 def pseudobulk(
-    source: CountSource, genes: Sequence[str], groups: np.ndarray, n_groups: int, *, weights: np.ndarray | None = None
+    source: CountSource,
+    genes: Sequence[str],
+    groups: np.ndarray,
+    n_groups: int,
+    *,
+    n_draws: int = 1,
+    draw: Callable[[tuple[int, int]], np.ndarray] | None = None,
 ) -> Pseudobulk:
     """Add up the cells of each group, block by block.
 
@@ -91,8 +97,9 @@ def pseudobulk(
         Group of each cell from 0, shape `(n_obs,)`; -1 leaves a cell out.
     n_groups
         Number of groups.
-    weights
-        How often each cell counts, shape `(n_obs, n_draws)`: every draw makes its own `n_groups` rows, one after another.
+    n_draws, draw
+        `draw((n_cells, n_draws))` says how often each of the next cells counts; every draw makes its own `n_groups` rows, one
+        after another. `None` counts each cell once.
 
     Raises
     ------
@@ -102,14 +109,14 @@ def pseudobulk(
     from scipy.sparse import csr_matrix
 
     place = gene_places(source, genes)
-    n_draws = 1 if weights is None else weights.shape[1]
     counts, totals = np.zeros((n_draws * n_groups, len(genes))), np.zeros(n_draws * n_groups)
     for start, block in linear_blocks(source):
         cells = slice(start, start + block.shape[0])
         rows = groups[cells]
         kept = np.flatnonzero(rows >= 0)
         at = (rows[kept][:, None] + n_groups * np.arange(n_draws)).ravel()
-        data = np.ones(len(at)) if weights is None else weights[cells][kept].ravel().astype(np.float64)
+        times = np.ones((len(rows), n_draws)) if draw is None else draw((len(rows), n_draws))
+        data = times[kept].ravel().astype(np.float64)
         member = csr_matrix((data, (at, np.repeat(kept, n_draws))), shape=(n_draws * n_groups, block.shape[0]))
         sums = member @ block
         counts += (sums @ place).toarray()

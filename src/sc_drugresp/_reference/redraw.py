@@ -54,8 +54,10 @@ def redrawn_probability(
     if shift is None:
         return np.full(n_groups, np.nan), np.full(n_groups, np.nan)
     n_draws = max(min(N_REDRAWN, MOST_ROWS // max(n_groups, 1)), 10)
-    weights = np.random.default_rng(rng).poisson(1.0, (len(codes), n_draws)).astype(np.uint8)
-    bulk = pseudobulk(source, reference.genes, codes, n_groups, weights=weights)
+    generator = np.random.default_rng(rng)
+    bulk = pseudobulk(
+        source, reference.genes, codes, n_groups, n_draws=n_draws, draw=lambda shape: generator.poisson(1.0, shape)
+    )
     out = np.full(n_draws * n_groups, np.nan)
     drawn = bulk.totals > 0  # a group of few cells may be drawn empty
     response = _response(reference, bulk.values[drawn], bulk.seen, drug, shift.values)

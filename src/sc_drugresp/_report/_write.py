@@ -11,6 +11,7 @@ from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.files import write_text
 from .._core.log import logger
+from .._data.opening import is_path, open_cells
 from ..get._read import CONTROL, EVALUATION, PREDICTION, RANKING, TRAINING, Record
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @doc_params()
 @checked
 def report(
-    data: AnnData | MuData,
+    data: AnnData | MuData | str | PathLike[str],
     path: str | PathLike[str] = "report.html",
     *,
     title: str = "Drug response report",
@@ -46,7 +47,7 @@ def report(
 
     Parameters
     ----------
-    {data}
+    {cells}
     path
         File to write. It appears complete or not at all.
     title
@@ -73,6 +74,8 @@ def report(
 
     Raises
     ------
+    FileNotFoundError
+        There is no such file.
     KeyError
         Nothing was written under a key that was given, or what was written is damaged.
     ValueError
@@ -90,6 +93,8 @@ def report(
     if Path(path).is_dir():
         msg = f"`path` must be a file to write, found the folder {str(path)!r}."
         raise ValueError(msg)
+    if is_path(data):
+        data = open_cells(data)
     keys = {PREDICTION: prediction_key, RANKING: ranking_key, EVALUATION: evaluation_key}
     keys |= {TRAINING: training_key, CONTROL: control_key}
     arguments = dict(zip(keys, ("prediction_key", "ranking_key", "evaluation_key", "training_key", "control_key")))

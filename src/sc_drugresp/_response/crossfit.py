@@ -9,9 +9,9 @@ import numpy as np
 from scipy.special import expit
 
 from .._core.log import warn
-from .._stats.groups import encode_groups, group_classes
+from .._stats.groups import encode_groups, group_classes, spread_rows
 from .fit import choose_setting, settings_for, try_settings
-from .fitters import HeadSetting, fit_setting
+from .fitters import MOST_CELLS, HeadSetting, fit_settings
 from .heads import OVER_SAMPLES, pool
 from .selection import describe_selection
 
@@ -203,6 +203,8 @@ def cross_validate_repeats(
 ) -> list[OutOfFold]:
     """Fit on the training cells of every fold and predict its test cells.
 
+    Heads are fitted to at most `MOST_CELLS` of the training cells, evenly spread over samples and classes.
+
     What is to be chosen (the penalty, the kind of head) is chosen once for all folds, since logits of heads with
     different penalties cannot be compared, pooled or calibrated together. Each fold judges the choices by
     cross-validation over its training samples, and the choice that did best over all folds is taken. A sample thus has a
@@ -241,18 +243,18 @@ def cross_validate_repeats(
             if np.intersect1d(fold.train, fold.test).size:
                 msg = f"Fold {fold.name!r} tests cells that it learns from."
                 raise ValueError(msg)
-            labels, samples = y[fold.train], groups[fold.train]
+            shown = spread_rows(fold.train, codes * 2 + y, MOST_CELLS)
+            labels, samples = y[shown], codes[shown]
             if len(np.unique(labels)) < 2:
                 one.skip(fold)
             else:
-                x, x_test = features.split(fold.train, fold.test)
+                x, x_test = features.split(fold.train, fold.test, shown)
                 if one is passes[0] and not (own or one.trials) and centered(x, samples):
                     warn(CENTERED.format(name=features.name))
                 fits = (
-                    own(x, labels, samples, rng=rng, **options)
+                    [own(x, labels, samples, rng=rng, **options)]
                     if own
-                    else fit_setting(setting, x, labels, samples, rng=rng)
-                    for setting in settings
+                    else fit_settings(settings, x, labels, samples, rng=rng)
                 )
                 one.add(fold, fits, x_test, codes[fold.test], try_settings(settings, x, labels, samples, rng=rng))
             if advance is not None:

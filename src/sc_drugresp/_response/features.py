@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from .._data.counts import CountSource
 
 CACHE_BYTES = 2**28
+ALL_AT_ONCE = 20_000
+"""Most labeled cells that are embedded together after every fit, and kept; of more cells those that are asked for."""
 
 
 class Features(Protocol):
@@ -24,8 +25,13 @@ class Features(Protocol):
         """Name of the row in tables."""
         ...
 
-    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features of the training and of the test cells, float arrays of shape `(cells, dim)`."""
+    def split(
+        self, train: np.ndarray, test: np.ndarray, shown: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Features of the training and of the test cells, float arrays of shape `(cells, dim)`.
+
+        With `shown`, those of these training cells alone; all of them may be fitted to.
+        """
         ...
 
 
@@ -59,10 +65,14 @@ class FixedFeatures:
         """Features of all cells."""
         return self.values
 
-    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def split(
+        self, train: np.ndarray, test: np.ndarray, shown: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the embedding."""
-        x = self.labeled()
-        return x[train], x[test]
+        return self._rows(train if shown is None else shown), self._rows(test)
+
+    def _rows(self, rows: np.ndarray) -> np.ndarray:
+        return self.values[rows if self.rows is None else self.rows[rows]]
 
 
 class FittedFeatures:
@@ -97,23 +107,31 @@ class FittedFeatures:
         self.name, self.embedder, self.rng = name, embedder, rng
         self.description = description or {}
         self._labeled, self._source = labeled, source
-        self._refit: Callable[[np.ndarray], np.ndarray] | None = None
+        self._refits = embedder.refits(labeled, rng=rng)
         self._cache: dict[bytes, np.ndarray] = {}
         self._fitted = False
 
-    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def split(
+        self, train: np.ndarray, test: np.ndarray, shown: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Fit to the training cells, embed both parts; fits to the same cells are done once."""
+        shown = train if shown is None else shown
+        if self._labeled.n_obs > ALL_AT_ONCE:
+            fitted = self._refits.fit(train)
+            return fitted.transform(self._labeled, shown), fitted.transform(self._labeled, test)
         mask = np.zeros(self._labeled.n_obs, dtype=bool)
         mask[train] = True
         key = np.packbits(mask).tobytes()
         if key not in self._cache:
-            if self._refit is None:
-                self._refit = self.embedder.refits(self._labeled, rng=self.rng)
-            x = self._refit(np.flatnonzero(mask))
+            x = self._refits.embed(train)
             if sum(kept.nbytes for kept in self._cache.values()) + x.nbytes > CACHE_BYTES:
                 self._cache.clear()
             self._cache[key] = x
-        return self._cache[key][train], self._cache[key][test]
+        return self._cache[key][shown], self._cache[key][test]
+
+    def refit(self, train: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Fit to the training cells and embed these labeled cells."""
+        return self.split(train, rows, rows[:0])[1]
 
     def labeled(self) -> np.ndarray:
         """Features of the labeled cells after a fit to all of them."""
@@ -127,9 +145,7 @@ class FittedFeatures:
 
     def thinned(self, train: np.ndarray, rows: np.ndarray, shares: Sequence[float]) -> list[np.ndarray]:
         """Fit to the training cells, and embed other labeled cells with each of these shares of their counts."""
-        mask = np.zeros(self._labeled.n_obs, dtype=bool)
-        mask[train] = True
-        fitted = copy(self.embedder).fit(self._labeled, rng=self.rng, mask_obs=mask)
+        fitted = self._refits.fit(train)
         rng = np.random.default_rng(self.rng)
         return [fitted.transform(self._labeled.thinned(rows, share, rng)) for share in shares]
 
@@ -146,5 +162,5 @@ class FittedFeatures:
 
     def _fit(self) -> None:
         if not self._fitted:
-            self.embedder.fit(self._labeled, rng=self.rng)
+            self.embedder = self._refits.fit(np.arange(self._labeled.n_obs))
             self._fitted = True

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from .._stats.groups import balanced_weights, encode_groups, group_classes, groups_per_class
-from .fitters import DEFAULT_C, MIL_C, SHARE, HeadSetting, fit_setting
+from .._stats.groups import balanced_weights, encode_groups, group_classes, groups_per_class, spread_rows
+from .fitters import DEFAULT_C, MIL_C, SHARE, HeadSetting, fit_setting, fit_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,8 @@ MIN_TO_TUNE = 3
 MIN_FOR_AUTO = 6
 """Samples of each class below which `head='auto'` is `'logistic'`: with 4 choosing gains as much as it loses."""
 _INNER_FOLDS = 5
+_MOST_CELLS = 20_000
+"""Cells on which settings are tried, evenly spread over samples and classes."""
 
 
 def settings_for(
@@ -80,6 +82,9 @@ def try_settings(
     Samples are dealt out to at most five parts class by class.
     """
     codes, names = encode_groups(groups)
+    rows = spread_rows(np.arange(len(y)), codes * 2 + y, _MOST_CELLS)
+    if len(rows) < len(y):
+        x, y, codes = x[rows], y[rows], codes[rows]
     per_class = min(groups_per_class(y, codes))
     if len(settings) < 2 or per_class < MIN_TO_TUNE:
         return None
@@ -93,15 +98,15 @@ def try_settings(
         test = part[codes] == held
         if len(np.unique(y[~test])) < 2:
             continue
-        weights = balanced_weights(y[test], groups[test])
-        for i, setting in enumerate(settings):
-            head = fit_setting(setting, x[~test], y[~test], groups[~test], rng=rng)
-            logit = head.logit(x[test])
+        weights = balanced_weights(y[test], codes[test])
+        x_test = x[test]
+        for i, head in enumerate(fit_settings(settings, x[~test], y[~test], codes[~test], rng=rng)):
+            logit = head.logit(x_test)
             known = np.isfinite(logit)
             # Not through a probability, which would be 0 or 1 far out.
             signed = np.where(y[test] == 1, -logit, logit)[known]
             loss[i] += np.average(np.logaddexp(0, signed), weights=weights[known])
-            where, score = head.sample_logit(x[test], codes[test])
+            where, score = head.sample_logit(x_test, codes[test])
             scores[i, where] = score
     usable = (classes < 2) & np.isfinite(scores).all(axis=0)
     if len(np.unique(classes[usable])) < 2:

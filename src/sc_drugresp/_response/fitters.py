@@ -10,10 +10,12 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from .._stats.groups import balanced_weights
+from .._stats.groups import balanced_weights, encode_groups
 from .heads import LinearHead, PseudobulkHead, TopShareHead, loudest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .heads import Head, HeadKind
 
 DEFAULT_C, MIL_C = 0.1, 0.01
@@ -21,6 +23,8 @@ SHARE = 0.2
 """Of the cells of a sample that `'mil'` listens to."""
 FEW_GROUPS, MAX_DIMS = 50, 128
 MIL_ROUNDS = 5
+MOST_CELLS = 50_000
+"""Cells that a head is fitted to; of more an evenly spread choice of each sample, since samples weigh the same anyway."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +95,32 @@ def fit_setting(setting: HeadSetting, x: np.ndarray, y: np.ndarray, groups: np.n
     ValueError
         There is only one class.
     """
+    return fit_settings([setting], x, y, groups, rng=rng)[0]
+
+
+def fit_settings(
+    settings: Sequence[HeadSetting], x: np.ndarray, y: np.ndarray, groups: np.ndarray, *, rng: int = 0
+) -> list[Head]:
+    """As :func:`fit_setting`, for several settings on the same cells, which are standardized once."""
     x = np.asarray(x, dtype=np.float64)
     usable = ~np.isnan(x).any(axis=1)
-    x, y, groups = x[usable], y[usable].astype(np.int64), groups[usable]
+    if not usable.all():
+        x, y, groups = x[usable], y[usable], groups[usable]
+    y, groups = y.astype(np.int64), encode_groups(groups)[0]
     if len(np.unique(y)) < 2:
         msg = "Both sensitive and resistant cells are needed to fit a head, found one class only."
         raise ValueError(msg)
-    if setting.kind == "mlp":
+    space = None if all(setting.kind == "mlp" for setting in settings) else _Space.of(x, groups)
+    return [_fit(setting, space, x, y, groups, rng) for setting in settings]
+
+
+def _fit(
+    setting: HeadSetting, space: _Space | None, x: np.ndarray, y: np.ndarray, groups: np.ndarray, rng: int
+) -> Head:
+    if setting.kind == "mlp" or space is None:
         from .mlp import fit_mlp
 
         return fit_mlp(x, y, rng=rng)
-    space = _Space.of(x, groups)
     if setting.kind == "pseudobulk_lda":
         return PseudobulkHead(**space.arrays(*_discriminant(space.z, y, groups)))
     if setting.kind == "mil":

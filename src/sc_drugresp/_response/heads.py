@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 HeadKind = Literal["logistic", "mlp", "pseudobulk_lda", "mil"]
 HeadChoice = Literal["logistic", "mlp", "pseudobulk_lda", "mil", "auto"]
 OVER_SAMPLES = ("pseudobulk_lda", "mil")
 """Heads whose score of a sample is more than the mean of its cells."""
+
+
+_BLOCK = 8_192
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,10 @@ class LinearHead:
 
     def logit(self, x: np.ndarray) -> np.ndarray:
         """Log-odds of `sensitive`, shape `(n,)`, float64; NaN where the embedding is NaN."""
-        return ((np.asarray(x, dtype=np.float64) - self.mean) / self.scale) @ self.coef + np.ravel(self.intercept)[0]
+        return _by_blocks(self._logit, x)
+
+    def _logit(self, x: np.ndarray) -> np.ndarray:
+        return ((x - self.mean) / self.scale) @ self.coef + np.ravel(self.intercept)[0]
 
     def sample_logit(self, x: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Names of the samples, sorted, and the score of each: the mean logit of its cells; NaN for a sample without."""
@@ -73,7 +79,10 @@ class MLPHead:
 
     def logit(self, x: np.ndarray) -> np.ndarray:
         """Log-odds of `sensitive`, shape `(n,)`, float64."""
-        h = (np.asarray(x, dtype=np.float64) - self.mean) / self.scale
+        return _by_blocks(self._logit, x)
+
+    def _logit(self, x: np.ndarray) -> np.ndarray:
+        h = (x - self.mean) / self.scale
         for weight, bias in ((self.w1, self.b1), (self.w2, self.b2)):
             h = np.maximum(h @ weight.T + bias, 0)
         out = h @ self.w3.T + self.b3
@@ -86,6 +95,15 @@ class MLPHead:
 
 Head = LinearHead | MLPHead
 _KINDS: tuple[type[Head], ...] = (LinearHead, PseudobulkHead, TopShareHead, MLPHead)
+
+
+def _by_blocks(function: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """A function of float64 rows, of some thousand at once: the embedding is not copied as a whole."""
+    out = np.empty(len(x))
+    for start in range(0, len(x), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        out[rows] = function(np.asarray(x[rows], dtype=np.float64))
+    return out
 
 
 def check_tunable(head: str) -> None:

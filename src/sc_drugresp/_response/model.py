@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
-    from ..models.baselines import FittedEmbedder
+    from ..models._fitted import FittedEmbedder
     from .heads import Head
     from .trust import Trust
 

@@ -123,7 +123,7 @@ def predict(
         sets[usable] = trust.conformal.sets(logits[usable])
         if trust.reference is not None:
             found = trust.reference.score(
-                values[usable],
+                values if usable.all() else values[usable],
                 groups=None if groups is None else groups[usable],
                 depth=None if depth is None else depth[usable],
             )

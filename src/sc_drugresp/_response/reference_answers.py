@@ -167,5 +167,5 @@ def scores_of_cells(answer: ReferenceAnswer, drugs: Sequence[str]) -> np.ndarray
 
     at = answer.reference.drugs.index.get_indexer(pd.Index(drugs))
     z = np.where(answer.usable()[:, None], answer.answers.z[:, at], np.nan).astype(np.float32)
-    codes = answer.groups.codes
-    return np.where(codes[:, None] >= 0, z[np.maximum(codes, 0)], np.float32(np.nan))
+    # The last row is that of the cells without a group, whose code is -1.
+    return np.vstack([z, np.full((1, len(at)), np.nan, dtype=np.float32)])[answer.groups.codes]

@@ -15,6 +15,7 @@ from .._data.obs import as_text, find_group, read_column
 from .._data.treatment import treated_cells
 from .._reference.abstain import MIN_CELLS
 from .._reference.storage import DEFAULT
+from .._stats.groups import spread_rows
 from ..names import check_lineage, lineage_of
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ MOST = 0.5
 """Share of a group that decides what the group is."""
 SEPARATOR = " | "
 _LEAST_MARKERS = 10
+MOST_CLUSTERED = 50_000
+"""Cells that clusters are found in; the others are assigned to them."""
+_NEAREST, _BLOCK = 15, 65_536
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +160,11 @@ def group_cells(
 
 
 def find_clusters(source: CountSource, rows: np.ndarray, *, rng: int) -> np.ndarray:
-    """Clusters of the chosen cells: 50 principal components, neighbors, Leiden (scanpy); `''` for all other cells."""
+    """Clusters of the chosen cells: 50 principal components, neighbors, Leiden (scanpy); `''` for all other cells.
+
+    Of more than 50,000 cells an evenly spread choice is clustered; each other cell joins the cluster of most of its 15 nearest
+    neighbors among them.
+    """
     import scanpy as sc
     from anndata import AnnData
 
@@ -169,10 +177,20 @@ def find_clusters(source: CountSource, rows: np.ndarray, *, rng: int) -> np.ndar
         return out.astype(str)
     pca: Any = models.load("pca")
     pca = pca.fit(source, rng=rng, mask_obs=rows)
-    cells = AnnData(pca.transform(source, at))
-    sc.pp.neighbors(cells, n_neighbors=min(15, len(at) - 1), use_rep="X", random_state=short_seed(rng))
+    few = spread_rows(at, np.zeros(len(rows), dtype=np.intp), MOST_CLUSTERED)
+    cells = AnnData(pca.transform(source, few))
+    sc.pp.neighbors(cells, n_neighbors=min(_NEAREST, len(few) - 1), use_rep="X", random_state=short_seed(rng))
     sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=short_seed(rng))
-    out[at] = cells.obs["leiden"].astype(str).to_numpy()
+    out[few] = cells.obs["leiden"].astype(str).to_numpy()
+    if len(few) < len(at):
+        from sklearn.neighbors import KNeighborsClassifier
+
+        logger.info("%d evenly spread cells are clustered; the others join the clusters of their neighbors", len(few))
+        nearest = KNeighborsClassifier(_NEAREST, algorithm="brute").fit(cells.X, out[few].astype(str))
+        rest = np.setdiff1d(at, few)
+        for start in range(0, len(rest), _BLOCK):
+            block = rest[start : start + _BLOCK]
+            out[block] = nearest.predict(pca.transform(source, block))
     return out.astype(str)
 
 
@@ -189,10 +207,19 @@ def _join_small(cluster: np.ndarray, sample: np.ndarray) -> np.ndarray:
 
 def _names(sample: np.ndarray, cluster: np.ndarray, kept: np.ndarray, *, alone: bool) -> tuple[list[str], np.ndarray]:
     """Names of the groups and the group of each cell; `alone` leaves the sample out of the name."""
-    joined = cluster if alone else np.char.add(np.char.add(sample.astype(str), SEPARATOR), cluster.astype(str))
     codes = np.full(len(kept), -1, dtype=np.int64)
-    names, codes[kept] = np.unique(joined[kept], return_inverse=True)
-    return [str(name) for name in names], codes
+    clusters, own = np.unique(cluster[kept], return_inverse=True)
+    samples, group = np.zeros(0), np.zeros(len(own), dtype=np.int64)
+    if not alone:
+        samples, group = np.unique(sample[kept], return_inverse=True)
+    pairs, found = np.unique(group * len(clusters) + own, return_inverse=True)
+    first, second = np.divmod(pairs, max(len(clusters), 1))
+    names = np.array(
+        [str(clusters[j]) if alone else f"{samples[i]}{SEPARATOR}{clusters[j]}" for i, j in zip(first, second)]
+    )
+    order = np.argsort(names, kind="stable")
+    codes[kept] = np.argsort(order)[found]
+    return names[order].tolist(), codes
 
 
 def _malignant(obs: pd.DataFrame, key: str | None) -> np.ndarray:
@@ -273,8 +300,9 @@ def _kinds(
     found = assign_compartments(source)
     kinds, reasons = [], []
     other = {item.name for item in compartments() if item.kind in ("immune", "stromal")}
+    names = np.array([*(item.name for item in compartments()), UNASSIGNED])
     for i, lineage in enumerate(lineages):
-        values, counts = np.unique(found.name[codes == i], return_counts=True)
+        values, counts = np.unique(names[found.codes[codes == i]], return_counts=True)
         most, share = str(values[counts.argmax()]), float(counts.max() / counts.sum())
         enough = found.n_markers.sum() >= _LEAST_MARKERS
         kinds.append(f"{most} {share:.0%}" if enough else UNASSIGNED)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._core.keys import SENSITIVE
 from .._core.log import warn
 from .._core.progress import progress_bar
 from .._core.threads import one_thread
+from .._stats.groups import encode_groups, spread_rows
 from .crossfit import cross_validate
 from .features import FittedFeatures
 from .fit import MIN_FOR_AUTO, enough_for_auto
-from .fitters import HeadSetting, fit_setting
+from .fitters import MOST_CELLS, HeadSetting, fit_setting
 from .model import ResponseModel
 from .trust import Trust, describe_training
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .cells import TrainingCells
     from .crossfit import OutOfFold
     from .features import FixedFeatures
@@ -54,8 +55,9 @@ def train_frozen(
     if features.description["kind"] == "slot":
         cells = cells.weigh(features.name, values)
     # With the penalty of the folds: what is calibrated on their logits must hold for those of this head.
-    fitted = fit_setting(out.setting or HeadSetting(), values, y, groups, rng=rng)
-    embed = features.split if isinstance(features, FittedFeatures) else None
+    shown = spread_rows(np.arange(len(y)), encode_groups(groups)[0] * 2 + y, MOST_CELLS)
+    fitted = fit_setting(out.setting or HeadSetting(), values[shown], y[shown], groups[shown], rng=rng)
+    embed = features.refit if isinstance(features, FittedFeatures) else None
     logits, scores = cells.known(out)
     trust = Trust.fit(
         logits,

@@ -14,6 +14,7 @@ from .._core.versions import package_versions
 from .._stats.bags import BagModel, fit_bags
 from .._stats.calibration import Calibration, fit_calibration
 from .._stats.conformal import Conformal, fit_conformal, fit_sample_calls
+from .._stats.distances import finite_rows
 from .._stats.metrics import classification_metrics, sample_scores
 from .._stats.ood import OODReference
 from .._stats.ood_fit import fit_ood
@@ -77,7 +78,7 @@ class Trust:
         error_level: float,
         rng: int,
         sample_logits: tuple[np.ndarray, np.ndarray] | None = None,
-        embed: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None,
+        embed: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
         folds: Sequence[Fold] = (),
         depth: np.ndarray | None = None,
         thinned: Callable[..., list[np.ndarray]] | None = None,
@@ -123,16 +124,23 @@ class Trust:
             for z in (whole, log_odds(mean))
         )
         classes = reference = spread = bags = None
-        own = np.flatnonzero(np.isfinite(values).all(axis=1))
+        own = np.flatnonzero(finite_rows(values))
         if len(own) >= MIN_REFERENCE:
-            refit = None if embed is None else lambda train, test: embed(own[train], own[test])
+            refit = None if embed is None else lambda train, rows: embed(own[train], own[rows])
             counts = None if depth is None else depth[own]
             pairs = [(fold.train, fold.test) for fold in folds] if len(own) == len(values) else []
             thin = None
             if thinned is not None and depth is not None and len(own) == len(values):
                 thin = thinned
             reference = fit_ood(
-                values[own], groups[own], y=y[own], embed=refit, folds=pairs, depth=counts, thinned=thin, rng=rng
+                values if len(own) == len(values) else values[own],
+                groups[own],
+                y=y[own],
+                embed=refit,
+                folds=pairs,
+                depth=counts,
+                thinned=thin,
+                rng=rng,
             )
         if calibration.is_calibrated:
             prob = calibration.probability(logits[held])

@@ -86,6 +86,11 @@ def blocks(cells: NDArray[Any]) -> Iterator[tuple[slice, FloatArray]]:
         yield rows, np.asarray(cells[rows], dtype=np.float64)
 
 
+def finite_rows(cells: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mask of the cells without a missing value."""
+    return np.concatenate([np.isfinite(block).all(axis=1) for _, block in blocks(cells)] or [np.zeros(0, dtype=bool)])
+
+
 def neighbors(cells: NDArray[np.float32], k: int) -> Any:
     from sklearn.neighbors import NearestNeighbors
 

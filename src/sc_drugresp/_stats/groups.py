@@ -44,6 +44,38 @@ def group_classes(y: IntArray, codes: IntArray, n_groups: int) -> IntArray:
     return np.where(sensitive == 0, 0, np.where(sensitive == size, 1, 2)).astype(np.intp)
 
 
+def spread_rows(rows: IntArray, strata: IntArray, most: int) -> IntArray:
+    """At most so many of the rows, as equal over strata as their sizes allow and evenly spread in each; in their order.
+
+    Parameters
+    ----------
+    rows
+        Rows to choose from.
+    strata
+        Stratum of each row of the data set, small integers.
+    most
+        Rows to choose at most.
+    """
+    if len(rows) <= most:
+        return rows
+    own = np.unique(strata[rows], return_inverse=True)[1]
+    size = np.bincount(own)
+    share = size.astype(np.float64)
+    below, left = np.sort(size), most
+    for i, smallest in enumerate(below):  # small strata are taken whole, what they leave goes to the others
+        quota = left // (len(below) - i)
+        if smallest > quota:
+            share = np.minimum(size, max(quota, 1))
+            break
+        left -= int(smallest)
+    order = np.argsort(own, kind="stable")
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(size) - size, size)
+    share, size = share[own[order]].astype(np.int64), size[own[order]]
+    # The k-th of `share` chosen rows is the one where the share of rows passed reaches k.
+    chosen = place * share // size != (place - 1) * share // size
+    return rows[np.sort(order[chosen])]
+
+
 MIXED_SHARE = 0.2
 """Largest share of groups with both classes that is a blemish of the labels; more of them are a mixed design."""
 

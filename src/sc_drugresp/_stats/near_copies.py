@@ -74,31 +74,29 @@ class NearCopies:
         return out
 
 
-def sketch(blocks: Iterable[tuple[int, sparse.csr_matrix]], n_obs: int) -> np.ndarray:
-    """Profiles in few dimensions, centered and of length one; zero for cells with hardly a gene; `(n_obs, 128)`."""
-    out = np.zeros((n_obs, SKETCH), dtype=np.float32)
-    place: np.ndarray | None = None
-    for start, block in blocks:
-        if place is None:
-            rng = np.random.default_rng(0)
-            place, sign = rng.integers(0, SKETCH, block.shape[1]), rng.choice((-1.0, 1.0), block.shape[1])
-        n = block.shape[0]
-        values = np.sign(block.data) * np.sqrt(np.abs(block.data)) * sign[block.indices]
-        rows = np.repeat(np.arange(n), np.diff(block.indptr))
-        flat = np.bincount(rows * SKETCH + place[block.indices], weights=values, minlength=n * SKETCH)
-        part = flat.reshape(n, SKETCH)
-        length = np.sqrt(np.bincount(rows, weights=np.abs(block.data), minlength=n))
-        enough = np.diff(block.indptr) >= _FEWEST_GENES
-        out[start : start + n] = part / np.where(length > 0, length, 1)[:, None]
-        out[start : start + n][~enough] = np.nan
-    known = ~np.isnan(out[:, 0])
-    out -= out[known].mean(axis=0) if known.any() else 0
+def sketch(block: sparse.csr_matrix) -> np.ndarray:
+    """Profiles in few dimensions, NaN for cells with hardly a gene; float32 of shape `(n, 128)`."""
+    rng = np.random.default_rng(0)
+    place, sign = rng.integers(0, SKETCH, block.shape[1]), rng.choice((-1.0, 1.0), block.shape[1])
+    n = block.shape[0]
+    values = np.sign(block.data) * np.sqrt(np.abs(block.data)) * sign[block.indices]
+    rows = np.repeat(np.arange(n), np.diff(block.indptr))
+    flat = np.bincount(rows * SKETCH + place[block.indices], weights=values, minlength=n * SKETCH)
+    length = np.sqrt(np.bincount(rows, weights=np.abs(block.data), minlength=n))
+    out = flat.reshape(n, SKETCH) / np.where(length > 0, length, 1)[:, None]
+    out[np.diff(block.indptr) < _FEWEST_GENES] = np.nan
+    return out.astype(np.float32)
+
+
+def _units(sketches: np.ndarray, center: np.ndarray) -> np.ndarray:
+    """Centered sketches of length one; zero where there is none."""
+    out = sketches - center
     length = np.linalg.norm(out, axis=1, keepdims=True)
     return np.nan_to_num(out / np.where(length > 1e-6, length, 1))
 
 
 def find_near_copies(
-    sketches: np.ndarray,
+    blocks: Callable[[], Iterable[tuple[int, sparse.csr_matrix]]],
     codes: np.ndarray,
     rows_of: Callable[[np.ndarray], sparse.csr_matrix],
     *,
@@ -107,10 +105,12 @@ def find_near_copies(
 ) -> NearCopies:
     """Find cells that are near copies of cells of another group.
 
+    The cells that are compared with all others are held in memory as sketches; the others pass by.
+
     Parameters
     ----------
-    sketches
-        From :func:`sketch`, shape `(n, 128)`.
+    blocks
+        Reads the profiles of all cells, `(start, rows)` at a time.
     codes
         Group of each cell.
     rows_of
@@ -123,20 +123,24 @@ def find_near_copies(
     n = len(codes)
     n_queries = int(min(n, max(most_pairs // max(n, 1), 1)))
     queries = np.unique(np.linspace(0, n - 1, n_queries).astype(np.int64)) if n else np.zeros(0, dtype=np.int64)
-    found = []
-    step = max(min(BLOCK, _AT_ONCE // max(n, 1)), 1)
-    for start in range(0, len(queries), step):
-        rows = queries[start : start + step]
-        alike = sketches[rows] @ sketches.T
-        at, other = np.divmod(np.flatnonzero(alike.ravel() > _ALIKE), n)
-        apart = codes[rows[at]] != codes[other]
-        at, other = at[apart], other[apart]
-        order = np.lexsort((-alike[at, other], at))
-        at, other = at[order], other[order]
-        rank = np.arange(len(at)) - np.searchsorted(at, at, side="left")
-        best = rank < _MOST_CANDIDATES
-        found.append(np.sort(np.column_stack([rows[at[best]], other[best]]), axis=1))
-    pairs = np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), dtype=np.int64)
+    known = [sketch(rows_of(queries[i : i + BLOCK])) for i in range(0, len(queries), BLOCK)]
+    asked = np.concatenate([*known, np.zeros((0, SKETCH), dtype=np.float32)])
+    there = ~np.isnan(asked[:, 0])
+    center = asked[there].mean(axis=0) if there.any() else np.zeros(SKETCH, dtype=np.float32)
+    asked = _units(asked, center)
+    found = _Candidates()
+    step = max(_AT_ONCE // max(len(queries), 1), 1)
+    for first, block in blocks() if len(queries) else ():
+        cells = _units(sketch(block), center)
+        for start in range(0, len(cells), step):
+            part = cells[start : start + step]
+            alike = asked @ part.T
+            at, other = np.divmod(np.flatnonzero(alike.ravel() > _ALIKE), len(part))
+            apart = codes[queries[at]] != codes[first + start + other]
+            at, other = at[apart], other[apart]
+            found.add(at, first + start + other, alike[at, other])
+    at, other = found.best()
+    pairs = np.unique(np.sort(np.column_stack([queries[at], other]), axis=1), axis=0)
     keep = np.zeros(len(pairs), dtype=bool)
     for start in range(0, len(pairs), 4 * BLOCK):
         part = pairs[start : start + 4 * BLOCK]
@@ -146,6 +150,29 @@ def find_near_copies(
         same = _same_molecules(a, b, len(queries) * n) if counts else _same_direction(a, b)
         keep[start : start + len(part)] = same
     return NearCopies(pairs[keep], len(queries))
+
+
+class _Candidates:
+    """The cells that are most like each query, a few each."""
+
+    def __init__(self) -> None:
+        self.at, self.other, self.alike = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+        self._limit = _AT_ONCE // 4
+
+    def add(self, at: np.ndarray, other: np.ndarray, alike: np.ndarray) -> None:
+        """Take in cells, in order, that are like some queries."""
+        self.at, self.other = np.append(self.at, at), np.append(self.other, other)
+        self.alike = np.append(self.alike, alike)
+        if len(self.at) > self._limit:
+            self.best()
+
+    def best(self) -> tuple[np.ndarray, np.ndarray]:
+        """Queries and the cells that are most like them; all else is forgotten."""
+        order = np.lexsort((self.other, -self.alike, self.at))
+        at = self.at[order]
+        order = order[np.arange(len(at)) - np.searchsorted(at, at, side="left") < _MOST_CANDIDATES]
+        self.at, self.other, self.alike = self.at[order], self.other[order], self.alike[order]
+        return self.at, self.other
 
 
 def _same_molecules(a: sparse.csr_matrix, b: sparse.csr_matrix, n_pairs: int) -> np.ndarray:

@@ -31,7 +31,7 @@ def fit_ood(
     groups: ArrayLike,
     *,
     y: ArrayLike | None = None,
-    embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None = None,
+    embed: Callable[[IntArray, IntArray], FloatArray] | None = None,
     folds: Sequence[tuple[IntArray, IntArray]] = (),
     depth: ArrayLike | None = None,
     thinned: Thin | None = None,
@@ -53,8 +53,8 @@ def fit_ood(
     y
         1 = sensitive, 0 = resistant. `None` treats all cells as one class.
     embed
-        For an encoder that was fitted to these cells: `embed(train, test)` fits it to some rows and gives the embeddings of
-        both sets of rows. Without it, left-out groups look better known than a new one would.
+        For an encoder that was fitted to these cells: `embed(train, rows)` fits it to some rows and gives the embeddings of
+        others. Without it, left-out groups look better known than a new one would.
     folds
         Training and test rows for which `embed` was called before. They are used if they test every cell, so that it need
         not fit again; otherwise groups are dealt out to at most ten folds.
@@ -146,7 +146,7 @@ def _left_out(
     codes: IntArray,
     picked: IntArray,
     k: int,
-    embed: Callable[[IntArray, IntArray], tuple[FloatArray, FloatArray]] | None,
+    embed: Callable[[IntArray, IntArray], FloatArray] | None,
     folds: Sequence[tuple[IntArray, IntArray]],
     log_depth: FloatArray,
     n_axes: int,
@@ -163,9 +163,8 @@ def _left_out(
         if embed is None:
             known, new = cells[rest].astype(np.float64), cells[test].astype(np.float64)
         else:
-            embedded, found = embed(train, test)
-            known = np.asarray(embedded[np.searchsorted(train, rest)], dtype=np.float64)
-            new = np.asarray(found, dtype=np.float64)
+            both = np.asarray(embed(train, np.concatenate([rest, test])), dtype=np.float64)
+            known, new = both[: len(rest)], both[len(rest) :]
         space = Space.of(known, labels[rest], n_axes)
         points = space.points(new)
         knn[here], _, maha[here] = space.distances(points, k)

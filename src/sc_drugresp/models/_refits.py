@@ -25,6 +25,8 @@ MAX_SIDE = 5_000
 _MEAN_BINS = 20
 _BLOCK = 2_048
 _SPARE = 1.25
+_SPARSE = 0.15
+"""Share of stored values below which products are added up entry by entry."""
 _ROUNDING = 1e-12  # of a variance relative to the square of its mean
 
 
@@ -136,9 +138,20 @@ def axes_of(product: FloatArray, mean: FloatArray, n: int, n_comps: int) -> Floa
 
 
 def products(profiles: sparse.csr_matrix, first: int = 0) -> FloatArray:
-    """The columns of `X.T @ X` from `first` on, in float64, a block of rows at a time."""
-    out = np.zeros((profiles.shape[1], profiles.shape[1] - first))
-    for start in range(0, profiles.shape[0], _BLOCK):
+    """The columns of `X.T @ X` from `first` on, in float64: entry by entry where few values are stored, else in blocks."""
+    n, width = profiles.shape
+    if profiles.nnz < _SPARSE * n * width:
+        from .._data.product_kernels import add_products
+
+        profiles = profiles.sorted_indices()
+        lower = np.zeros((width - first, width))
+        add_products(profiles.indptr, profiles.indices, profiles.data, first, lower)
+        out = np.ascontiguousarray(lower.T)
+        square = out[first:]
+        out[first:] = np.triu(square) + np.triu(square, 1).T
+        return out
+    out = np.zeros((width, width - first))
+    for start in range(0, n, _BLOCK):
         block = profiles[start : start + _BLOCK].toarray().astype(np.float64)
         out += block.T @ block[:, first:]
     return out
@@ -178,12 +191,12 @@ def _signed(axes: FloatArray) -> FloatArray:
 
 
 class SharedSums:
-    """Sums over all rows, from which the sums over most of the rows follow by subtraction.
+    """Sums over the rows that are learned from, from which the sums over most of them follow by subtraction.
 
     Parameters
     ----------
     profiles
-        All rows, `(cells, genes)`, as the embedder sees them.
+        The rows, `(cells, genes)`, as the embedder sees them.
     kind
         What they hold.
     n_top
@@ -202,20 +215,24 @@ class SharedSums:
         sums = GeneSums.of(self.profiles[few], self.kind)
         return variable_genes(self._sums - sums if few is out else sums, self.kind, self.n_top)
 
-    def principal_components(self, train: IntArray, n_comps: int) -> FloatArray:
-        """Coordinates of all rows, `(cells, n_comps)`, along the principal axes of the variable genes of `train`."""
+    def axes(self, train: IntArray, n_comps: int) -> tuple[IntArray, FloatArray, FloatArray]:
+        """Columns of the variable genes of the rows `train`, their mean, and their principal axes `(genes, n_comps)`."""
         chosen, n = self.choose(train), len(train)
         n_comps = min(n_comps, n - 1, len(chosen) - 1)
         out = self._left_out(train)
         if n <= len(chosen) or len(out) >= n:
-            part = self.profiles[:, chosen]
-            mean, axes = principal_axes(part[train], n_comps)
-            return part @ axes - mean @ axes
+            return chosen, *principal_axes(self.profiles[train][:, chosen], n_comps)
         at = self._find(chosen)
         left_out = self._part[out][:, at]
         mean = (self._column_sums[at] - column_sums(left_out)) / n
-        axes = axes_of(self._products[np.ix_(at, at)] - products(left_out), mean, n, n_comps)
-        padded = np.zeros((self._part.shape[1], n_comps))
+        return chosen, mean, axes_of(self._products[np.ix_(at, at)] - products(left_out), mean, n, n_comps)
+
+    def coordinates(self, chosen: IntArray, mean: FloatArray, axes: FloatArray) -> FloatArray:
+        """All rows, `(cells, n_comps)`, along axes from :meth:`axes`."""
+        at = self._where[chosen]
+        if (at < 0).any():
+            return self.profiles[:, chosen] @ axes - mean @ axes
+        padded = np.zeros((self._part.shape[1], axes.shape[1]))
         padded[at] = axes
         return self._part @ padded - mean @ axes
 

@@ -12,7 +12,7 @@ import torch
 from scipy import sparse
 
 from .._core.rng import short_seed
-from .baselines import FittedEmbedder
+from ._fitted import FittedEmbedder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

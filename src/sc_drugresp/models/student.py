@@ -14,7 +14,7 @@ from .._core.arguments import checked
 from .._core.progress import progress_bar
 from .._data.counts import AlignedCounts, CountSource, read_counts
 from .._data.vocab import GeneVocab
-from .baselines import normalize
+from ._profiles import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,6 +14,7 @@ from .._core.docs import doc_params
 from .._core.keys import COLORS, MISSING, UNCERTAIN, DrugRankingKeys
 from .._data.modalities import as_adata
 from .._embed.slots import latest_embedding, read_rep
+from .._stats.distances import finite_rows
 from ..get._read import PREDICTION
 from ._style import MODEL_COLOR, PROBABILITY_CMAP, PROBABILITY_LABEL, new_axes, short
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 TITLES = {"call": "call", "prob": PROBABILITY_LABEL, "ood": "out of distribution", "label": "label"}
 MANY_CELLS = 5_000
 """Beyond these, points are drawn as pixels in vector graphics."""
+MOST_DRAWN = 100_000
+"""Cells that are drawn; of more a random choice, which the legend counts."""
 
 
 @doc_params()
@@ -60,7 +63,7 @@ def response(
     {label_key}
     {read_key}
     size
-        Marker area; `None` chooses it by the number of cells.
+        Marker area; `None` chooses it by the number of cells. Of more than 100,000 cells, so many are drawn, chosen at random.
     {modality}
     ax
         Axes to draw on, for a single panel; `None` makes a figure.
@@ -99,7 +102,8 @@ def response(
     adata = as_adata(data, modality=modality)
     key = _basis(adata, basis, PREDICTION.find(adata, key_added))
     values, axis = read_rep(adata, key), "dimension"
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(np.isfinite(values).all(axis=1)))
+    rows = np.flatnonzero(finite_rows(values))
+    rows = np.random.default_rng(0).permutation(rows)[:MOST_DRAWN]
     frame, values = frame.iloc[rows], values[rows]  # in random order, so that no group is always on top
     if values.shape[1] > 2:
         values, axis = PCA(2, random_state=0).fit_transform(values), "PC"

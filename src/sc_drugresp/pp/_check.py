@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .._core.arguments import checked
 from .._core.docs import doc_params
 from .._core.keys import RESPONSE
@@ -16,6 +14,7 @@ from .._data.counts import refusal
 from .._data.matrices import other_counts
 from .._data.modalities import as_adata, observations
 from .._data.obs import as_text, find_group, read_column
+from .._data.opening import is_path, open_cells
 from ._check_cells import check_compartments, check_treatment
 from ._check_design import check_depth, check_groups, check_labels, check_verdict
 from ._check_genes import check_genes, check_models, check_names
@@ -24,6 +23,7 @@ from ._scan import Scan, scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from os import PathLike
 
     import pandas as pd
     from anndata import AnnData
@@ -37,7 +37,7 @@ _MANY_GENES = 2_000
 @doc_params()
 @checked
 def check(
-    data: AnnData | MuData,
+    data: AnnData | MuData | str | PathLike[str],
     *,
     models: str | Sequence[Any] | None = None,
     label_key: str | None = None,
@@ -61,7 +61,7 @@ def check(
 
     Parameters
     ----------
-    {data}
+    {cells}
     models
         Names of models, or loaded encoders, to be checked against the data.
     {label_key}
@@ -83,6 +83,8 @@ def check(
         There is no such model.
     TypeError
         `models` holds something else than names and models.
+    FileNotFoundError
+        There is no such file.
 
     Examples
     --------
@@ -97,8 +99,8 @@ def check(
         if not isinstance(model, str) and not any(hasattr(model, name) for name in ("vocab", "embed")):
             msg = f"`models` must hold names or loaded models, found {told(model)}."
             raise TypeError(msg)
-    adata = as_adata(data, modality=modality)
-    obs = observations(data, modality=modality)
+    opened = open_cells(data) if is_path(data) else data
+    adata, obs = as_adata(opened, modality=modality), observations(opened, modality=modality)
     for argument, key in (("label_key", label_key), ("group_key", group_key)):
         if key is not None:
             read_column(obs, key, argument)
@@ -106,7 +108,7 @@ def check(
     if 0 in adata.shape:
         findings.error("empty", "X", f"The object has shape {adata.shape}.", "Cells and genes are needed.")
         return findings.frame()
-    check_names(findings, np.asarray(adata.obs_names, dtype=str), np.asarray(adata.var_names, dtype=str))
+    check_names(findings, adata.obs_names, adata.var_names)
     scanned = scan(adata, layer, "checking")
     if scanned is None:
         message = "`.X`, `.raw` and `.layers['counts']` are all empty."
@@ -128,7 +130,7 @@ def check(
             copies = [f"{modality}:{name}" for name in obs]  # a MuData's own copies of a modality's columns
             columns = obs.drop(columns=copies, errors="ignore") if group_key not in copies else obs
             measured = {} if scanned is None else scanned.measured()
-            check_verdict(findings, columns.assign(**measured), y, group_key, label_key)
+            check_verdict(findings, columns.assign(**measured), y, groups, group_key, label_key)
         if scanned is not None:
             check_depth(findings, scanned, y, groups)
     frame = findings.frame()

@@ -10,6 +10,7 @@ from .._core.keys import GROUP_CANDIDATES, RESISTANT, RESPONSE_CLASSES, SENSITIV
 from .._data.label_words import word_of
 from .._design.judge import assess
 from .._design.split import CELLS
+from .._stats.groups import encode_groups, spread_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from ._scan import Scan
 
 _FEW_CELLS = 20
+_MOST_CELLS = 200_000
+"""Labeled cells that the verdict is read from, evenly spread over samples and classes."""
 _FEW_SAMPLES = 3
 _CELLS_LEAK, _SAMPLES_LEAK = 0.75, 0.9
 
@@ -81,10 +84,14 @@ def check_groups(findings: Findings, groups: np.ndarray | None, group_key: str |
     return groups
 
 
-def check_verdict(findings: Findings, obs: pd.DataFrame, y: np.ndarray, group_key: str | None, label_key: str) -> None:
+def check_verdict(
+    findings: Findings, obs: pd.DataFrame, y: np.ndarray, groups: np.ndarray, group_key: str | None, label_key: str
+) -> None:
     """The verdict that training and evaluation would reach, and what it rests on."""
-    rows = y >= 0
-    found = assess(obs[rows], y[rows], group_key=group_key, label_key=label_key)
+    rows = np.flatnonzero(y >= 0)
+    # The verdict is about samples: so many cells of each say what all of them do.
+    rows = spread_rows(rows, encode_groups(groups)[0] * 2 + (y == 1), _MOST_CELLS)
+    found = assess(obs.iloc[rows], y[rows], group_key=group_key, label_key=label_key)
     verdict, level = found.verdict, found.keys.get(found.plan.level, found.plan.level)
     fix, told = " ".join(verdict.suggestions), str(verdict)
     if verdict.code == "OK":
@@ -97,7 +104,7 @@ def check_verdict(findings: Findings, obs: pd.DataFrame, y: np.ndarray, group_ke
         named = found.confounding.confounders
         for item in [item for item in named if item.family != "several"] or named[:1]:
             findings.warning("labels-confounded", item.name, f"CONFOUNDED: {item} goes with the label.", fix)
-    elif found.plan.level == CELLS or (group_key is not None and obs.loc[rows, group_key].nunique() < 2):
+    elif found.plan.level == CELLS or (group_key is not None and obs[group_key].iloc[rows].nunique() < 2):
         findings.error("groups-one", level, told, fix)
     else:
         findings.warning("few-samples", level, told, fix)

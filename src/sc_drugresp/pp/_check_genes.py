@@ -16,6 +16,8 @@ from ._gene_report import FAIL_BELOW, WARN_BELOW, identifiers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
+
     from .._data import GeneVocab
     from ._findings import Findings
     from ._scan import Scan
@@ -24,18 +26,17 @@ _DATE = re.compile(r"(\d{1,2}-(Mar|Sep|Dec|Oct|Apr|Feb)|(Mar|Sep|Dec|Oct|Apr|Feb
 _TO_HUMAN = "Run pp.harmonize_genes(adata, target='human')."
 
 
-def check_names(findings: Findings, obs_names: np.ndarray, var_names: np.ndarray) -> None:
+def check_names(findings: Findings, obs_names: pd.Index, var_names: pd.Index) -> None:
     """Find names that occur twice and names that a spreadsheet turned into dates."""
     for names, code, subject, fix in (
         (obs_names, "duplicated-cells", "obs_names", "Run adata.obs_names_make_unique()."),
         (var_names, "duplicated-genes", "var_names", "Nothing to do for models: they add the counts of such columns."),
     ):
-        unique, counts = np.unique(names, return_counts=True)
-        repeated = unique[counts > 1]
+        repeated = np.unique(np.asarray(names[names.duplicated()], dtype=str))
         if len(repeated):
             listed = ", ".join(map(repr, repeated[:3].tolist()))
             findings.warning(code, subject, f"{len(repeated)} names occur more than once ({listed}).", fix)
-    dates = [name for name in var_names.tolist() if _DATE.fullmatch(name)]
+    dates = [name for name in map(str, var_names) if _DATE.fullmatch(name)]
     if dates:
         message = f"{len(dates)} genes look like dates ({', '.join(map(repr, dates[:3]))}): a spreadsheet changed them."
         findings.warning("gene-dates", "var_names", message, "Take the names from the original file.")

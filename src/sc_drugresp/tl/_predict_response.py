@@ -9,7 +9,7 @@ from .._core.docs import doc_params
 from .._core.keys import TRAIN_RESPONSE, PredictionKeys, color_key, colors_of
 from .._core.log import logger
 from .._core.rng import Rng, seed_of
-from .._data.modalities import Target, as_adata, observations
+from .._data.modalities import Target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @doc_params()
 @checked
 def predict_response(
-    data: AnnData | MuData,
+    data: AnnData | MuData | str | PathLike[str],
     model: ModelLike | Sequence[ModelLike] | None = None,
     *,
     use_rep: str | None = None,
@@ -58,11 +58,12 @@ def predict_response(
 
     Without a model, and with labels for some cells, it trains on the labeled cells (the latest embedding that
     :func:`~sc_drugresp.tl.embed` wrote, else PCA), cross-validates over samples, and predicts all cells: labeled cells by
-    a model that never saw their sample, the others by the final one.
+    a model that never saw their sample, the others by the final one. PCA learns from at most 20,000 and a head from at most
+    50,000 labeled cells, evenly spread, so that memory does not grow with the number of cells.
 
     Parameters
     ----------
-    {data}
+    {cells}
     model
         A :class:`~sc_drugresp.models.ResponseModel`, or the folder of a saved one. Several are fused: the mean of their
         calibrated logits, with their disagreement as uncertainty. `None` trains on the labeled cells.
@@ -104,7 +105,7 @@ def predict_response(
 
     Returns
     -------
-    `None`, or the changed copy if `copy=True`. The score is P(sensitive). Sets the following fields:
+    `None`, the changed copy if `copy=True`, or the opened object if `data` is a path. The score is P(sensitive). Sets the following fields:
 
     `.obs['predicted_response' | key_added]` : :class:`pandas.Series` (dtype `category`)
         `sensitive`, `resistant` or `uncertain`.
@@ -134,6 +135,8 @@ def predict_response(
         There is neither a model nor a label, or the embedding does not fit the model.
     KeyError
         A column or embedding does not exist.
+    FileNotFoundError
+        There is no such file.
 
     Examples
     --------
@@ -158,7 +161,7 @@ def predict_response(
         msg = f"{given[0]!r} belongs to a prediction by drug: pass drug=..., or leave it out."
         raise ValueError(msg)
     seed, target = seed_of(rng), Target(data, modality, copy, key_added)
-    adata, obs = as_adata(data, modality=modality), observations(data, modality=modality)
+    adata, obs = target.adata, target.obs
 
     from .._response.answers import answer_from_labels, answer_from_models
     from .._response.answers import correct_prevalence as correct

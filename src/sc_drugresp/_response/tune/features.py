@@ -52,7 +52,9 @@ class TunedFeatures:
                 force = self.recipe.settings.force
                 check_enough_samples(y, self.groups[fold.train], force=force, where=where)
 
-    def split(self, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def split(
+        self, train: np.ndarray, test: np.ndarray, shown: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Tune on the training cells; logits of the test cells, and zeros for the training cells, which nobody reads."""
         encoder = self.recipe.load()
         tuned = finetune(
@@ -66,7 +68,7 @@ class TunedFeatures:
             seed=self.seed,
         )
         logits = tuned.head.logit(embed_by_sample(encoder, self.tokens.take(test), self.groups[test]))
-        return np.zeros((len(train), 1)), logits[:, None]
+        return np.zeros((len(train if shown is None else shown), 1)), logits[:, None]
 
     @staticmethod
     def head(*_: Any, **__: Any) -> Logit:
