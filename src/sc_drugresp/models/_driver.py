@@ -10,6 +10,7 @@ import torch
 
 from .._core.log import warn
 from .._core.settings import settings
+from .._nn.products import fast_products
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +26,12 @@ CPU_BATCH_TOKENS = 2048
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch a module to evaluation mode, and back afterwards if it was training."""
+    """Switch a module to evaluation mode with fast products, and back afterwards if it was training."""
     was_training = module.training
     module.eval()
     try:
-        yield
+        with fast_products():
+            yield
     finally:
         module.train(was_training)
 
@@ -46,7 +48,7 @@ def embed_batch(encoder: CellNetwork, tokens: Tokens, cells: np.ndarray) -> np.n
     try:
         with torch.inference_mode():
             batch = encoder.collate(tokens.take(cells))
-            values = encoder({name: x.to(encoder.device) for name, x in batch.items()}).float().cpu().numpy()
+            values = encoder.compute({name: x.to(encoder.device) for name, x in batch.items()}).float().cpu().numpy()
     except torch.OutOfMemoryError:
         if len(cells) == 1:
             raise

@@ -14,6 +14,7 @@ from .._core.rng import seed_of
 from .._data import CountSource, Tokens, read_counts, token_batches
 from .._data.counts import AlignedCounts
 from ._driver import batch_budget, embed_batch, evaluating
+from ._engines import Engine, Precision, check_engine, running
 from ._network import Batch as Batch
 from ._network import CellNetwork
 
@@ -147,6 +148,8 @@ class CellEncoder(CellNetwork):
         rng: Rng = 0,
         groups: np.ndarray | None = None,
         batch_tokens: int | None = None,
+        engine: Engine = "torch",
+        precision: Precision = "float32",
     ) -> np.ndarray:
         """Embed all cells, in their order.
 
@@ -160,21 +163,30 @@ class CellEncoder(CellNetwork):
             Code of the set that each cell belongs to, shape `(n_cells,)`; read by set-based models only.
         batch_tokens
             Most padded tokens in a batch.
+        engine, precision
+            As in :func:`~sc_drugresp.tl.embed`.
 
         Returns
         -------
         Array of shape `(n_cells, dim)`, float32; NaN rows for cells without anything to embed.
         """
         source = self._aligned(data, layer, genes)
-        self.to(resolve_device())
-        with progress_bar(total=source.n_obs, desc=self.name or type(self).__name__) as bar:
+        self.to("cpu" if engine == "openvino" else resolve_device())
+        bar = progress_bar(total=source.n_obs, desc=self.name or type(self).__name__)
+        with bar, running(self, engine, precision):
             return self.embed_blocks(
                 self.token_blocks(source, seed_of(rng)), source.n_obs, groups, batch_tokens, bar.update
             )
 
     @checked
     def embed_tokens(
-        self, tokens: Tokens, *, groups: np.ndarray | None = None, batch_tokens: int | None = None
+        self,
+        tokens: Tokens,
+        *,
+        groups: np.ndarray | None = None,
+        batch_tokens: int | None = None,
+        engine: Engine = "torch",
+        precision: Precision = "float32",
     ) -> np.ndarray:
         """Embed tokens made by :meth:`tokenize` or recorded elsewhere (build them with :class:`Tokens`).
 
@@ -182,14 +194,15 @@ class CellEncoder(CellNetwork):
         ----------
         tokens
             Ragged sequences.
-        groups, batch_tokens
+        groups, batch_tokens, engine, precision
             As in :meth:`embed`.
 
         Returns
         -------
         Array of shape `(n_cells, dim)`, float32.
         """
-        return self.embed_blocks([(0, tokens)], len(tokens), groups, batch_tokens, lambda _: None)
+        with running(self, engine, precision):
+            return self.embed_blocks([(0, tokens)], len(tokens), groups, batch_tokens, lambda _: None)
 
     def _aligned(
         self, data: AnnData | CountSource | AlignedCounts, layer: str | None, genes: GeneMode
