@@ -4,7 +4,9 @@
     python benchmarks/encoders.py --models scgpt tgpt --quick
 
 Each model runs in a process of its own. Operations are counted by PyTorch on one cell at a time, so that padding does
-not count; the rate of the machine is that of a 2048 x 2048 matrix product, the best of all processes.
+not count; the rate of the machine is that of a 2048 x 2048 matrix product, the best of all processes. Engines and precisions
+take turns on the same cells in one process, so that a busy machine slows all of them; OpenVINO is left out where it is not
+installed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +70,21 @@ CASES = {
     "celllm": Case("celllm", 0.06, 143),
     "cellplm": Case("cellplm", 290, None, set_size=1000),
 }
+OLD = ("first_position", "shared_tokens")
+"""The speed-ups that version 0.1 had as well."""
+VARIANTS: dict[str, tuple[tuple[str, ...] | str, str, str]] = {
+    "as 0.1": (OLD, "torch", "float32"),
+    "default": ("all", "torch", "float32"),
+    "without onednn": ((*OLD, "attention"), "torch", "float32"),
+    "without attention": ((*OLD, "onednn"), "torch", "float32"),
+    "without first_position": (("onednn", "attention", "shared_tokens"), "torch", "float32"),
+    "without shared_tokens": (("onednn", "attention", "first_position"), "torch", "float32"),
+    "openvino": ("all", "openvino", "float32"),
+    "bfloat16": ("all", "torch", "bfloat16"),
+    "openvino, bfloat16": ("all", "openvino", "bfloat16"),
+}
+"""Speed-ups, engine and precision."""
+NEIGHBORS, NEIGHBOR_CELLS, NEIGHBOR_GENES = 15, 48, (100, 200)
 WORKLOADS = {"full": None, "typical": (1500, 3000), "mixed": (200, 6000)}
 
 
@@ -107,12 +126,116 @@ class Clock:
         return min(seconds)
 
 
-def matmul_rate(clock: Clock) -> float:
-    """Floating-point operations per second of a large matrix product."""
+def matmul_rates(clock: Clock) -> dict[str, float]:
+    """Operations per second of a large matrix product, as PyTorch computes it by default, through oneDNN, and in bfloat16."""
     import torch
 
+    from sc_drugresp._nn.products import fast_products
+
     a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
-    return 2 * 2048**3 / clock.best(lambda: a @ b, 5)
+    half = a.bfloat16(), b.bfloat16()
+    rates = {"torch": clock.best(lambda: a @ b, 5), "bfloat16": clock.best(lambda: half[0] @ half[1], 5)}
+    with fast_products():
+        rates["onednn"] = clock.best(lambda: a @ b, 5)
+    return {name: 2 * 2048**3 / seconds for name, seconds in rates.items()}
+
+
+@contextmanager
+def variant(encoder, name: str, converted: dict[str, Any]):
+    """Settings of one variant; networks converted for OpenVINO are kept in `converted`, so that converting is not timed."""
+    import sc_drugresp as sdr
+    from sc_drugresp.models._engines import running
+
+    speedups, engine, precision = VARIANTS[name]
+    with sdr.settings.override(speedups=speedups):
+        if engine == "torch":
+            with running(encoder, "torch", precision):
+                yield
+            return
+        if precision not in converted:
+            from sc_drugresp.models._openvino import ConvertedLayers
+
+            converted[precision] = ConvertedLayers(encoder, precision)
+        encoder.converted = converted[precision]
+        try:
+            yield
+        finally:
+            encoder.converted = None
+
+
+def variants_of(encoder) -> list[str]:
+    """Variants that this model has here."""
+    engines = set(encoder.engines) if find_spec("openvino") else {"torch"}
+    used = {
+        "without attention": attention_pays(),
+        "without first_position": getattr(encoder, "leading", None) == 1 and "openvino" in encoder.engines,
+        "without shared_tokens": hasattr(encoder, "_projected"),
+    }
+    return [name for name, (_, engine, _) in VARIANTS.items() if engine in engines and used.get(name, True)]
+
+
+def attention_pays() -> bool:
+    """Whether attention in chunks is used on this machine."""
+    import torch
+
+    from sc_drugresp._nn.chunks import LEAST_ADVANTAGE
+    from sc_drugresp._nn.products import advantage
+
+    return advantage(torch.float32, torch.get_num_threads()) >= LEAST_ADVANTAGE
+
+
+def compare_variants(encoder, tokens, clock: Clock, rounds: int) -> dict[str, dict[str, float]]:
+    """Ratio of the time of every variant to that of 0.1, taking turns: the median over rounds, the least and the most."""
+    import numpy as np
+
+    names, converted = variants_of(encoder), {}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    found = {}
+    for turn in range(rounds + 1):  # the first compiles and warms up
+        part = tokens if turn or encoder.set_based else tokens.take([0])
+        for name in names:
+            with variant(encoder, name, converted):
+                seconds[name].append(clock.best(lambda name=name, part=part: found.update({name: encoder.embed_tokens(part)})))
+    first = np.array(seconds["as 0.1"][1:])
+    out = {}
+    for name in names:
+        ratios = first / np.array(seconds[name][1:])
+        out[name] = {"x": float(np.median(ratios)), "low": float(ratios.min()), "high": float(ratios.max())}
+        out[name]["cells_per_s"] = len(tokens) / float(np.min(seconds[name][1:]))
+        out[name]["error"] = float(np.abs(found[name] - found["as 0.1"]).max() / np.abs(found["as 0.1"]).max())
+    if encoder.sizes(tokens.take([0, 1])).max() < 8_000 and len(encoder.vocab) > NEIGHBOR_GENES[1]:
+        for name, kept in neighbors_kept(encoder, names, converted).items():
+            out[name] |= kept
+    return out
+
+
+def neighbors_kept(encoder, names: list[str], converted: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Worst cosine between centered embeddings, and the share of the nearest neighbors kept, of cells with few genes."""
+    import numpy as np
+
+    adata = cells(encoder.vocab.names, NEIGHBOR_CELLS, *NEIGHBOR_GENES, seed=2)
+    tokens = encoder.tokenize(adata, genes="exact")
+
+    def embedded(name: str):
+        with variant(encoder, name, converted):
+            x = encoder.embed_tokens(tokens).astype(float)
+        return x - x.mean(0)
+
+    def nearest(x):
+        distances = np.square(x[:, None] - x[None]).sum(-1)
+        np.fill_diagonal(distances, np.inf)
+        return np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBORS]
+
+    x = embedded("as 0.1")
+    expected, out = nearest(x), {}
+    for name in names:
+        if "without" in name or name == "as 0.1":
+            continue
+        y = embedded(name)
+        cosine = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+        same = [len(np.intersect1d(a, b)) / NEIGHBORS for a, b in zip(expected, nearest(y))]
+        out[name] = {"cosine": float(cosine.min()), "neighbors": float(np.mean(same))}
+    return out
 
 
 def count_operations(encoder, tokens) -> float:
@@ -149,7 +272,7 @@ def where_time_goes(encoder, tokens) -> str:
     return ", ".join(f"{name} {value / total:.0%}" for name, value in best)
 
 
-def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
+def measure(name: str, threads: int, seconds: float, *, rounds: int = 3) -> dict[str, Any]:
     """Everything about one model; runs in a process of its own."""
     import torch
 
@@ -164,7 +287,7 @@ def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
     cls = model_class(find(case.model)[0])
     encoder = cls.random(cls.Config(**case.sizes))
     weights = sum(tensor.numel() * tensor.element_size() for tensor in encoder.state_dict().values())
-    result: dict[str, Any] = {"model": name, "weights_gb": weights / 1e9, "rate": matmul_rate(clock), "workloads": {}}
+    result: dict[str, Any] = {"model": name, "weights_gb": weights / 1e9, "rates": matmul_rates(clock), "workloads": {}}
 
     typical = cells(encoder.vocab.names, 512, *WORKLOADS["typical"])
     encoder.tokenize(typical[:4], genes="exact")  # compiles the kernels
@@ -180,7 +303,7 @@ def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
         n = (
             len(tokens)
             if case.set_size
-            else min(len(tokens), max(2 if workload == "full" else 4, int(seconds / single)))
+            else min(len(tokens), max(1 if workload == "full" else 2 if workload == "typical" else 4, int(seconds / single)))
         )
         chosen = tokens.take(range(n))
         operations = count_operations(encoder, chosen)
@@ -193,7 +316,8 @@ def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
         }
         if workload == "typical":
             result["profile"] = where_time_goes(encoder, chosen if case.set_size else chosen.take([0]))
-    result["rate"] = max(result["rate"], matmul_rate(clock))
+            result["variants"] = compare_variants(encoder, chosen, clock, rounds)
+    result["rates"] = {key: max(rate, result["rates"][key]) for key, rate in matmul_rates(clock).items()}
     result["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     result["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     return result
@@ -206,22 +330,60 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def best_rates(results: list[dict[str, Any]]) -> dict[str, float]:
+    """The best rate of each kind of product over all processes, GFLOP/s."""
+    return {kind: max(r["rates"][kind] for r in results) / 1e9 for kind in results[0]["rates"]}
+
+
+def variants_table(results: list[dict[str, Any]]) -> list[str]:
+    """Engines and precisions against version 0.1 as Markdown."""
+    rates = best_rates(results)
+    lines = [
+        "## Engines and precisions",
+        "",
+        (
+            "*Typical* cells, all variants in turn in one process: how many times as fast as with the speed-ups of version 0.1 "
+            "alone (median of the rounds, least and most in brackets). *Share* is that of the best float32 product. *Error* is "
+            "the largest difference from the first row, relative to the largest value. *Cosine* is the worst of "
+            f"{NEIGHBOR_CELLS} cells with {NEIGHBOR_GENES[0]} to {NEIGHBOR_GENES[1]} genes after centering, *neighbors* the share "
+            f"of the {NEIGHBORS} nearest that stay. Weights are random here, and the embeddings of random networks lie close "
+            "together: with published weights cosine and neighbors are higher. What speed-ups share out: each `without` "
+            "row leaves one of the default out."
+        ),
+        "",
+        "| model | variant | x 0.1 | cells/s | share | error | cosine | neighbors |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for r in results:
+        gflop = r["workloads"]["typical"]["gflop"]
+        for name, v in r["variants"].items():
+            share = f"{gflop * v['cells_per_s'] / max(rates['torch'], rates['onednn']):.0%}"
+            kept = (f"{v['cosine']:.5f}", f"{v['neighbors']:.1%}") if "cosine" in v else ("", "")
+            lines.append(
+                f"| {r['model']} | {name} | {v['x']:.2f} ({v['low']:.2f}-{v['high']:.2f}) | {v['cells_per_s']:.3g} | {share} "
+                f"| {v['error']:.0e} | {kept[0]} | {kept[1]} |"
+            )
+    return lines
+
+
 def page(results: list[dict[str, Any]], threads: int) -> str:
     """The results as Markdown."""
     import torch
 
-    rate = max(r["rate"] for r in results) / 1e9
+    rates = best_rates(results)
+    rate = max(rates["torch"], rates["onednn"])
     lines = [
         "# Speed of the encoders",
         "",
         "Written by `benchmarks/encoders.py`: published sizes, random weights, float32, "
         f"{threads} CPU thread{'s' if threads > 1 else ''} of this processor: {processor()}; PyTorch {torch.__version__}. "
-        f"A 2048 x 2048 matrix product reaches {rate:.0f} GFLOP/s. "
+        f"A 2048 x 2048 matrix product reaches {rates['torch']:.0f} GFLOP/s as PyTorch computes it by default, "
+        f"{rates['onednn']:.0f} through oneDNN, and {rates['bfloat16']:.0f} in bfloat16. "
         + ("Times are CPU times. " if threads == 1 else "")
         + f"Highest load during the run: {max(r['load'] for r in results):.0f} on {os.cpu_count()} cores; programs that "
         "run beside it make caches and memory slower, so a quiet machine is faster. "
         + "Operations are those of matrix products and attention, counted on one cell at a time (no padding); "
-        "*share* is the rate that was reached on them as part of that of the matrix product.",
+        "*share* is the rate that was reached on them as part of that of the better float32 product.",
         "",
         (
             "*Full* cells have the sequence length at which the original software was measured, *typical* cells express "
@@ -248,6 +410,8 @@ def page(results: list[dict[str, Any]], threads: int) -> str:
             f"| {mixed['cells_per_s']:.3g} | {share['mixed']:.0%} |"
         )
     lines += [
+        "",
+        *variants_table(results),
         "",
         "## Tokenizing, memory, and where the time goes",
         "",
@@ -285,9 +449,9 @@ def main() -> int:
     )
     parser.add_argument("--worker", choices=list(CASES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    seconds = 2.0 if arguments.quick else 8.0
+    seconds, rounds = (1.0, 2) if arguments.quick else (8.0, 5)
     if arguments.worker:
-        print(json.dumps(measure(arguments.worker, arguments.threads, seconds)))
+        print(json.dumps(measure(arguments.worker, arguments.threads, seconds, rounds=rounds)))
         return 0
     environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "MKL_NUM_THREADS": str(arguments.threads)}
     kept = arguments.json is not None and arguments.json.is_file()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .._data.counts import AlignedCounts, CountSource
     from .._data.vocab import GeneMode
     from ..models._embedder import Embedder
+    from ..models._engines import Engine, Precision
     from ..models._spec import ModelSpec
 
 
@@ -45,6 +46,8 @@ class Job:
         Code of the set of each cell, shape `(n_cells,)`.
     options
         Options of the model.
+    engine, precision
+        What computes it, and how exactly.
     """
 
     model: str
@@ -56,6 +59,8 @@ class Job:
     seed: int
     groups: np.ndarray | None
     options: Mapping[str, Any]
+    engine: Engine = "torch"
+    precision: Precision = "float32"
 
     @classmethod
     def of(
@@ -70,6 +75,8 @@ class Job:
         seed: int,
         groups: np.ndarray | None,
         options: Mapping[str, Any],
+        engine: Engine = "torch",
+        precision: Precision = "float32",
     ) -> Self:
         """Find the matrix, load the model, and compare their genes.
 
@@ -87,14 +94,15 @@ class Job:
                 warn(f"{spec.title} embeds cells as a set; without `group_key` all {adata.n_obs} cells form one set.")
             check_coverage(source, embedder, genes)
             aligned = source.align(embedder.vocab, genes)
-        return cls(model, spec, embedder, source, aligned, genes, seed, groups, dict(options))
+        return cls(model, spec, embedder, source, aligned, genes, seed, groups, dict(options), engine, precision)
 
     def run(self, batch_tokens: int | None = None) -> np.ndarray:
         """Embed all cells, shape `(n_cells, dim)`, float32; `batch_tokens` limits the padded tokens of a batch."""
         if self.aligned is None:
             return self.embedder.embed(self.source, rng=self.seed)
+        how = {"engine": self.engine, "precision": self.precision}
         return self.embedder.embed(
-            self.aligned, rng=self.seed, groups=self.groups, batch_tokens=batch_tokens, genes=self.genes
+            self.aligned, rng=self.seed, groups=self.groups, batch_tokens=batch_tokens, genes=self.genes, **how
         )
 
     def note(self, *, group_key: str | None, not_embedded: int) -> dict[str, Any]:
@@ -108,6 +116,8 @@ class Job:
             "rng": self.seed,
             "layer": self.source.origin,
             "group_key": group_key or "",
+            "engine": self.engine,
+            "precision": self.precision,
             **self.options,
         }
         return {

@@ -170,6 +170,7 @@ class CellEncoder(CellNetwork):
         -------
         Array of shape `(n_cells, dim)`, float32; NaN rows for cells without anything to embed.
         """
+        check_engine(type(self), self.name or type(self).__name__, engine, precision)
         source = self._aligned(data, layer, genes)
         self.to("cpu" if engine == "openvino" else resolve_device())
         bar = progress_bar(total=source.n_obs, desc=self.name or type(self).__name__)
@@ -201,6 +202,7 @@ class CellEncoder(CellNetwork):
         -------
         Array of shape `(n_cells, dim)`, float32.
         """
+        check_engine(type(self), self.name or type(self).__name__, engine, precision)
         with running(self, engine, precision):
             return self.embed_blocks([(0, tokens)], len(tokens), groups, batch_tokens, lambda _: None)
 

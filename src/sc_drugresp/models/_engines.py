@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.imports import require
 from .._core.settings import settings
+from ._load import model_class
 from ._registry import available, find
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ Engine = Literal["torch", "openvino"]
 Precision = Literal["float32", "bfloat16"]
 
 
-def check_engine(model: str, engine: Engine, precision: Precision) -> None:
-    """Refuse an engine or a precision that a model cannot be computed with, before any file is opened.
+def check_engine(cls: Any, name: str, engine: Engine, precision: Precision) -> None:
+    """Refuse an engine or a precision that the model `name` of this class cannot be computed with.
 
     Raises
     ------
@@ -29,17 +30,15 @@ def check_engine(model: str, engine: Engine, precision: Precision) -> None:
     ImportError
         The engine is not installed.
     """
-    from ._load import model_class
-
-    cls = model_class(find(model)[0])
-    if precision != "float32" and not cls.tunable:
-        msg = f"precision={precision!r} is for networks; {model!r} is none. Leave it out."
+    engines = getattr(cls, "engines", ())
+    if precision != "float32" and not engines:
+        msg = f"precision={precision!r} is for pretrained networks; {name!r} is none. Leave it out."
         raise ValueError(msg)
     if engine == "torch":
         return
-    if engine not in getattr(cls, "engines", ()):
-        able = [name for name in available("encoder") if engine in getattr(model_class(find(name)[0]), "engines", ())]
-        msg = f"{model!r} cannot be converted for engine={engine!r}; these can: {able}. Leave `engine` out for {model!r}."
+    if engine not in engines:
+        able = [other for other in available("encoder") if engine in getattr(model_class(find(other)[0]), "engines", ())]
+        msg = f"{name!r} cannot be converted for engine={engine!r}; these can: {able}. Leave `engine` out for {name!r}."
         raise ValueError(msg)
     if settings.device not in ("auto", "cpu"):
         msg = f"engine={engine!r} computes on the CPU, but settings.device is {settings.device!r}. Set it to 'cpu', or leave `engine` out."
