@@ -195,7 +195,9 @@ def compare_variants(encoder, tokens, clock: Clock, rounds: int) -> dict[str, di
         part = tokens if turn or encoder.set_based else tokens.take([0])
         for name in names:
             with variant(encoder, name, converted):
-                seconds[name].append(clock.best(lambda name=name, part=part: found.update({name: encoder.embed_tokens(part)})))
+                seconds[name].append(
+                    clock.best(lambda name=name, part=part: found.update({name: encoder.embed_tokens(part)}))
+                )
     first = np.array(seconds["as 0.1"][1:])
     out = {}
     for name in names:
@@ -303,7 +305,9 @@ def measure(name: str, threads: int, seconds: float, *, rounds: int = 3) -> dict
         n = (
             len(tokens)
             if case.set_size
-            else min(len(tokens), max(1 if workload == "full" else 2 if workload == "typical" else 4, int(seconds / single)))
+            else min(
+                len(tokens), max(1 if workload == "full" else 2 if workload == "typical" else 4, int(seconds / single))
+            )
         )
         chosen = tokens.take(range(n))
         operations = count_operations(encoder, chosen)

@@ -50,7 +50,9 @@ class SelfAttention(nn.Module):
         if not self.training and chunks_pay(q, k):
             y = attend_in_chunks(q, k, v, keep, causal=causal)
         else:
-            mask = None if keep is None else keep[:, None, None, :].to(q.dtype if keep.is_floating_point() else keep.dtype)
+            mask = (
+                None if keep is None else keep[:, None, None, :].to(q.dtype if keep.is_floating_point() else keep.dtype)
+            )
             dropout = self.dropout if self.training else 0.0
             with plain_products():
                 y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
@@ -79,7 +81,9 @@ class SelfAttention(nn.Module):
             mask = keep[:, None]
             logits = logits.masked_fill(~mask, -math.inf) if keep.dtype == torch.bool else logits + mask
         values = self.v(logits.softmax(-1) @ x).unflatten(-1, (self.heads, -1))  # (cells, heads, heads, channels)
-        own = torch.eye(self.heads, dtype=values.dtype, device=x.device)[..., None]  # every head has values of every head
+        own = torch.eye(self.heads, dtype=values.dtype, device=x.device)[
+            ..., None
+        ]  # every head has values of every head
         return self.o((values * own).sum(2).flatten(1))[:, None]
 
     def _split(self, x: Tensor) -> Tensor:

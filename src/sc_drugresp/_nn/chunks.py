@@ -23,7 +23,12 @@ def chunks_pay(q: Tensor, k: Tensor) -> bool:
     Fused attention works on small blocks, in float32 whatever the precision, and cannot profit from a library whose large
     products are much faster. `q` and `k` have the shape `(cells, heads, length, channels)`.
     """
-    if q.device.type != "cpu" or torch.is_grad_enabled() or torch.jit.is_tracing() or "attention" not in settings.speedups:
+    if (
+        q.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or torch.jit.is_tracing()
+        or "attention" not in settings.speedups
+    ):
         return False
     usable = are_fast() if q.dtype == torch.float32 else q.dtype == torch.bfloat16
     return usable and advantage(q.dtype, torch.get_num_threads()) >= LEAST_ADVANTAGE
@@ -44,7 +49,9 @@ def attend_in_chunks(q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None
     cells, heads, length, channels = q.shape
     bias = None
     if keep is not None:
-        bias = keep if keep.is_floating_point() else torch.zeros_like(keep, dtype=q.dtype).masked_fill_(~keep, -math.inf)
+        bias = (
+            keep if keep.is_floating_point() else torch.zeros_like(keep, dtype=q.dtype).masked_fill_(~keep, -math.inf)
+        )
         bias = bias.to(q.dtype).repeat_interleave(heads, 0)[:, None]  # (cells * heads, 1, keys)
     q, keys, values = (q * channels**-0.5).flatten(0, 1), k.flatten(0, 1).mT, v.flatten(0, 1)
     size = min(_MOST, max(_FEWEST, _SCORES // (len(q) * k.shape[2])))

@@ -37,7 +37,9 @@ def check_engine(cls: Any, name: str, engine: Engine, precision: Precision) -> N
     if engine == "torch":
         return
     if engine not in engines:
-        able = [other for other in available("encoder") if engine in getattr(model_class(find(other)[0]), "engines", ())]
+        able = [
+            other for other in available("encoder") if engine in getattr(model_class(find(other)[0]), "engines", ())
+        ]
         msg = f"{name!r} cannot be converted for engine={engine!r}; these can: {able}. Leave `engine` out for {name!r}."
         raise ValueError(msg)
     if settings.device not in ("auto", "cpu"):
