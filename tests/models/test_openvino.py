@@ -189,5 +189,5 @@ def test_a_response_model_remembers_engine_and_precision(tmp_path):
     exact = record.adata
     exact.var_names_make_unique()
     sdr.tl.embed(exact, "scgpt", checkpoint=record.weights)
-    with pytest.raises(ValueError, match="precision = 'float32'.*'bfloat16'"):
+    with pytest.raises(ValueError, match=r"precision = 'float32'.*'bfloat16'"):
         sdr.tl.predict_response(exact, saved, checkpoint=record.weights)

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import is_tracing
 from torch.nn import functional as F
 
 from .._core.settings import settings
@@ -59,7 +60,7 @@ class SelfAttention(nn.Module):
         return self.o(y.transpose(1, 2).flatten(2))
 
     def _pays(self, x: Tensor) -> bool:
-        if torch.jit.is_tracing():  # lengths of an example say nothing
+        if is_tracing():  # lengths of an example say nothing
             return True
         if "first_position" not in settings.speedups:
             return False

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.jit._trace import is_tracing
 
 from .._core.settings import settings
 from .products import advantage, are_fast
@@ -23,12 +24,7 @@ def chunks_pay(q: Tensor, k: Tensor) -> bool:
     Fused attention works on small blocks, in float32 whatever the precision, and cannot profit from a library whose large
     products are much faster. `q` and `k` have the shape `(cells, heads, length, channels)`.
     """
-    if (
-        q.device.type != "cpu"
-        or torch.is_grad_enabled()
-        or torch.jit.is_tracing()
-        or "attention" not in settings.speedups
-    ):
+    if q.device.type != "cpu" or torch.is_grad_enabled() or is_tracing() or "attention" not in settings.speedups:
         return False
     usable = are_fast() if q.dtype == torch.float32 else q.dtype == torch.bfloat16
     return usable and advantage(q.dtype, torch.get_num_threads()) >= LEAST_ADVANTAGE

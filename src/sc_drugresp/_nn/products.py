@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LARGEST_ERROR = 1e-5
 _SIZE, _REPEATS = 768, 4
+_MATMUL: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
 
 class _Permission:
@@ -84,7 +85,8 @@ def is_exact(threads: int) -> bool:
 def advantage(dtype: torch.dtype, threads: int) -> float:
     """How much faster a product runs in `dtype` through oneDNN than in float32 through MKL; measured once."""
     clock = time.thread_time if threads == 1 else time.perf_counter  # the first does not count what other programs take
-    plain, fast = [], []
+    plain: list[float] = []
+    fast: list[float] = []
     pair = torch.rand(2, _SIZE, _SIZE)
     for _ in range(_REPEATS):
         for taken, kind in ((plain, torch.float32), (fast, dtype)):
@@ -120,19 +122,19 @@ def _release() -> None:
 
 def _available() -> bool:
     """Whether there is oneDNN, and nobody has chosen a precision."""
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.matmul.fp32_precision == "none"
+    return torch.backends.mkldnn.is_available() and _MATMUL.fp32_precision == "none"
 
 
 @contextmanager
 def _allowing(*, reduced: bool) -> Iterator[None]:
     """Give or withdraw the permission for a moment."""
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    before = _MATMUL.fp32_precision
     _allow(reduced=reduced)
     try:
         yield
     finally:
-        torch.backends.mkldnn.matmul.fp32_precision = before
+        _MATMUL.fp32_precision = before
 
 
 def _allow(*, reduced: bool) -> None:
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if reduced else "none"
+    _MATMUL.fp32_precision = "bf16" if reduced else "none"
