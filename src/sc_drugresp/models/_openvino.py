@@ -77,9 +77,8 @@ class ConvertedLayers:
             torch.inference_mode(mode=False),
             torch.no_grad(),
             merged_adapters(self.encoder),
-            warnings.catch_warnings(),
+            warnings.catch_warnings(action="ignore"),  # of TorchScript: it is deprecated, and shapes in conditions
         ):
-            warnings.simplefilter("ignore")  # of TorchScript: it is deprecated, and shapes in conditions
             example = tuple(_example(name, tensor) for name, tensor in given.items())
             frontend = FrontEndManager().load_by_framework("pytorch")
             layers = _Layers(self.encoder).eval()
