@@ -350,9 +350,9 @@ def variants_table(results: list[dict[str, Any]]) -> list[str]:
             "alone (median of the rounds, least and most in brackets). *Share* is that of the best float32 product. *Error* is "
             "the largest difference from the first row, relative to the largest value. *Cosine* is the worst of "
             f"{NEIGHBOR_CELLS} cells with {NEIGHBOR_GENES[0]} to {NEIGHBOR_GENES[1]} genes after centering, *neighbors* the share "
-            f"of the {NEIGHBORS} nearest that stay. Weights are random here, and the embeddings of random networks lie close "
-            "together: with published weights cosine and neighbors are higher. What speed-ups share out: each `without` "
-            "row leaves one of the default out."
+            f"of the {NEIGHBORS} nearest that stay. Weights are random here, so that cosine and "
+            "neighbors say nothing certain about published weights. Each `without` row leaves one speed-up of the default "
+            "out."
         ),
         "",
         "| model | variant | x 0.1 | cells/s | share | error | cosine | neighbors |",
