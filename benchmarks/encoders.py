@@ -6,8 +6,9 @@
 
 Each model runs in a process of its own. Operations are counted by PyTorch on one cell at a time, so that padding does
 not count; the rate of the machine is that of a 2048 x 2048 matrix product, by torch as it comes or by oneDNN, whichever is
-faster, the best of all processes. `--upstream DIR` names a folder with the original software and an `upstream.py`, see
-`benchmarks/_upstream.py`; FOLDER holds the published files of each model in a folder of its name.
+faster, the best of all processes. Engines and precisions take turns on the same cells in one process, so that a busy machine
+slows all of them; OpenVINO is left out where it is not installed. `--upstream DIR` names a folder with the original software
+and an `upstream.py`, see `benchmarks/_upstream.py`; FOLDER holds the published files of each model in a folder of its name.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import _upstream
 from benchmarks._page import PAGES, matrix_rates, processor, publish
+from benchmarks._variants import NEIGHBOR_CELLS, NEIGHBOR_GENES, compare_variants, variants_table
 
 PAGE = PAGES / "encoders.md"
 
@@ -146,7 +148,7 @@ def where_time_goes(encoder, tokens) -> str:
     return ", ".join(f"{name} {value / total:.0%}" for name, value in best)
 
 
-def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
+def measure(name: str, threads: int, seconds: float, *, rounds: int = 3) -> dict[str, Any]:
     """Everything about one model; runs in a process of its own."""
     import torch
 
@@ -182,7 +184,9 @@ def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
         n = (
             len(tokens)
             if case.set_size
-            else min(len(tokens), max(2 if workload == "full" else 4, int(seconds / single)))
+            else min(
+                len(tokens), max(1 if workload == "full" else 2 if workload == "typical" else 4, int(seconds / single))
+            )
         )
         chosen = tokens.take(range(n))
         operations = count_operations(encoder, chosen)
@@ -195,6 +199,9 @@ def measure(name: str, threads: int, seconds: float) -> dict[str, Any]:
         }
         if workload == "typical":
             result["profile"] = where_time_goes(encoder, chosen if case.set_size else chosen.take([0]))
+            result["variants"] = compare_variants(
+                encoder, chosen, clock.best, rounds, cells(encoder.vocab.names, NEIGHBOR_CELLS, *NEIGHBOR_GENES, seed=2)
+            )
     again = matrix_rates(threads, now=clock.now)
     result["rates"] = {name: max(rate, again[name]) for name, rate in result["rates"].items()}
     result["load"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -252,6 +259,8 @@ def page(results: list[dict[str, Any]], threads: int) -> str:
             f"| {mixed['cells_per_s']:.3g} | {share['mixed']:.0%} |"
         )
     lines += [
+        "",
+        *variants_table(results, rate),
         "",
         "## Tokenizing, memory, and where the time goes",
         "",
@@ -326,9 +335,9 @@ def main() -> int:
     )
     parser.add_argument("--worker", choices=list(CASES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    seconds = 2.0 if arguments.quick else 8.0
+    seconds, rounds = (1.0, 2) if arguments.quick else (8.0, 5)
     if arguments.worker:
-        print(json.dumps(measure(arguments.worker, arguments.threads, seconds)))
+        print(json.dumps(measure(arguments.worker, arguments.threads, seconds, rounds=rounds)))
         return 0
     if (arguments.upstream is None) != (arguments.checkpoints is None):
         parser.error("--upstream and --checkpoints go together")

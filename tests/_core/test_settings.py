@@ -18,6 +18,8 @@ from sc_drugresp._core.settings import Settings
         ("offline", "perhaps", "true or false"),
         ("verbosity", 4, "0 .errors."),
         ("cache_dir", 3, "a directory"),
+        ("speedups", "fast", "'all', 'none' or some of"),
+        ("speedups", 3, "'all', 'none' or some of"),
     ],
 )
 def test_errors_name_setting_value_and_choices(name, value, expected):
@@ -39,6 +41,18 @@ def test_environment(monkeypatch, tmp_path):
     settings = Settings()
     assert settings.cache_dir == tmp_path
     assert settings.offline is True
+
+
+def test_speedups_by_name(monkeypatch):
+    settings = Settings()
+    settings.speedups = ["attention", "onednn"]
+    assert settings.speedups == ("onednn", "attention")
+    with settings.override(speedups="none"):
+        assert settings.speedups == ()
+    monkeypatch.setenv("SC_DRUGRESP_SPEEDUPS", "onednn, first_position")
+    assert Settings().speedups == ("onednn", "first_position")
+    monkeypatch.delenv("SC_DRUGRESP_SPEEDUPS")
+    assert set(Settings().speedups) > {"onednn", "attention"}
 
 
 def test_an_empty_variable_means_the_default_cache(monkeypatch):

@@ -67,12 +67,27 @@ def _cache(value: Any) -> Path:
     return _directory(value) or Path(base).expanduser() / "sc_drugresp"
 
 
+SPEEDUPS = ("onednn", "attention", "first_position", "shared_tokens")
+"""Ways to compute the same numbers faster, each of which can be switched off."""
+
+
+def _speedups(value: Any) -> tuple[str, ...]:
+    """Names of speed-ups, in one order."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
+    if names in (["all"], ["none"], [""]):
+        return SPEEDUPS if names == ["all"] else ()
+    if not all(name in SPEEDUPS for name in names):
+        raise ValueError
+    return tuple(name for name in SPEEDUPS if name in names)
+
+
 _EXPECTED: dict[Callable[[Any], Any], str] = {
     _positive: "a positive integer",
     _flag: "true or false",
     _directory: "a directory",
     _cache: "a directory",
     _device: "'auto', 'cpu', 'cuda', 'cuda:<n>', 'mps' or 'xpu'",
+    _speedups: f"'all', 'none' or some of {', '.join(map(repr, SPEEDUPS))}",
     _level: "0 (errors), 1 (warnings), 2 (info) or 3 (debug)",
 }
 # name: (default, parser, description)
@@ -83,6 +98,7 @@ _FIELDS: dict[str, tuple[Any, Callable[[Any], Any], str]] = {
     "offline": (False, _flag, "Never use the network."),
     "batch_tokens": (16_384, _positive, "Most padded tokens in a batch to start with; halved where memory runs out."),
     "block_cells": (2_048, _positive, "Cells read at once; memory grows with it, results do not change."),
+    "speedups": ("all", _speedups, "Exact speed-ups of networks on a CPU; leave one out to see whether it matters."),
     "progress": (True, _flag, "Show progress bars where a terminal or notebook reads them."),
     "verbosity": (1, _level, "0 errors, 1 warnings, 2 info (names the keys that were written), 3 debug."),
 }
@@ -108,6 +124,7 @@ class Settings:
     offline: bool
     batch_tokens: int
     block_cells: int
+    speedups: tuple[str, ...]
     progress: bool
     verbosity: int
 

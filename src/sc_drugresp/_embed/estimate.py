@@ -142,13 +142,15 @@ def told(found: Estimate) -> Estimate:
 
 def _network_cost(job: Job, batch_tokens: BatchTokens) -> tuple[dict[str, Any], list[str]]:
     """Tokens, time and memory of a network."""
+    from ..models._engines import device_of, running
     from ..models._probe import Lengths, measure, weight_bytes
 
     encoder: Any = job.embedder
-    encoder.to(resolve_device())
+    encoder.to(device_of(job.engine))
     cells: Any = job.aligned
     lengths = Lengths.of(encoder, cells, job.seed)
-    pace = measure(encoder, cells, lengths, seed=job.seed, batch_tokens=batch_tokens, budget=PROBE_SECONDS)
+    with running(encoder, job.engine, job.precision):
+        pace = measure(encoder, cells, lengths, seed=job.seed, batch_tokens=batch_tokens, budget=PROBE_SECONDS)
     scale = cells.n_obs / len(lengths.rows)
     whole = len(lengths.rows) == cells.n_obs
     tokens = int(lengths.tokens.sum()) if whole else round(float(lengths.tokens.mean()) * cells.n_obs)
@@ -157,7 +159,7 @@ def _network_cost(job: Job, batch_tokens: BatchTokens) -> tuple[dict[str, Any], 
         notes.append(f"{round(empty * scale):,} cells have nothing to embed.")
     cost = {
         "device": str(encoder.device),
-        "engine": "torch",
+        "engine": job.engine if job.precision == "float32" else f"{job.engine}, {job.precision}",
         "tokens": tokens,
         "tokens_mean": float(lengths.tokens.mean()),
         "tokens_longest": int(lengths.tokens.max()),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .._data.counts import CountSource
     from .._data.vocab import GeneMode
     from ..models._embedder import Embedder
+    from ..models._engines import Engine, Precision
     from ..models._spec import ModelSpec
 
 
@@ -49,6 +50,8 @@ class Job:
         Code of the set of each cell, shape `(n_cells,)`.
     options
         Options of the model.
+    engine, precision
+        What computes it, and how exactly.
     """
 
     model: str
@@ -60,6 +63,8 @@ class Job:
     seed: int
     groups: np.ndarray | None
     options: Mapping[str, Any]
+    engine: Engine = "torch"
+    precision: Precision = "float32"
 
     @classmethod
     def of(
@@ -75,6 +80,8 @@ class Job:
         groups: np.ndarray | None,
         options: Mapping[str, Any],
         lazy: bool = False,
+        engine: Engine = "torch",
+        precision: Precision = "float32",
     ) -> Self:
         """Find the matrix, load the model, and compare their genes.
 
@@ -97,7 +104,7 @@ class Job:
                 warn(f"{spec.title} embeds cells as a set; without `group_key` all {adata.n_obs} cells form one set.")
             check_coverage(source, embedder, genes)
             aligned = source.align(embedder.vocab, genes)
-        return cls(model, spec, embedder, source, aligned, genes, seed, groups, dict(options))
+        return cls(model, spec, embedder, source, aligned, genes, seed, groups, dict(options), engine, precision)
 
     @classmethod
     def supposed(
@@ -111,6 +118,8 @@ class Job:
         seed: int,
         groups: np.ndarray | None,
         options: Mapping[str, Any],
+        engine: Engine = "torch",
+        precision: Precision = "float32",
     ) -> Self:
         """The same without the files of the model: random weights of the published size, and all genes known.
 
@@ -126,14 +135,15 @@ class Job:
         known = np.unique(np.linspace(0, source.n_vars - 1, min(source.n_vars, len(embedder.vocab))).astype(np.int64))
         ids[known] = embedder.vocab.ids[: len(known)]
         aligned = AlignedCounts(source, GeneAlignment(ids, genes, "sum", n_vocabulary=len(embedder.vocab)))
-        return cls(model, spec, embedder, source, aligned, genes, seed, groups, dict(options))
+        return cls(model, spec, embedder, source, aligned, genes, seed, groups, dict(options), engine, precision)
 
     def run(self, batch_tokens: int | Literal["auto"] = "auto") -> np.ndarray:
         """Embed all cells, shape `(n_cells, dim)`, float32; `batch_tokens` limits the padded tokens of a batch."""
         if self.aligned is None:
             return self.embedder.embed(self.source, rng=self.seed)
+        how = {"engine": self.engine, "precision": self.precision}
         return self.embedder.embed(
-            self.aligned, rng=self.seed, groups=self.groups, batch_tokens=batch_tokens, genes=self.genes
+            self.aligned, rng=self.seed, groups=self.groups, batch_tokens=batch_tokens, genes=self.genes, **how
         )
 
     def note(self, *, group_key: str | None, not_embedded: int | None) -> dict[str, Any]:
@@ -149,6 +159,8 @@ class Job:
             "rng": self.seed,
             "layer": self.source.origin,
             "group_key": group_key or "",
+            "engine": self.engine,
+            "precision": self.precision,
             **self.options,
         }
         provenance = getattr(self.embedder, "provenance", None)

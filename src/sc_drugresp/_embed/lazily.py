@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .._core.kinds import BatchTokens
     from .._data.vocab import GeneAlignment, GeneMode
     from ..models._embedder import Embedder
+    from ..models._engines import Engine, Precision
     from .job import Job
 
 _MOST_LOADED = 2
@@ -64,7 +65,7 @@ class BlockWork:
         Columns that make up the data set; `None` for all.
     ids
         Token id of each gene, as the process that asked found them; `None` for embedders without a vocabulary.
-    genes, seed
+    genes, seed, engine, precision
         As in :class:`~sc_drugresp._embed.job.Job`.
     """
 
@@ -84,6 +85,8 @@ class BlockWork:
     ids: np.ndarray | None
     genes: GeneMode
     seed: int
+    engine: Engine
+    precision: Precision
 
     @classmethod
     def of(cls, job: Job, load: Callable[[], Embedder], batch_tokens: BatchTokens) -> BlockWork:
@@ -112,6 +115,8 @@ class BlockWork:
             ids=None if job.aligned is None else job.aligned.alignment.ids,
             genes=job.genes,
             seed=job.seed,
+            engine=job.engine,
+            precision=job.precision,
         )
 
     def embed(self, block: Any, first: int) -> np.ndarray:
@@ -125,7 +130,9 @@ class BlockWork:
             most = self.batch_tokens
             if most == "auto":
                 most = self.cpu_tokens if resolve_device().type == "cpu" else settings.batch_tokens
-            return embedder.embed(AlignedCounts(source, alignment), rng=self.seed, batch_tokens=most, genes=self.genes)
+            how: dict[str, Any] = {"engine": self.engine, "precision": self.precision}
+            cells = AlignedCounts(source, alignment)
+            return embedder.embed(cells, rng=self.seed, batch_tokens=most, genes=self.genes, **how)
 
     def _ready(self, source: CountSource) -> tuple[Embedder, GeneAlignment | None]:
         """The model and its genes, loaded and compared with those of the process that asked unless this process has them."""

@@ -185,10 +185,10 @@ class Into:
             if job.embedder.needs_fit:
                 run["fit"] = fit_into(self.layout, job.embedder, job.source, job.seed)  # type: ignore[arg-type]
             else:
-                from .._core.device import resolve_device
                 from ..models._driver import batch_budget
+                from ..models._engines import device_of
 
-                run["batch_tokens"] = batch_budget(resolve_device(), batch_tokens)
+                run["batch_tokens"] = batch_budget(device_of(job.engine), batch_tokens)
             return BlockStore.create(self.layout, asked, run | {"dim": job.embedder.dim})
         store = BlockStore.open(self.layout)
         wrong = differences(store.info["fingerprint"], asked)
@@ -235,9 +235,12 @@ def _compute(
 ) -> dict[int, Record]:
     """Compute blocks and write each of them down."""
     records: dict[int, Record] = {}
+    from ..models._engines import running
+
     writer, how = "{host}-{pid}-{since}".format(**me()), environment(job)
     try:
-        with progress_bar(total=n_before + _cells(store, wanted), desc=job.model, initial=n_before) as bar:
+        bar = progress_bar(total=n_before + _cells(store, wanted), desc=job.model, initial=n_before)
+        with bar, running(job.embedder, job.engine, job.precision):  # converted once for all blocks
             for piece in ahead(work.pieces(store.blocks, wanted)):
                 start = time.perf_counter()
                 values = work.compute(piece.prepared, bar.update)

@@ -69,12 +69,12 @@ class Work:
     @classmethod
     def of_encoder(cls, job: Job, batch_tokens: int) -> Self:
         """Work of a pretrained network, which is moved to the device of the settings."""
-        from .._core.device import resolve_device
         from ..models._driver import evaluating
+        from ..models._engines import device_of
         from ..models._memory import Limit
 
         encoder: Any = job.embedder
-        encoder.to(resolve_device())
+        encoder.to(device_of(job.engine))
 
         def compute(tokens: Any, advance: Callable[[int], Any]) -> np.ndarray:
             with evaluating(encoder):

@@ -6,7 +6,12 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import is_tracing
 from torch.nn import functional as F
+
+from .._core.settings import settings
+from .chunks import attend_in_chunks, chunks_pay
+from .products import plain_products
 
 
 class SelfAttention(nn.Module):
@@ -43,12 +48,22 @@ class SelfAttention(nn.Module):
     def mix(self, q: Tensor, k: Tensor, v: Tensor, keep: Tensor | None = None, *, causal: bool = False) -> Tensor:
         """Complete the attention, given the outputs of `q`, `k` and `v` of shape `(cells, length, dim)`."""
         q, k, v = self._split(q), self._split(k), self._split(v)  # (cells, heads, length, channels)
-        mask = None if keep is None else keep[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        if not self.training and chunks_pay(q, k):
+            y = attend_in_chunks(q, k, v, keep, causal=causal)
+        else:
+            mask = (
+                None if keep is None else keep[:, None, None, :].to(q.dtype if keep.is_floating_point() else keep.dtype)
+            )
+            dropout = self.dropout if self.training else 0.0
+            with plain_products():
+                y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         return self.o(y.transpose(1, 2).flatten(2))
 
     def _pays(self, x: Tensor) -> bool:
+        if is_tracing():  # lengths of an example say nothing
+            return True
+        if "first_position" not in settings.speedups:
+            return False
         return not (self.training or torch.is_grad_enabled()) and x.shape[0] * x.shape[1] > x.shape[2]
 
     def _first(self, x: Tensor, keep: Tensor | None) -> Tensor:
@@ -67,7 +82,10 @@ class SelfAttention(nn.Module):
             mask = keep[:, None]
             logits = logits.masked_fill(~mask, -math.inf) if keep.dtype == torch.bool else logits + mask
         values = self.v(logits.softmax(-1) @ x).unflatten(-1, (self.heads, -1))  # (cells, heads, heads, channels)
-        return self.o(values.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1))[:, None]
+        own = torch.eye(self.heads, dtype=values.dtype, device=x.device)[
+            ..., None
+        ]  # every head has values of every head
+        return self.o((values * own).sum(2).flatten(1))[:, None]
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

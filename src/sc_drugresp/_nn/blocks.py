@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .attention import SelfAttention
@@ -31,7 +30,7 @@ class PostNormLayer(nn.Module):
         attn_dropout: float | None = None,
         inner_dropout: float | None = None,
         eps: float = 1e-5,
-        activation: Callable[[Tensor], Tensor] = F.relu,
+        activation: Callable[[Tensor], Tensor] = torch.relu_,
     ) -> None:
         super().__init__()
         self.attn = SelfAttention(dim, heads, dropout=dropout if attn_dropout is None else attn_dropout)

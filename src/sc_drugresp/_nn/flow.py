@@ -133,7 +133,8 @@ class FlowAttention(nn.Module):
     def forward(self, x: Tensor, layout: SetLayout) -> Tensor:
         """Attend among the cells of each set; `x` has shape `(n_cells, dim)`."""
         q, k, v = (layout.pad(part) for part in (self._gate(self.q, x), self._gate(self.k, x), self._split(self.v(x))))
-        y = flow_attention(q, k, v, layout.sizes, layout.keep)
+        with torch.autocast(x.device.type, enabled=False):  # sums over many cells need single precision
+            y = flow_attention(q, k, v, layout.sizes, layout.keep)
         return self.o(self.drop(layout.unpad(y).flatten(1)))
 
     def stream(self, inputs: Callable[[Tensor], Tensor], rows: Tensor, run: Pieces) -> Callable[[Tensor], Tensor]:
@@ -198,7 +199,7 @@ class FlowAttention(nn.Module):
         return torch.sigmoid(self._split(linear(x)))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1))
+        return x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (self.heads, -1))
 
 
 class FlowLayer(nn.Module):

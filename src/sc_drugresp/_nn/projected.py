@@ -35,6 +35,10 @@ class ProjectedTokens(NamedTuple):
         without_bias = (linear(positions) - linear(torch.zeros_like(x[:1])) for linear in linears)
         return cls(rows, (x, *(linear(x) for linear in linears)), (positions, *without_bias))
 
+    def inputs(self, ids: Tensor) -> Tensor:
+        """Input of the first layer, shape `(cells, length, width)`."""
+        return F.embedding(torch.searchsorted(self.rows, ids), self.tokens[0]) + self.positions[0][: ids.shape[1]]
+
     def first_layer(self, layer: Any, ids: Tensor, keep: Tensor | None) -> Tensor:
         """Output of the first layer, shape `(cells, length, width)`; `ids` has the shape `(cells, length)`."""
         index, length = torch.searchsorted(self.rows, ids), ids.shape[1]

@@ -25,7 +25,7 @@ IN_MEMORY_CELLS = 50_000
 """Labeled cells that are kept in memory because every fold reads them again; more are read from the object each time."""
 RANDOM = ".random"
 """What the name of a row ends in whose network has random weights."""
-NOT_OPTIONS = frozenset({"model", "genes", "rng", "layer", "group_key"})
+NOT_OPTIONS = frozenset({"model", "genes", "rng", "layer", "group_key", "engine", "precision"})
 """What `.uns` notes about an embedding beside the options of its model."""
 
 
@@ -126,8 +126,9 @@ def model_features(
         )
     source = embedder.read(matrices.adata, layer or matrices.layer)
     check_coverage(source, embedder)
-    values = embedder.embed(source, rng=rng, groups=sets if spec.set_based else None)
-    params = {"model": recipe.model, "genes": "auto", "rng": rng, **recipe.options}
+    how = {"engine": recipe.engine, "precision": recipe.precision}
+    values = embedder.embed(source, rng=rng, groups=sets if spec.set_based else None, **how)
+    params = {"model": recipe.model, "genes": "auto", "rng": rng, **how, **recipe.options}
     description = describe("encoder", key, {"params": params, "checkpoint": embedder.checkpoint})
     return FixedFeatures(name or recipe.name, values, matrices.rows, description)
 
@@ -139,7 +140,8 @@ def random_features(recipe: Recipe, matrices: Matrices, *, rng: int, sets: np.nd
         return None
     encoder = recipe.load().redraw(rng)
     source = encoder.read(matrices.adata, matrices.layer)
-    values = encoder.embed(source, rng=rng, groups=sets if spec.set_based else None)
+    how = {"engine": recipe.engine, "precision": recipe.precision}
+    values = encoder.embed(source, rng=rng, groups=sets if spec.set_based else None, **how)
     return FixedFeatures(f"{recipe.name}{RANDOM}", values, matrices.rows)
 
 
@@ -174,6 +176,8 @@ def describe(kind: str, use_rep: str, info: dict[str, Any]) -> dict[str, Any]:
         "genes": str(params.get("genes", "auto")),
         "rng": int(params.get("rng", 0)),
         "group_key": str(params.get("group_key", "")),
+        "engine": str(params.get("engine", "torch")),
+        "precision": str(params.get("precision", "float32")),
         "checkpoint": {name: _plain(value) for name, value in dict(info.get("checkpoint", {})).items()},
     }
 

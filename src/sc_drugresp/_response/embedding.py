@@ -48,7 +48,8 @@ def embed_like(
 
         apply_tuned(encoder, model)
     groups = set_codes(obs, how.get("group_key") or None)
-    return encoder.embed(encoder.read(adata, layer), genes=how["genes"], rng=how["rng"], groups=groups)
+    given = {"engine": how.get("engine", "torch"), "precision": how.get("precision", "float32")}
+    return encoder.embed(encoder.read(adata, layer), genes=how["genes"], rng=how["rng"], groups=groups, **given)
 
 
 def _check_same_embedding(adata: AnnData, how: dict[str, Any]) -> None:
@@ -56,11 +57,12 @@ def _check_same_embedding(adata: AnnData, how: dict[str, Any]) -> None:
     if how["kind"] != "encoder" or not info:
         return
     now = describe("encoder", how["use_rep"], info)
-    for name in ("model", "options", "genes"):
-        if now[name] != how[name]:
+    for name in ("model", "options", "genes", "precision"):  # the engine does not matter: it computes the same numbers
+        expected = how.get(name, "float32")
+        if now[name] != expected:
             msg = (
                 f".obsm[{how['use_rep']!r}] was made with {name} = {now[name]!r}, but the model was trained with "
-                f"{how[name]!r}. Embed again with the same settings, or delete the slot."
+                f"{expected!r}. Embed again with the same settings, or delete the slot."
             )
             raise ValueError(msg)
     check_same_checkpoint(now["checkpoint"], how)

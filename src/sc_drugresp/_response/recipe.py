@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import models
 from .._core.arguments import check_fields
 from .._core.calls import dataclass_text
+from ..models._engines import Engine, Precision, check_engine
 from ..models._load import check_options, model_class
 from ..models._registry import canonical, find
 from .tune.options import FineTuning
@@ -38,11 +39,14 @@ class Recipe:
         Settings of `'lora'` and `'full'`.
     options
         Options of the model, as in :func:`~sc_drugresp.tl.embed`.
+    engine, precision
+        What computes a frozen network, as in :func:`~sc_drugresp.tl.embed`; noted in models that are trained on it, and used
+        for new cells. Tuned networks are computed by PyTorch in float32.
 
     Raises
     ------
     ValueError
-        There is no such model or mode, or the model cannot be tuned.
+        There is no such model or mode, or the model cannot be tuned or converted for the engine.
     TypeError
         The model has no such option, or `tuning` is given for a frozen model.
 
@@ -58,6 +62,8 @@ class Recipe:
     checkpoint: str | PathLike[str] | None = None
     tuning: FineTuning | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    engine: Engine = "torch"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -71,6 +77,11 @@ class Recipe:
         if self.tuning is not None and not self.tuned:
             msg = "`tuning` holds settings of mode='lora' and mode='full', but the mode is 'frozen'."
             raise TypeError(msg)
+        if self.tuned and (self.engine, self.precision) != ("torch", "float32"):
+            msg = f"`engine` and `precision` are for mode='frozen', found mode={self.mode!r}: tuning is done by PyTorch in float32."
+            raise TypeError(msg)
+        if (self.engine, self.precision) != ("torch", "float32"):
+            check_engine(model_class(find(self.model)[0]), self.model, self.engine, self.precision)
         try:
             check_options(self.model, self.options, self.checkpoint)
         except TypeError as error:

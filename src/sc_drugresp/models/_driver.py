@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from .._core.settings import settings
+from .._nn.products import fast_products
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,11 +25,12 @@ CPU_BATCH_TOKENS = 2048
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch a module to evaluation mode, and back afterwards if it was training."""
+    """Switch a module to evaluation mode with fast products, and back afterwards if it was training."""
     was_training = module.training
     module.eval()
     try:
-        yield
+        with fast_products():
+            yield
     finally:
         module.train(was_training)
 
@@ -52,7 +54,7 @@ def embed_batch(encoder: CellNetwork, tokens: Tokens, cells: np.ndarray) -> np.n
     """
     with torch.inference_mode():
         batch = encoder.collate(tokens.take(cells))
-        values = encoder({name: x.to(encoder.device) for name, x in batch.items()}).float().cpu().numpy()
+        values = encoder.compute({name: x.to(encoder.device) for name, x in batch.items()}).float().cpu().numpy()
     if not np.isfinite(values).all():
         wrong = int((~np.isfinite(values).all(axis=1)).sum())
         msg = (

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from .._core.arguments import checked
-from .._core.device import resolve_device
 from .._core.progress import progress_bar
 from .._core.rng import seed_of
 from .._data import CountSource, Tokens, read_counts, token_batches
 from .._data.counts import AlignedCounts
 from ._driver import batch_budget, embed_batch, evaluating
+from ._engines import Engine, Precision, check_engine, device_of, running
 from ._memory import Limit
 from ._network import Batch as Batch
 from ._network import CellNetwork
@@ -178,6 +178,8 @@ class CellEncoder(CellNetwork):
         rng: Rng = 0,
         groups: np.ndarray | None = None,
         batch_tokens: BatchTokens = "auto",
+        engine: Engine = "torch",
+        precision: Precision = "float32",
     ) -> np.ndarray:
         """Embed all cells, in their order.
 
@@ -192,6 +194,8 @@ class CellEncoder(CellNetwork):
         batch_tokens
             Most padded tokens in a batch. `'auto'` starts with `settings.batch_tokens`, on a CPU with what its caches hold.
             Where memory runs out, the batch is halved, and those after it stay as small; the result is the same.
+        engine, precision
+            As in :func:`~sc_drugresp.tl.embed`.
 
         Returns
         -------
@@ -202,16 +206,24 @@ class CellEncoder(CellNetwork):
         MemoryError
             There is not enough memory for a single cell.
         """
+        check_engine(type(self), self.name or type(self).__name__, engine, precision)
         source = self._aligned(data, layer, genes)
-        self.to(resolve_device())
-        with progress_bar(total=source.n_obs, desc=self.name or type(self).__name__) as bar:
+        self.to(device_of(engine))
+        bar = progress_bar(total=source.n_obs, desc=self.name or type(self).__name__)
+        with bar, running(self, engine, precision):
             return self.embed_blocks(
                 self.token_blocks(source, seed_of(rng)), source.n_obs, groups, batch_tokens, bar.update
             )
 
     @checked
     def embed_tokens(
-        self, tokens: Tokens, *, groups: np.ndarray | None = None, batch_tokens: BatchTokens = "auto"
+        self,
+        tokens: Tokens,
+        *,
+        groups: np.ndarray | None = None,
+        batch_tokens: BatchTokens = "auto",
+        engine: Engine = "torch",
+        precision: Precision = "float32",
     ) -> np.ndarray:
         """Embed tokens made by :meth:`tokenize` or recorded elsewhere (build them with :class:`Tokens`).
 
@@ -219,14 +231,16 @@ class CellEncoder(CellNetwork):
         ----------
         tokens
             Ragged sequences.
-        groups, batch_tokens
+        groups, batch_tokens, engine, precision
             As in :meth:`embed`.
 
         Returns
         -------
         Array of shape `(n_cells, dim)`, float32.
         """
-        return self.embed_blocks([(0, tokens)], len(tokens), groups, batch_tokens, lambda _: None)
+        check_engine(type(self), self.name or type(self).__name__, engine, precision)
+        with running(self, engine, precision):
+            return self.embed_blocks([(0, tokens)], len(tokens), groups, batch_tokens, lambda _: None)
 
     def _aligned(
         self, data: AnnData | CountSource | AlignedCounts, layer: str | None, genes: GeneMode

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .._data import Tokens
     from ._config import Config
+    from ._openvino import ConvertedLayers
 
 Batch = dict[str, Tensor]
 
@@ -45,6 +46,9 @@ class CellNetwork(nn.Module, ABC):
         What fills up the shorter sequences of a batch.
     n_ids, longest
         Token ids and positions of the network, where they are limited.
+    engines
+        What can compute the network. A model whose :meth:`hidden` is not what :meth:`after_stem` does, one layer after the
+        other, says `("torch",)`.
     depth_stated
         Whether a file says how many layers there are. Otherwise they were counted, and nobody would miss the last one.
     """
@@ -54,6 +58,7 @@ class CellNetwork(nn.Module, ABC):
     dropped: ClassVar[tuple[str, ...]] = ()
     lora_targets: ClassVar[str] = r".*\.(attn\.[qkvo]|up|down)"
     reads_values: ClassVar[bool] = False
+    engines: ClassVar[tuple[str, ...]] = ("torch", "openvino")
 
     layers: nn.ModuleList
     pad_id: int = 0
@@ -68,6 +73,7 @@ class CellNetwork(nn.Module, ABC):
         self.name = ""
         self.checkpoint: dict[str, Any] = {}
         self.gradient_checkpointing = False
+        self.converted: ConvertedLayers | None = None
         self.final_norm: nn.Module = nn.Identity()
 
     # What a model defines -----------------------------------------------------------------------------------------
@@ -137,6 +143,18 @@ class CellNetwork(nn.Module, ABC):
     def forward(self, batch: Batch) -> Tensor:
         """Cell embedding, shape `(cells, dim)`; the last layer is computed for the positions that are pooled."""
         return self.pool(self.hidden(batch, self.leading), batch)
+
+    def stem(self, batch: Batch) -> Tensor:
+        """Input of the first layer at the positions that the embedding needs, shape `(cells, length, width)`."""
+        return self.inputs(batch)
+
+    def after_stem(self, x: Tensor, batch: Batch) -> Tensor:
+        """Cell embedding from what :meth:`stem` gives; reads `length` and `keep` of the batch."""
+        return self.pool(self.final_norm(run_layers(self.layers, x, batch.get("keep"), queries=self.leading)), batch)
+
+    def compute(self, batch: Batch) -> Tensor:
+        """Cell embedding, shape `(cells, dim)`, by the engine in force; not differentiable where that is not PyTorch."""
+        return self(batch) if self.converted is None else self.converted(self.stem(batch), batch)
 
     @classmethod
     def translate(cls, state: Mapping[str, Tensor], *, source: object) -> dict[str, Tensor]:

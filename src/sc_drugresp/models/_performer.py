@@ -93,6 +93,7 @@ class PerformerEncoder(CellEncoder):
         Files with the names of the genes, for error messages.
     """
 
+    engines: ClassVar[tuple[str, ...]] = ("torch",)
     specials: ClassVar[int] = 1
     last_rows: ClassVar[tuple[float, ...]] = (0.0,)
     gene_lists: ClassVar[str]

@@ -117,6 +117,7 @@ class CellPLM(CellEncoder):
 
     Config = CellPLMConfig
     set_based: ClassVar[bool] = True
+    engines: ClassVar[tuple[str, ...]] = ("torch",)
     reads_values: ClassVar[bool] = True
     min_tokens: int = 0  # a cell without counts is the zero vector before the first layer
     renames: ClassVar[Mapping[str, str]] = {

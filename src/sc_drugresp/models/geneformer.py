@@ -128,7 +128,7 @@ class Geneformer(CellEncoder):
         self.norm = nn.LayerNorm(config.dim, eps=config.eps)
         self.drop = nn.Dropout(config.dropout)
         rates = {"dropout": config.dropout, "attn_dropout": config.attn_dropout, "inner_dropout": 0.0}
-        activation: Any = {"relu": F.relu, "gelu": F.gelu}[config.activation]
+        activation: Any = {"relu": torch.relu_, "gelu": F.gelu}[config.activation]
         self.layers = nn.ModuleList(
             PostNormLayer(config.dim, config.heads, config.ffn_dim, **rates, eps=config.eps, activation=activation)
             for _ in range(config.depth)

@@ -264,7 +264,7 @@ class ScFoundation(CellEncoder):
         other = (place >= length - 2).unsqueeze(-1)  # T, S and padding
         mean = hidden.masked_fill(other, 0.0).sum(1) / (length - 2)
         maximum = hidden.masked_fill(other, -torch.inf).amax(1)
-        cells, last = torch.arange(len(hidden), device=hidden.device), batch["length"] - 1
+        cells, last = torch.arange(hidden.shape[0], device=hidden.device), batch["length"] - 1
         return torch.cat([hidden[cells, last], hidden[cells, last - 1], maximum, mean], dim=-1)
 
 

@@ -75,6 +75,7 @@ class Student:
     needs_fit: ClassVar[bool] = False
     tunable: ClassVar[bool] = False
     set_based: ClassVar[bool] = False
+    blockwise: ClassVar[bool] = True
 
     @property
     def name(self) -> str:

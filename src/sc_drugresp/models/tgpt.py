@@ -196,6 +196,10 @@ class TGPT(CellEncoder):
             return mean_between(hidden, 1, batch["length"] - 1)
         return mean_between(hidden, 0, batch["length"])
 
+    def stem(self, batch: Batch) -> Tensor:
+        """Input of the first layer without the last position, unless that is pooled."""
+        return self.inputs({"ids": batch["ids"][:, :-1]} if self.config.pooling == "genes" else batch)
+
     def forward(self, batch: Batch) -> Tensor:
         """Cell embedding, shape `(cells, dim)`; the last position is computed only if it is pooled."""
         needed = {**batch, "ids": batch["ids"][:, :-1]} if self.config.pooling == "genes" else batch

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .._core.rng import short_seed
+from .._core.settings import settings
 from .._data import GeneVocab, Tokens
 from .._data.sentence_kernels import assemble_sentences, draw_genes, draw_like_numpy, shuffle_chromosomes
 from .._nn import PostNormLayer, ProjectedTokens, run_layers
@@ -261,8 +262,9 @@ class UCE(CellEncoder):
         return F.normalize(found.to(self.project.weight.device, torch.float32), dim=-1, eps=1e-12)
 
     def encode(self, features: Tensor) -> Tensor:
-        """Project normalized protein embeddings to the width of the network, before scaling."""
-        return self.project_norm(F.gelu(self.project(features.to(self.project.weight.dtype))))
+        """Project normalized protein embeddings to the width of the network, before scaling; always in its own precision."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self.project_norm(F.gelu(self.project(features.to(self.project.weight.dtype))))
 
     def inputs(self, batch: Batch) -> Tensor:
         """Input of the first layer; each distinct token is projected once."""
@@ -270,6 +272,10 @@ class UCE(CellEncoder):
         rows, index = torch.unique(ids, return_inverse=True)
         x = F.embedding(index, self.encode(self.token_rows(rows))) * math.sqrt(self.config.width)
         return self.drop(x + self.positions[: ids.shape[1]])
+
+    def stem(self, batch: Batch) -> Tensor:
+        """Input of the first layer; tokens that are projected already are looked up."""
+        return self.inputs(batch) if self._projected is None else self._projected.inputs(batch["ids"])
 
     def hidden(self, batch: Batch, leading: int | None = None) -> Tensor:
         """Output of the last layer, shape `(cells, length, width)`: every token, or the first `leading` ones alone."""
@@ -292,7 +298,8 @@ class UCE(CellEncoder):
                 limit = Limit(_ROWS_AT_ONCE, self.device)
                 parts = [part for _, part in limit.pieces(rows, lambda piece: self.encode(self.token_rows(piece)))]
                 x = torch.cat(parts) * math.sqrt(self.config.width)
-                self._projected = ProjectedTokens.of(self.layers[0], rows.to(self.device), x, self.positions)
+                if "shared_tokens" in settings.speedups:
+                    self._projected = ProjectedTokens.of(self.layers[0], rows.to(self.device), x, self.positions)
             yield
         finally:
             self._projected = None  # it must not outlive the weights

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from ..._data.counts import CountBlock
+    from ...models._engines import Engine
     from ..job import Job
 
 _NAMES_AT_ONCE = 65_536
@@ -47,7 +48,7 @@ def fingerprint(job: Job, cell_names: Iterable[str]) -> dict[str, Any]:
         "cell names": hash_names(cell_names),
         "gene names": hash_names([*job.source.names, "", *(() if job.source.other is None else job.source.other)]),
         "known genes": None,
-        "computed by": computed_by(embedder),
+        "computed by": computed_by(embedder, job.engine),
         "dtype": "float32",
     }
     if aligned is not None:
@@ -56,14 +57,14 @@ def fingerprint(job: Job, cell_names: Iterable[str]) -> dict[str, Any]:
     return jsonable(found)
 
 
-def computed_by(embedder: Any) -> str:
+def computed_by(embedder: Any, engine: Engine) -> str:
     """What does the arithmetic; another may round differently."""
     if not hasattr(embedder, "parameters"):
         return "numpy"
-    from ..._core.device import resolve_device
+    from ...models._engines import device_of
 
     weights = next(iter(embedder.parameters()), None)
-    return f"{'torch' if weights is None else weights.dtype} on {resolve_device().type}"
+    return f"{'torch' if weights is None else weights.dtype} on {device_of(engine).type}"
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
