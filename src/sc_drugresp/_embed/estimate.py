@@ -119,6 +119,8 @@ def estimate(job: Job, missing: list[RemoteFile], batch_tokens: BatchTokens = "a
     n = job.source.n_obs
     if job.aligned is not None and hasattr(job.embedder, "token_blocks"):
         cost, more = _network_cost(job, batch_tokens)
+    elif job.aligned is not None:
+        cost, more = _reader_cost(job)
     else:
         cost, more = _fit_cost(job)
     size = n * cost.pop("dim", job.embedder.dim) * 4
@@ -169,6 +171,24 @@ def _network_cost(job: Job, batch_tokens: BatchTokens) -> tuple[dict[str, Any], 
         "memory": {"weights": weight_bytes(encoder), "batch": pace.batch_bytes},
     }
     return cost, notes
+
+
+def _reader_cost(job: Job) -> tuple[dict[str, Any], list[str]]:
+    """Time of an embedder that reads counts as they are: a student."""
+    n, k = job.source.n_obs, min(job.source.n_obs, _FITS[-1])
+    part = job.source.take(np.linspace(0, n - 1, k).astype(np.int64))
+    start = time.perf_counter()
+    job.embedder.embed(part, genes=job.genes)
+    seconds = (time.perf_counter() - start) * n / k
+    device, range_of = str(resolve_device()), (seconds / 2, seconds * 2)
+    cost: dict[str, Any] = {
+        "device": device,
+        "engine": "torch",
+        "memory": {},
+        "seconds": seconds,
+        "seconds_range": range_of,
+    }
+    return cost, [f"Time from {k:,} of these cells."]
 
 
 def _fit_cost(job: Job) -> tuple[dict[str, Any], list[str]]:

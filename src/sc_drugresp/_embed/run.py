@@ -184,7 +184,7 @@ class Into:
             }
             if job.embedder.needs_fit:
                 run["fit"] = fit_into(self.layout, job.embedder, job.source, job.seed)  # type: ignore[arg-type]
-            else:
+            elif hasattr(job.embedder, "tokenize_block"):
                 from ..models._driver import batch_budget
                 from ..models._engines import device_of
 
@@ -209,7 +209,10 @@ class Into:
     def _work(self, job: Job, store: BlockStore) -> Work:
         run = store.info["run"]
         if job.embedder.needs_fit:
-            return Work.of_fitted(job, read_fit(self.layout, job.embedder, run["fit"]["sha256"]))  # type: ignore[arg-type]
+            fitted = read_fit(self.layout, job.embedder, run["fit"]["sha256"])  # type: ignore[arg-type]
+            return Work.of_counts(fitted.align(job.source), fitted)
+        if job.aligned is not None and not hasattr(job.embedder, "tokenize_block"):
+            return Work.of_counts(job.aligned, job.embedder)
         return Work.of_encoder(job, run["batch_tokens"])
 
     def _check_inputs(self, store: BlockStore, work: Work, own: Mapping[int, Record], stamp: str | None) -> None:

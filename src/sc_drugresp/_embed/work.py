@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from .._data.counts import AlignedCounts, CountBlock
-    from ..models._fitted import FittedEmbedder
     from .job import Job
 
 T = TypeVar("T")
@@ -85,14 +84,14 @@ class Work:
         return cls(aligned, lambda block: encoder.tokenize_block(block, job.seed), compute, encoder.dim)
 
     @classmethod
-    def of_fitted(cls, job: Job, fitted: FittedEmbedder) -> Self:
-        """Work of a baseline that has learned."""
+    def of_counts(cls, aligned: AlignedCounts, embedder: Any) -> Self:
+        """Work of what embeds counts as they are: a baseline that has learned, or a student."""
 
         def compute(block: CountBlock, advance: Callable[[int], Any]) -> np.ndarray:
             advance(len(block))
-            return fitted.embed_block(block)
+            return embedder.embed_block(block)
 
-        return cls(fitted.align(job.source), lambda block: block, compute, fitted.dim)
+        return cls(aligned, lambda block: block, compute, embedder.dim)
 
     def pieces(self, blocks: Blocks, wanted: Iterable[int], *, prepare: bool = True) -> Iterator[Piece]:
         """Read blocks, and prepare them unless it is enough to know what they hold."""

@@ -14,7 +14,7 @@ from .._core.arguments import checked
 from .._core.progress import progress_bar
 from .._data.counts import AlignedCounts, CountSource, read_counts
 from .._data.vocab import GeneVocab
-from ._profiles import normalize
+from ._profiles import matrix_of, normalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+    from .._data import CountBlock
     from .._data.vocab import GeneMode
     from ._student_network import StudentNetwork
 
@@ -172,6 +173,10 @@ class Student:
                 bar.update(profiles.shape[0])
         return out
 
+    def embed_block(self, block: CountBlock) -> np.ndarray:
+        """Embed some cells, seen through the genes of the student, shape `(n_cells, dim)`, float32."""
+        return self.embed_profiles(profiles_of(block, len(self.genes)))
+
     def embed_profiles(self, profiles: sparse.csr_matrix) -> np.ndarray:
         """Embed rows as :func:`read_profiles` yields them, some hundreds at a time."""
         import torch
@@ -279,11 +284,13 @@ def read_profiles(
     Teachers differ in whether depth enters their embedding; it is one input among thousands here.
     """
     for block in aligned.blocks(rows=rows):
-        counts = sparse.csr_matrix(
-            (block.counts, block.gene_ids, block.indptr), shape=(len(block), n_genes), dtype=np.float32
-        )
-        depth = sparse.csr_matrix(np.log1p(block.totals, dtype=np.float64).astype(np.float32)[:, None])
-        yield block.start, sparse.hstack([normalize(counts, "counts", block.totals), depth], format="csr")
+        yield block.start, profiles_of(block, n_genes)
+
+
+def profiles_of(block: CountBlock, n_genes: int) -> sparse.csr_matrix:
+    """The profiles of one block, see :func:`read_profiles`."""
+    depth = sparse.csr_matrix(np.log1p(block.totals, dtype=np.float64).astype(np.float32)[:, None])
+    return sparse.hstack([normalize(matrix_of(block, n_genes), "counts", block.totals), depth], format="csr")
 
 
 def without_genes(profiles: sparse.csr_matrix) -> np.ndarray:
