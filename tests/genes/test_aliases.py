@@ -153,7 +153,7 @@ def test_offline_names_the_manual_step(server):
 @pytest.mark.parametrize(
     "body",
     [
-        gzip.compress(b"symbol\tensembl_gene_id\tprev_symbol\talias_symbol\n")[:-9],
+        gzip.compress(b"symbol\tensembl_gene_id\tprev_symbol\talias_symbol\n", mtime=0)[:-9],
         gzip.compress(bytes(100_000_000)),
         b'symbol\tensembl_id\n"EGFR\tx\n',
     ],
