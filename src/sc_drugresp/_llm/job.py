@@ -11,6 +11,7 @@ import numpy as np
 from .._core.keys import CALL_CLASSES
 from .._data.counts import read_counts
 from .ask import Interview, ask, estimate
+from .budget import Budget
 from .examples import read_pool
 from .metadata import check_metadata, describe
 from .profiles import gene_lists
@@ -196,6 +197,7 @@ class Job:
             "replies_from_store": found.stored,
             "tokens": found.tokens,
             "cost": float(found.cost),
+            "cost_of_all_replies": float(Budget(interview.price, None).cost(found.tokens["in"], found.tokens["out"])),
             "params": self.params,
         }
 
