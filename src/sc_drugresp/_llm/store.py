@@ -72,7 +72,7 @@ class Store:
             return None
         with self._lock:
             row = self._db.execute("SELECT reply, usage FROM replies WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _read(*row, n)
+        return None if row is None else _read(row[0], row[1], n)
 
     def put(self, key: str, reply: Reply, usage: dict[str, int]) -> None:
         """Keep a reply; it is on the disk when this returns."""
