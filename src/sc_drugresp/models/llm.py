@@ -280,10 +280,11 @@ class LanguageModel(CellEncoder):
         network: Any = self.network
         if self.gradient_checkpointing == self._recomputing:
             return
+        kind = "activation" if hasattr(network, "activation_checkpointing_enable") else "gradient"  # before 5.24
         if self.gradient_checkpointing:
-            network.gradient_checkpointing_enable({"use_reentrant": False})
+            getattr(network, f"{kind}_checkpointing_enable")({"use_reentrant": False})
         else:
-            network.gradient_checkpointing_disable()
+            getattr(network, f"{kind}_checkpointing_disable")()
         self._recomputing = self.gradient_checkpointing
 
 
