@@ -122,6 +122,21 @@ class DrugRankingKeys:
 
 
 @dataclass(frozen=True)
+class LLMKeys:
+    """Written by `tl.ask_llm`; `key_added` replaces `llm_response`."""
+
+    call: str = "llm_response"
+    confidence: str = "llm_response_confidence"
+    uns: str = "llm_response"
+    records: str = "records"
+
+    @classmethod
+    def of(cls, key_added: str | None = None) -> LLMKeys:
+        base = key_added or cls.uns
+        return cls(base, f"{base}_confidence", base)
+
+
+@dataclass(frozen=True)
 class EvaluationKeys:
     """Written by `tl.evaluate`; `key_added` replaces `evaluation`."""
 

@@ -17,6 +17,7 @@ from .._response.features import FixedFeatures
 from .._response.recipe import Recipe
 from .._stats.folds import LeakError
 from .leakage import label_derived, sets_cross_folds
+from .naive import NAIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from .._response.choose import Matrices
     from .._response.features import Features
     from .._stats.folds import Fold
+    from .calls import Calls
     from .cohort import Cohort
+    from .external import External
     from .request import Request
 
 
@@ -204,7 +207,22 @@ def check_folds(candidates: Iterable[Candidate], folds: Sequence[Fold]) -> None:
             row.features.check(folds)
 
 
-def weigh_candidates(cohort: Cohort, candidates: Iterable[Candidate], chosen: str) -> Cohort:
+def check_names(calls: Iterable[Calls], others: Iterable[Candidate | External]) -> None:
+    """Refuse rows of calls that have the name of another row.
+
+    Raises
+    ------
+    ValueError
+        Two rows would have one name.
+    """
+    taken = {row.name for row in others} | {*NAIVE}
+    for row in calls:
+        if row.name in taken:
+            msg = f"A row of `calls` is named {row.name!r}, which another row of the table is called; choose another name."
+            raise ValueError(msg)
+
+
+def weigh_candidates(cohort: Cohort, candidates: Iterable[Candidate | Calls], chosen: str) -> Cohort:
     """The cohort with what is to be said against the rows in its verdict, lowered where a row may know the labels.
 
     `chosen` says why the genes do, or is empty.

@@ -11,6 +11,7 @@ from .._core.keys import CALL_CLASSES, REFERENCE, PredictionKeys
 from .._data.modalities import as_adata, observations
 from .._data.obs import has_labels
 from .._embed.slots import embeddings
+from .._evaluate.calls import ANSWERED
 from ..get._names import (
     EXTERNAL,
     RANDOM_CELLS,
@@ -307,6 +308,12 @@ def _score_table(rows: pd.DataFrame, *, by_sample: bool) -> dict[str, Any]:
             shares = [found.get((level, metric)) for level in ("sample", "cell")]
             texts = [f"{row.value:.0%}" if row and np.isfinite(row.value) else "–" for row in shares]
             line[title] = " / ".join(texts) if set(texts) != {"–"} else ""
+        both = [found.get(("sample", f"balanced_accuracy{end}")) for end in ("", ANSWERED)]
+        answered = found.get(("sample", "answered"))
+        if by_sample and answered:  # calls without probabilities
+            texts = [f"{row.value:.2f}" if row and np.isfinite(row.value) else "–" for row in both]
+            line["balanced accuracy by sample, missing answers wrong / left out"] = " / ".join(texts)
+            line["samples answered"] = f"{answered.value:.0%}"
         lines.append(line)
         gray.append(kind == "naive")
     shown = pd.DataFrame(lines).fillna("")

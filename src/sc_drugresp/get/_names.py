@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._core.keys import EmbeddingKeys
+from .._evaluate.calls import ANSWERED
 from ..models._registry import registry
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ NAIVE = {
 METRICS = {
     "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "f1_resistant": "F1 of resistant", "mcc": "MCC", "ece": "ECE",
     "brier": "Brier score", "called": "share called", "called_wrong": "share of calls that are wrong",
+    "answered": "share answered", "recall": "sensitivity",
 }  # fmt: skip
 MODES = {"lora": "LoRA", "full": "fully fine-tuned", "random": "random weights"}
 PROTOCOLS = {
@@ -72,7 +74,8 @@ def model_names(names: Iterable[str]) -> dict[str, str]:
 
 def metric_name(metric: str) -> str:
     """Display name of a metric."""
-    return METRICS.get(metric, metric.replace("_", " "))
+    base = metric.removesuffix(ANSWERED)
+    return METRICS.get(base, base.replace("_", " ")) + (" of those answered" if base != metric else "")
 
 
 def protocol_name(protocol: str, params: Mapping[str, Any]) -> str:

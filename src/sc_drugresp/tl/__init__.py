@@ -8,9 +8,11 @@ from .._core.lazy import attach
 
 if TYPE_CHECKING:
     from .._evaluate.options import EvaluationOptions as EvaluationOptions
+    from .._llm.options import LLMOptions as LLMOptions
     from .._response.recipe import Recipe as Recipe
     from .._response.tune.options import FineTuning as FineTuning
     from ._aggregate import aggregate as aggregate
+    from ._ask_llm import ask_llm as ask_llm
     from ._embed import embed as embed
     from ._evaluate import evaluate as evaluate
     from ._predict_response import predict_response as predict_response
@@ -23,8 +25,10 @@ __getattr__, __dir__, __all__ = attach(
     {
         "EvaluationOptions": ".._evaluate.options",
         "FineTuning": ".._response.tune.options",
+        "LLMOptions": ".._llm.options",
         "Recipe": ".._response.recipe",
         "aggregate": "._aggregate",
+        "ask_llm": "._ask_llm",
         "embed": "._embed",
         "evaluate": "._evaluate",
         "predict_response": "._predict_response",
