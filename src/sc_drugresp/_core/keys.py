@@ -127,13 +127,14 @@ class LLMKeys:
 
     call: str = "llm_response"
     confidence: str = "llm_response_confidence"
+    prob: str = "llm_response_prob"
     uns: str = "llm_response"
     records: str = "records"
 
     @classmethod
     def of(cls, key_added: str | None = None) -> LLMKeys:
         base = key_added or cls.uns
-        return cls(base, f"{base}_confidence", base)
+        return cls(base, f"{base}_confidence", f"{base}_prob", base)
 
 
 @dataclass(frozen=True)

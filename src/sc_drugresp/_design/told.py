@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _IDENTITIES = frozenset({*GROUP_CANDIDATES, *ROLE_CANDIDATES["dataset"], *ROLE_CANDIDATES["sample"]})
-_ACCESSION = re.compile(r"\b(GS[EM]\d{3,}|[SED]RR\d{5,}|SAM[END][AG]?\d{5,}|PRJ[A-Z]{2}\d+|E-[A-Z]{4}-\d+|phs\d{6}|EGA[SDN]\d{6,})", re.IGNORECASE)
+_ACCESSION = re.compile(
+    r"\b(GS[EM]\d{3,}|[SED]RR\d{5,}|SAM[END][AG]?\d{5,}|PRJ[A-Z]{2}\d+|E-[A-Z]{4}-\d+|phs\d{6}|EGA[SDN]\d{6,})",
+    re.IGNORECASE,
+)
 """Accession numbers of public archives."""
 
 

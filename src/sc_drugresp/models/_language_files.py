@@ -50,7 +50,9 @@ def language_files(name: str, checkpoint: Path | None = None) -> dict[str, Path]
     files = {"config": folder / "config.json", "tokenizer": tokenizer}
     for path in files.values():
         if not path.is_file():
-            msg = f"{path} is missing; expected a model as Hugging Face's save_pretrained writes it, with its tokenizer."
+            msg = (
+                f"{path} is missing; expected a model as Hugging Face's save_pretrained writes it, with its tokenizer."
+            )
             raise FileNotFoundError(msg)
     for number, path in enumerate(_weights(folder), start=1):
         files["weights" if number == 1 else f"weights_{number}"] = path
@@ -71,7 +73,9 @@ def _weights(folder: Path) -> Sequence[Path]:
             msg = f"{folder} lacks {len(lost)} of its {len(names)} files of weights: {', '.join(lost[:4])}. Download them."
             raise FileNotFoundError(msg)
         return [folder / name for name in names]
-    found = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack"})
+    found = sorted(
+        path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack"}
+    )
     if found:
         msg = (
             f"{folder} holds its weights as {found[0]}; expected model.safetensors. Other formats are not read: some can run "
@@ -93,7 +97,11 @@ def _snapshot(repository: str) -> Path:
             )
         )
     except (OSError, ValueError) as error:
-        why = "settings.offline forbids the network and it is not in the cache" if settings.offline else str(error).splitlines()[0]
+        why = (
+            "settings.offline forbids the network and it is not in the cache"
+            if settings.offline
+            else str(error).splitlines()[0]
+        )
         msg = (
             f"{repository!r} is no folder here, and as a repository of Hugging Face it could not be had: {why}. For a gated "
             "model accept its license on its page and log in with `hf auth login`, or name a folder that holds the model."

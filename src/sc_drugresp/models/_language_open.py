@@ -109,7 +109,12 @@ def open_network(path: Path, *, causal: bool, dtype: str, quantize: str) -> nn.M
         auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
         try:
             network, found = auto.from_pretrained(
-                path.parent, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True, **_SAFE, **options
+                path.parent,
+                use_safetensors=True,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                **_SAFE,
+                **options,
             )
         except Exception as error:  # safetensors and transformers raise what they like
             msg = f"{path.parent} cannot be opened as a network ({(str(error).splitlines() or [''])[0][:200]}). Download it again."

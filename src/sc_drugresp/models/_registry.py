@@ -127,7 +127,9 @@ def _language_row(place: str) -> tuple[ModelSpec, Checkpoint]:
     license = "that of its publisher, see its model card"
     checkpoint = Checkpoint("", {}, license, place, description="language model from a folder or a repository")
     base = registry()["llama3"]
-    spec = replace(base, name=f"{LLM}{place}", title=f"Language model {place}", reference="", code_license="", default="")
+    spec = replace(
+        base, name=f"{LLM}{place}", title=f"Language model {place}", reference="", code_license="", default=""
+    )
     return replace(spec, checkpoints={"": checkpoint}), checkpoint
 
 

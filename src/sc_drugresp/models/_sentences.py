@@ -40,7 +40,7 @@ def check_template(text: str) -> str:
     except ValueError as error:
         msg = f"`template` has a brace that is not closed ({error}): {text!r:.80}. Write {{{{ for a brace."
         raise ValueError(msg) from error
-    if fields.count("genes") != 1 or fields.count("metadata") > 1 or not FIELDS >= set(fields):
+    if fields.count("genes") != 1 or fields.count("metadata") > 1 or not set(fields) <= FIELDS:
         msg = f"`template` must have the field {{genes}} once and may have {{metadata}} once, found {sorted(fields)}."
         raise ValueError(msg)
     return text

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -235,7 +234,10 @@ class LanguageModel(CellEncoder):
 
     def report(self) -> dict[str, Any]:
         """What `.uns` notes of the sentences written so far."""
-        return {"sentences": self.sentences.told.summary() | {"template": self.sentences.template, "max_tokens": self.longest}}
+        return {
+            "sentences": self.sentences.told.summary()
+            | {"template": self.sentences.template, "max_tokens": self.longest}
+        }
 
     def collate(self, tokens: Tokens) -> Batch:
         """As for all models; with `padding='left'` shorter sentences are filled up in front, and `positions` count from there."""
@@ -273,7 +275,9 @@ class LanguageModel(CellEncoder):
         return hidden.sum(1) / batch["length"][:, None]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, truncation=False, padding=False, return_attention_mask=False, verbose=False)["input_ids"]
+        return self.tokenizer(texts, truncation=False, padding=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
 
     def _recompute(self) -> None:
         """Hand the switch of our training on to transformers."""
@@ -300,7 +304,11 @@ def human_symbols() -> GeneVocab:
 
 def linear_layers(network: nn.Module) -> str:
     """A regular expression that names the linear layers inside the numbered blocks: projections of attention and of the MLP."""
-    inside = [name for name, module in network.named_modules() if isinstance(module, nn.Linear) and re.search(r"\.\d+\.", f".{name}.")]
+    inside = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and re.search(r"\.\d+\.", f".{name}.")
+    ]
     leaves = sorted({re.escape(name.rpartition(".")[2]) for name in inside})
     return rf".*\.\d+\.(.*\.)?({'|'.join(leaves)})"
 
@@ -308,5 +316,7 @@ def linear_layers(network: nn.Module) -> str:
 def _position_offset(network: nn.Module) -> int:
     """How many rows of the table of positions come before the first one: those that RoBERTa keeps for padding."""
     tables = [module for name, module in network.named_modules() if name.endswith("position_embeddings")]
-    paddings = [table.padding_idx for table in tables if isinstance(table, nn.Embedding) and table.padding_idx is not None]
+    paddings = [
+        table.padding_idx for table in tables if isinstance(table, nn.Embedding) and table.padding_idx is not None
+    ]
     return 1 + paddings[0] if paddings else 0
