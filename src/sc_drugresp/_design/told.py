@@ -83,11 +83,11 @@ def _reason(obs: pd.DataFrame, name: str, label_key: str | None, group_key: str 
     words = [word_of(level) for level in levels.tolist()]
     if names_outcome(name) or (words and all(words)):
         return "holds response in other words"
-    for key in filter(None, (label_key, RESPONSE)):
-        if key in obs and _determines(text, as_text(obs[key])):
-            return f"determines the label {key!r}"
+    for label in (label_key, RESPONSE):
+        if label is not None and label in obs and _determines(text, as_text(obs[label])):
+            return f"determines the label {label!r}"
     for key in (group_key, *(column for column in map(str, obs.columns) if column.lower() in _IDENTITIES)):
-        if key in obs:
+        if key is not None and key in obs:
             groups = as_text(obs[key])
             if len(np.unique(groups)) > 1 and len(levels) > 1 and nested(text, groups):
                 return f"tells {key!r}: each of its values stands in one of them"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.device import resolve_device
 from .._core.imports import require
-from ._weights import check_finite
+from ._weights import BROKEN, check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from ._config import Config
+    from .llm import LanguageModelConfig
 
 _SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 SPECIAL = ("<unk>", "<s>", "</s>")
@@ -42,6 +42,32 @@ def quiet() -> Iterator[Any]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+class opening:  # noqa: N801 (used like a function)
+    """Errors of foreign libraries about a file, told as ours; those of the Rust ones are plain `Exception` objects.
+
+    Parameters
+    ----------
+    path
+        What is opened.
+    what
+        What is wrong with it if it cannot be.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from safetensors import SafetensorError
+
+        if isinstance(error, (*BROKEN, SafetensorError)) or type(error) is Exception:
+            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            msg = f"{self.path} {self.what} ({said}). Download it again."
+            raise ValueError(msg) from error
 
 
 def open_config(path: Path) -> Any:
@@ -75,12 +101,8 @@ def open_tokenizer(path: Path) -> Any:
     ValueError
         Its files are damaged, or need a package that is not there.
     """
-    with quiet() as transformers:
-        try:
-            return transformers.AutoTokenizer.from_pretrained(path.parent, **_SAFE)
-        except Exception as error:  # the Rust library raises plain `Exception`
-            msg = f"{path} cannot be read as a tokenizer ({(str(error).splitlines() or [''])[0][:200]}). Download it again."
-            raise ValueError(msg) from error
+    with quiet() as transformers, opening(path, "cannot be read as a tokenizer"):
+        return transformers.AutoTokenizer.from_pretrained(path.parent, **_SAFE)
 
 
 def open_network(path: Path, *, causal: bool, dtype: str, quantize: str) -> nn.Module:
@@ -105,22 +127,13 @@ def open_network(path: Path, *, causal: bool, dtype: str, quantize: str) -> nn.M
     options: dict[str, Any] = {}
     if quantize != "no":
         options = {"quantization_config": _quantization(quantize, dtype), "device_map": {"": resolve_device()}}
-    with quiet() as transformers:
+    with quiet() as transformers, opening(path.parent, "cannot be opened as a network"):
         auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
-        try:
-            network, found = auto.from_pretrained(
-                path.parent,
-                use_safetensors=True,
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-                **_SAFE,
-                **options,
-            )
-        except Exception as error:  # safetensors and transformers raise what they like
-            msg = f"{path.parent} cannot be opened as a network ({(str(error).splitlines() or [''])[0][:200]}). Download it again."
-            raise ValueError(msg) from error
+        options |= {"use_safetensors": True, "dtype": getattr(torch, dtype), "output_loading_info": True}
+        network, found = auto.from_pretrained(path.parent, **_SAFE, **options)
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # reads the first token for another task, and is often not in the file
+    plain_layers(network)
     # Older releases give lists, newer ones sets.
     lost = sorted(str(name) for name in found["missing_keys"] if not str(name).startswith("pooler."))
     other = sorted(str(name) for name in found["mismatched_keys"])
@@ -132,6 +145,20 @@ def open_network(path: Path, *, causal: bool, dtype: str, quantize: str) -> nn.M
         for name, tensor in network.named_parameters():
             check_finite(name, tensor.detach(), source=path.parent)
     return network.requires_grad_(requires_grad=False).eval()
+
+
+def plain_layers(network: nn.Module) -> None:
+    """Replace the layers of GPT-2, whose weights stand `[in, out]`, by linear ones, in place."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in list(network.named_modules()):
+        if isinstance(module, Conv1D):
+            layer = torch.nn.utils.skip_init(torch.nn.Linear, *module.weight.shape, dtype=module.weight.dtype)
+            layer.weight = torch.nn.Parameter(module.weight.detach().t().contiguous())
+            layer.bias = module.bias
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, layer)
 
 
 def _quantization(quantize: str, dtype: str) -> Any:
@@ -163,9 +190,8 @@ def _quantization(quantize: str, dtype: str) -> Any:
     )
 
 
-def made_up_network(config: Any) -> nn.Module:
+def made_up_network(sizes: LanguageModelConfig) -> nn.Module:
     """A Llama of these sizes with random weights."""
-    sizes: Config = config
     with quiet() as transformers:
         stated = transformers.LlamaConfig(
             hidden_size=sizes.dim,
@@ -185,7 +211,7 @@ def made_up_tokenizer() -> Any:
     vocab = {token: i for i, token in enumerate((*SPECIAL, *_CHARACTERS))}
     split = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
     first = [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-    state = {
+    state: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -204,6 +230,5 @@ def made_up_tokenizer() -> Any:
     from tokenizers import Tokenizer
 
     with quiet() as transformers:
-        return transformers.PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(json.dumps(state)), unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-        )
+        names = dict(zip(("unk_token", "bos_token", "eos_token"), SPECIAL))
+        return transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), **names)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence  # noqa: TC003 (`Config` evaluates its annotations)
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -126,9 +126,9 @@ class LanguageModel(CellEncoder):
     """
 
     Config = LanguageModelConfig
-    max_waste: ClassVar[float] = 0.05
+    network: Any
 
-    def __init__(self, config: LanguageModelConfig, vocab: GeneVocab, network: nn.Module, tokenizer: Any) -> None:
+    def __init__(self, config: LanguageModelConfig, vocab: GeneVocab, network: Any, tokenizer: Any) -> None:
         super().__init__(config, vocab)
         self.network, self.tokenizer = network, tokenizer
         network.config.use_cache = False
@@ -281,7 +281,7 @@ class LanguageModel(CellEncoder):
 
     def _recompute(self) -> None:
         """Hand the switch of our training on to transformers."""
-        network: Any = self.network
+        network = self.network
         if self.gradient_checkpointing == self._recomputing:
             return
         kind = "activation" if hasattr(network, "activation_checkpointing_enable") else "gradient"  # before 5.24

@@ -154,7 +154,7 @@ def ask_llm(
     target = Target(data, modality, copy, key_added)
     keys = LLMKeys.of(key_added)
     options = LLMOptions() if options is None else options
-    read = {
+    read: dict[str, Any] = {
         "unit": unit,
         "groupby": groupby,
         "group_key": group_key,
