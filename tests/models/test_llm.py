@@ -22,7 +22,9 @@ from sc_drugresp._response.tune.adapters import apply_tuned, inject, lora_config
 from sc_drugresp.genes import gene_table
 from sc_drugresp.models._language_open import quiet
 
-pytestmark = pytest.mark.filterwarnings("ignore:1 of 12 cells have no gene")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:1 of 12 cells have no gene", "ignore:Embeddings of .* are nearly parallel"
+)
 KINDS = ("llama", "bert", "roberta", "gpt2")
 GENES = ["A2M", "BRAF", "CD3E", "EGFR", "KRAS", "MALAT1", "MKI67", "TP53"]
 

@@ -66,9 +66,7 @@ def cells() -> ad.AnnData:
 def test_hidden_states_are_those_of_a_direct_call(request, cells, model, padding):
     folder = request.getfixturevalue(model)
     encoder = sdr.models.load(f"llm:{folder}", padding=padding)
-    words = [
-        [GENES[i] for i in np.argsort(-row, kind="stable") if row[i]] for row in cells.X.toarray()
-    ]
+    words = [[GENES[i] for i in np.argsort(-row, kind="stable") if row[i]] for row in cells.X.toarray()]
     texts = [f"Genes of a human cell, highest expression first: {' '.join(row)}" for row in words]
     with quiet():
         network = transformers.AutoModel.from_pretrained(folder, local_files_only=True).eval()

@@ -50,7 +50,8 @@ class Budget:
 
     def __init__(self, price: tuple[float, float] | None, most: float | None) -> None:
         self.price, self.most = price, most
-        self.spent = self.lost = self._open = 0.0
+        self.spent = self.lost = 0.0
+        self._open: list[float] = []
         self.tokens = {"in": 0, "out": 0}
         self._worst = 1.0
         self._change = Condition()
@@ -76,10 +77,10 @@ class Budget:
         with self._change:
             while not stopped():
                 need = self.cost(tokens_in * self._worst, tokens_out)
-                if self.most is None or self.spent + self.lost + self._open + need <= self.most:
-                    self._open += need
+                if self.most is None or self.spent + self.lost + sum(self._open) + need <= self.most:
+                    self._open.append(need)
                     return need
-                if self._open <= 0:
+                if not self._open:
                     raise BudgetError
                 self._change.wait(0.1)
         text = "the run was stopped"
@@ -88,7 +89,7 @@ class Budget:
     def settle(self, reserved: float, usage: dict[str, int], tokens_in: int) -> None:
         """Count what a reply did cost in place of what was reserved."""
         with self._change:
-            self._open = max(0.0, self._open - reserved)
+            self._close(reserved)
             for side, n in usage.items():
                 self.tokens[side] += n
             if self.price is not None:
@@ -96,10 +97,14 @@ class Budget:
             self._worst = max(self._worst, usage["in"] / max(tokens_in, 1))
             self._change.notify_all()
 
+    def _close(self, reserved: float) -> None:
+        if reserved in self._open:  # a price that is not known reserves nothing
+            self._open.remove(reserved)
+
     def give_up(self, reserved: float, *, lost: bool) -> None:
         """Free what was reserved for a request without a reply, or count all of it if the server may bill it."""
         with self._change:
-            self._open = max(0.0, self._open - reserved)
+            self._close(reserved)
             if lost:
                 self.lost += reserved
             self._change.notify_all()

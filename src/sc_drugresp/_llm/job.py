@@ -10,6 +10,7 @@ import numpy as np
 
 from .._core.keys import CALL_CLASSES
 from .ask import Interview, ask, estimate
+from .budget import Budget
 from .records import Records, check_name
 from .replies import CONFIDENCES
 from .server import check_consent, find_key, read_address
@@ -158,6 +159,7 @@ class Job:
             "replies_from_store": found.stored,
             "tokens": found.tokens,
             "cost": float(found.cost),
+            "cost_of_all_replies": float(Budget(interview.price, None).cost(found.tokens["in"], found.tokens["out"])),
             "params": self.records.params,
         }
 

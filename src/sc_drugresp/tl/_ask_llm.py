@@ -125,8 +125,8 @@ def ask_llm(
         Probability of `sensitive`, in the place of the confidence, from a model on this machine; NaN for cells left out.
     `.uns['llm_response' | key_added]` : :class:`dict`
         `records` (record, sample, n_cells, call, confidence, reason, status, attempts, examples), `counts` by status,
-        `statement`, `model`, `server`, `drug`, `template`, `temperature`, `seed`, `tokens` of all replies, `requests` and
-        `cost` of this run, and `params`.
+        `statement`, `model`, `server`, `drug`, `template`, `temperature`, `seed`, `requests` and `cost` of this run, `tokens`
+        and `cost_of_all_replies` with those of earlier runs, and `params`.
 
     Raises
     ------
