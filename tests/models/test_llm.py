@@ -283,3 +283,15 @@ def test_transformers_waits_until_it_is_needed():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         == "False"
     )
+
+
+def test_a_label_of_another_name_is_not_told_to_a_head(folders):
+    """`tl.embed` does not know the label; training and evaluation do."""
+    adata = sdr.datasets.toy(n_samples=8, cells_per_sample=4)
+    adata.obs["fate"] = adata.obs["response"]
+    adata.obs["tube"] = np.where(adata.obs.pop("response") == "sensitive", "a", "b")
+    recipe = sdr.tl.Recipe(f"llm:{folders['bert']}", options={"metadata": ["tube"], "n_genes": 3})
+    with pytest.raises(ValueError, match="determines the label 'fate'"):
+        sdr.tl.train_response(adata, model=recipe.model, label_key="fate", **recipe.options)
+    with pytest.raises(ValueError, match="determines the label 'fate'"):
+        sdr.tl.evaluate(adata, model=recipe, label_key="fate")

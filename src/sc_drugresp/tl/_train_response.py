@@ -123,7 +123,8 @@ def train_response(
     8
     """
     from .._response.cells import read_training_cells
-    from .._response.choose import Matrices, choose_features
+    from .._design.told import check_told
+from .._response.choose import Matrices, choose_features
     from .._response.train import train_frozen, training_record
 
     recipe = _recipe(use_rep, model, mode, checkpoint, tuning, options)
@@ -143,6 +144,8 @@ def train_response(
     cells = read_training_cells(
         obs.iloc[rows], labels, groups[rows], matrices, label_key=label_key, group_key=group_key
     )
+    if recipe is not None:
+        check_told(obs, recipe.told, label_key=label_key, group_key=group_key)
     common: dict[str, Any] = {"head": head, "error_level": error_level, "rng": seed}
     if recipe is not None and recipe.tuned:
         from .._response.tune.train import train_tuned
