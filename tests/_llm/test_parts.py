@@ -341,7 +341,7 @@ def test_units():
     [
         ("response", None, "the label"), ("sample", None, "names samples"), ("patient", None, "names samples"),
         ("batch", None, "names samples"), ("study", "x", "names samples"), ("series", "GSE149214", "accession"),
-        ("run", "SRR1234567 of plate 2", "accession"), ("note", "biopsy of Mustermann-GSM99000S01x", "accession of samples"),
+        ("run", "SRR1234567 of plate 2", "accession"),
         ("origin", "of donor S-77", "names of samples"), ("outcome", "PR", "words for a response"), ("alias", "each", "of its own for every sample"),
         ("arm", "label", "the same as the label"),
     ],

@@ -392,7 +392,9 @@ def test_examples_are_other_samples_for_training():
 
 def test_cells_and_identical_records():
     adata = cohort(2, 3)
-    adata.X[1] = adata.X[0]
+    X = adata.X.toarray()
+    X[1] = X[0]
+    adata.X = X
     with chat_server() as server:
         ask(adata, server, unit="cell")
     assert len(server.log) == 5  # two cells are the same

@@ -122,9 +122,9 @@ def train_response(
     >>> model.info["n_groups"]
     8
     """
-    from .._response.cells import read_training_cells
     from .._design.told import check_told
-from .._response.choose import Matrices, choose_features
+    from .._response.cells import read_training_cells
+    from .._response.choose import Matrices, choose_features
     from .._response.train import train_frozen, training_record
 
     recipe = _recipe(use_rep, model, mode, checkpoint, tuning, options)
