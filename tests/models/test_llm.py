@@ -18,8 +18,10 @@ from language_models import make
 from scipy.sparse import csr_matrix
 
 import sc_drugresp as sdr
+from sc_drugresp._report._sections import describe_data
 from sc_drugresp._response.tune.adapters import apply_tuned, inject, lora_config
 from sc_drugresp.genes import gene_table
+from sc_drugresp.get._names import model_name
 from sc_drugresp.models._language_open import quiet
 
 pytestmark = pytest.mark.filterwarnings(
@@ -295,3 +297,14 @@ def test_a_label_of_another_name_is_not_told_to_a_head(folders):
         sdr.tl.train_response(adata, model=recipe.model, label_key="fate", **recipe.options)
     with pytest.raises(ValueError, match="determines the label 'fate'"):
         sdr.tl.evaluate(adata, model=recipe, label_key="fate")
+
+
+def test_a_report_names_the_license_and_not_the_folder(folders):
+    adata = sdr.datasets.toy(n_samples=4, cells_per_sample=5)
+    sdr.tl.embed(adata, f"llm:{folders['bert']}", n_genes=3)
+    facts = describe_data(adata, "response", "rna")["facts"]
+    told = facts["embedding X_llm_tiny_bert"]
+    assert told.startswith("llm:tiny-bert (100% of the counts")
+    assert "license of the weights: that of its publisher" in told
+    assert str(folders["bert"].parent) not in str(facts)
+    assert model_name("llm:owner/name") == "llm:owner/name"

@@ -35,7 +35,7 @@ def quiet() -> Iterator[Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.filterwarnings("ignore", module=r"(transformers|bitsandbytes)\..*")
             yield transformers
     finally:
