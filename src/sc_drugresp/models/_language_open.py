@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from .llm import LanguageModelConfig
 
 _SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 SPECIAL = ("<unk>", "<s>", "</s>")
@@ -190,7 +189,7 @@ def _quantization(quantize: str, dtype: str) -> Any:
     )
 
 
-def made_up_network(sizes: LanguageModelConfig) -> nn.Module:
+def made_up_network(sizes: Any) -> nn.Module:
     """A Llama of these sizes with random weights."""
     with quiet() as transformers:
         stated = transformers.LlamaConfig(
