@@ -319,7 +319,7 @@ def test_bad_input_is_refused_before_anything_is_sent():
     assert server.log == []
     assert not store_path().exists()
     with pytest.raises(ValueError, match="`base_url` is needed"):
-        sdr.tl.ask_llm(adata, model="llm:folder", drug="d")
+        sdr.tl.ask_llm(adata, model="folder", drug="d")
     with pytest.raises(TypeError, match="`api_key` must be text") as error:
         sdr.tl.ask_llm(adata, model="m", drug="d", api_key=SECRET.encode())
     assert SECRET not in str(error.value)

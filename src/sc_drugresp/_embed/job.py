@@ -80,7 +80,8 @@ class Job:
         """
         source = _early_source(adata, layer, spec.expects, lenient=bool(options))
         embedder = load()
-        source = source if source is not None else embedder.read(adata, layer)
+        if source is None or options:  # an option may say what else the model reads
+            source = embedder.read(adata, layer)
         aligned = None
         if embedder.aligns_genes:
             if spec.set_based and groups is None and adata.n_obs > 1:
@@ -108,7 +109,7 @@ class Job:
             "rng": self.seed,
             "layer": self.source.origin,
             "group_key": group_key or "",
-            **self.options,
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()},
         }
         return {
             "params": {name: value for name, value in params.items() if value is not None},
@@ -119,6 +120,7 @@ class Job:
             "fitted_on_these_cells": bool(self.embedder.needs_fit),
             "set_based": bool(self.spec.set_based),
             "kind": "embedding",
+            **self.embedder.report(),
         }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from .._core.log import logger, warn
 from .._data.obs import read_column, read_groups
 from .._design.given_away import fitted_elsewhere, knows_labels
+from .._design.told import check_told
 from .._embed.coverage import check_coverage
 from .._embed.slots import embedding_info, embeddings, read_rep
 from .._response.choose import model_features, random_features, slot_features
@@ -105,6 +106,7 @@ def make_candidates(
     # Unlabeled cells form a set of their own: what they are is not known.
     sets[cohort.rows] = 1 + np.unique(cohort.units, return_inverse=True)[1]
     for recipe in recipes:
+        check_told(obs, recipe.told, label_key=request.label_key, group_key=cohort.keys.get(cohort.plan.level))
         if recipe.tuned:
             out.append(Candidate(_tuned(adata, cohort, matrices, recipe, request)))
             recipe = Recipe(recipe.model, checkpoint=recipe.checkpoint, options=recipe.options)

@@ -9,16 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._core.keys import CALL_CLASSES
-from .._data.counts import read_counts
 from .ask import Interview, ask, estimate
 from .budget import Budget
-from .examples import read_pool
-from .metadata import check_metadata, describe
-from .profiles import gene_lists
-from .prompts import Question, example_text
+from .records import Records, check_name
 from .replies import CONFIDENCES
 from .server import check_consent, find_key, read_address
-from .units import read_units
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,10 +23,6 @@ if TYPE_CHECKING:
 
     from .ask import Found
     from .options import LLMOptions, Unit
-    from .units import Units
-
-LOCAL = "llm:"
-_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +33,12 @@ class Job:
     ----------
     interview
         Who is asked.
-    units, questions
+    records
         What is asked about, and the question about each.
-    shown
-        Names of the samples that are shown as examples with each question.
-    params
-        What was asked for, without the key.
     """
 
     interview: Interview
-    units: Units
-    questions: list[Question]
-    shown: list[list[str]]
-    params: dict[str, Any]
+    records: Records
     key: str = field(repr=False)
 
     @classmethod
@@ -83,56 +67,37 @@ class Job:
     ) -> Job:
         """Check everything and word the questions; nothing is sent."""
         for name, value in (("model", model), ("drug", drug)):
-            _check_name(name, value)
+            check_name(name, value)
         if base_url is None:
-            hint = (
-                " To ask a model in a folder, start a server for it on this machine." if model.startswith(LOCAL) else ""
+            msg = (
+                f"`base_url` is needed: the address of the server that holds {model!r}, for example 'http://127.0.0.1:8000/v1'; or "
+                "a model on this machine: model='llm:<folder>'."
             )
-            msg = f"`base_url` is needed: the address of the server that holds {model!r}, for example 'http://127.0.0.1:8000/v1'.{hint}"
             raise ValueError(msg)
         server = read_address(base_url)
         if send:
             check_consent(server, allow_remote=allow_remote)
         interview = Interview(server, model, drug.strip(), options, _read_price(price, max_cost), max_cost)
         key = find_key(server, api_key)
-        units = read_units(obs, unit, groupby=groupby, group_key=group_key, mask_obs=mask_obs)
-        check_metadata(obs, metadata, units, label_key, groupby)
-        pool = read_pool(obs, units, label_key, examples, options.seed) if examples else None
-        source = read_counts(adata, layer=layer, expect="any")
-
-        def texts(codes: np.ndarray, n: int) -> list[str]:
-            listed = gene_lists(source, codes, n, n_genes=options.n_genes, genes=options.genes)
-            told = describe(obs, metadata, codes, n)
-            return ["\n".join(filter(None, (note, "Genes: " + " ".join(part)))) for note, part in zip(told, listed)]
-
-        shown: list[list[int]] = [[] for _ in units.names]
-        known: list[str] = []
-        if pool is not None:
-            parts = texts(pool.codes, len(pool.names))
-            known = [example_text(options.template, text, pool.label(i)) for i, text in enumerate(parts)]
-            shown = [pool.choose(examples, sample) for sample in units.samples]
-        questions = [
-            Question(text, "\n\n".join(known[i] for i in own))
-            for text, own in zip(texts(units.codes, len(units.names)), shown)
-        ]
-        params = {
-            "unit": unit,
-            "groupby": groupby or "",
-            "group_key": units.sample_key,
-            "mask_obs": mask_obs or "",
-            "metadata": np.array(list(metadata), dtype=str),
-            "examples": examples,
-            "label_key": label_key if examples else "",
-            "layer": source.origin,
-            "options": repr(options),
-        }
-        names = [] if pool is None else pool.names
-        return cls(interview, units, questions, [[names[i] for i in own] for own in shown], params, key)
+        records = Records.read(
+            adata,
+            obs,
+            unit=unit,
+            groupby=groupby,
+            group_key=group_key,
+            mask_obs=mask_obs,
+            metadata=metadata,
+            examples=examples,
+            label_key=label_key,
+            options=options,
+            layer=layer,
+        )
+        return cls(interview, records, key)
 
     def estimate(self) -> dict[str, Any]:
         """What the job would ask and cost."""
         server = self.interview.server
-        found = {"n_records": len(self.questions), **estimate(self.interview, self.questions)}
+        found = {"n_records": len(self.records.questions), **estimate(self.interview, self.records.questions)}
         return found | {"server": server.url, "leaves_this_machine": not server.loopback}
 
     def ask(self) -> tuple[dict[str, pd.Categorical], dict[str, Any]]:
@@ -149,15 +114,15 @@ class Job:
         if most is not None:
             expected = self.estimate()["cost"]
             if expected > most:
-                msg = f"`max_cost`={most} is less than the {expected:.6g} that {len(self.questions)} records are expected to cost."
+                msg = f"`max_cost`={most} is less than the {expected:.6g} that {len(self.records.questions)} records are expected to cost."
                 raise ValueError(msg)
-        return self._lay_out(ask(self.interview, self.questions, self.key))
+        return self._lay_out(ask(self.interview, self.records.questions, self.key))
 
     def _lay_out(self, found: Found) -> tuple[dict[str, pd.Categorical], dict[str, Any]]:
         import pandas as pd
 
-        answers = [found.answers[question] for question in self.questions]
-        columns, codes = {}, self.units.codes
+        answers = [found.answers[question] for question in self.records.questions]
+        columns, codes = {}, self.records.units.codes
         for name, words in (("call", CALL_CLASSES), ("confidence", CONFIDENCES)):
             place = {word: i for i, word in enumerate(words)}
             given = np.array([*(place.get(getattr(answer, name), -1) for answer in answers), -1])
@@ -165,19 +130,16 @@ class Job:
                 given[codes], categories=pd.Index(words), ordered=name == "confidence"
             )
         records = {
-            "record": self.units.names,
-            "sample": self.units.samples,
-            "n_cells": self.units.sizes,
+            **self.records.table(),
             **{
                 name: [getattr(answer, name) for answer in answers]
                 for name in ("call", "confidence", "reason", "status")
             },
-            "attempts": [found.attempts[question] for question in self.questions],
-            "examples": ["\t".join(names) for names in self.shown],
+            "attempts": [found.attempts[question] for question in self.records.questions],
         }
         interview, counts = self.interview, Counter(answer.status for answer in answers)
         missing = sum(answer.missing for answer in answers)
-        how = "few-shot" if self.params["examples"] else "zero-shot"
+        how = "few-shot" if self.records.params["examples"] else "zero-shot"
         return columns, {
             "records": pd.DataFrame(records),
             "counts": {status: int(n) for status, n in counts.items()},
@@ -198,14 +160,8 @@ class Job:
             "tokens": found.tokens,
             "cost": float(found.cost),
             "cost_of_all_replies": float(Budget(interview.price, None).cost(found.tokens["in"], found.tokens["out"])),
-            "params": self.params,
+            "params": self.records.params,
         }
-
-
-def _check_name(name: str, value: str) -> None:
-    if not value.strip() or len(value) > _LONGEST_NAME or not value.isprintable():
-        msg = f"`{name}` must be a name of at most {_LONGEST_NAME} printable characters, found {value[:60]!r}."
-        raise ValueError(msg)
 
 
 def _read_price(price: Sequence[float] | None, max_cost: float | None) -> tuple[float, float] | None:

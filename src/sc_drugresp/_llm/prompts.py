@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Messages = list[dict[str, str]]
+LOCAL_TEMPLATE = "local-1"
+"""Wording of the questions to models on this machine."""
 _SECTION = re.compile(r"^\[(\w+)\]\n", flags=re.MULTILINE)
 
 
@@ -46,6 +48,14 @@ def _sections(name: str) -> dict[str, Template]:
 def example_text(name: str, text: str, label: str) -> str:
     """One labeled sample, as it is shown."""
     return _sections(name)["example"].substitute(text=text, label=label)
+
+
+def local_prompt(drug: str, question: Question, first: str, second: str) -> tuple[str, str]:
+    """The question to a model on this machine with the two answers in this order, and what stands before the answer."""
+    parts = _sections(LOCAL_TEMPLATE)
+    shown = parts["examples"].substitute(examples=question.examples) if question.examples else ""
+    text = parts["request"].substitute(drug=drug, text=question.text, examples=shown, first=first, second=second)
+    return "\n".join(line for line in text.splitlines() if line.strip()), parts["answer"].substitute()
 
 
 def write_messages(name: str, drug: str, questions: Sequence[Question], *, again: bool) -> Messages:

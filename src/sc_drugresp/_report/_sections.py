@@ -53,7 +53,9 @@ def describe_data(data: AnnData | MuData, label_key: str, modality: str) -> dict
     for note in embeddings(adata):
         covered = note["genes"].get("counts_covered")
         share = "" if covered is None else f" ({covered:.0%} of the counts are in genes that it knows)"
-        facts[f"embedding {note['obsm']}"] = model_name(note["params"]["model"]) + share
+        terms = dict(note["checkpoint"]).get("license")
+        licensed = f"; license of the weights: {terms}" if terms else ""
+        facts[f"embedding {note['obsm']}"] = model_name(note["params"]["model"]) + share + licensed
     findings = pp.check(data, label_key=label_key if labeled else None, modality=modality)
     return {"facts": facts, "findings": table(findings) if len(findings) else None}
 

@@ -52,7 +52,7 @@ class CellNetwork(nn.Module, ABC):
     Config: ClassVar[type[Config]]
     renames: ClassVar[Mapping[str, str]] = {}
     dropped: ClassVar[tuple[str, ...]] = ()
-    lora_targets: ClassVar[str] = r".*\.(attn\.[qkvo]|up|down)"
+    lora_targets: str = r".*\.(attn\.[qkvo]|up|down)"
     reads_values: ClassVar[bool] = False
 
     layers: nn.ModuleList

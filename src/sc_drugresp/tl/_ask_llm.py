@@ -9,7 +9,10 @@ from .._core.docs import doc_params
 from .._core.keys import RESPONSE, LLMKeys
 from .._core.log import logger
 from .._data.modalities import Target
+from .._llm.local_job import check_local, score_records
 from .._llm.options import LLMOptions
+from .._llm.records import Records
+from ..models._registry import canonical, is_language_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,6 +58,10 @@ def ask_llm(
     case: a record whose answer cannot be read in two tries is *missing*. Every reply is kept on your disk before it is
     counted, without the question, so that an interrupted run goes on and a repeated one costs nothing.
 
+    With `model='llm:<folder or repository>'` and no `base_url` a causal model is read on this machine instead. Nothing it
+    writes is parsed: each question is put with either answer first, the likelihood of the two answers gives the log-odds, and
+    those of questions without a record are taken off (contextual calibration, :cite:p:`Zhao2021`). No record is missing.
+
     A model's confidence is a word, no probability, and no error level is known. What the calls are worth is measured by
     :func:`~sc_drugresp.tl.evaluate` with `calls={'name': 'llm_response'}`, see :doc:`/explanation/language_models`.
 
@@ -62,12 +69,13 @@ def ask_llm(
     ----------
     {data}
     model
-        Name of the model at the server, for example `'gpt-4o-mini'`.
+        Name of the model at the server, for example `'gpt-4o-mini'`; or `'llm:<folder or repository>'` for a causal model in
+        Hugging Face's format on this machine.
     drug
         Name of the drug, as it is told to the model.
     base_url
         Address of the server up to its version, for example `'http://127.0.0.1:8000/v1'`. There is no default: you name where
-        data go.
+        data go. `None` for a model on this machine.
     api_key
         Key for the server. `None` reads the environment variable `OPENAI_API_KEY`, for servers elsewhere alone. It is never
         stored.
@@ -113,6 +121,8 @@ def ask_llm(
         `sensitive`, `resistant` or `uncertain`; NaN where an answer is missing.
     `.obs['llm_response_confidence' | key_added + '_confidence']` : :class:`pandas.Series` (dtype `category`)
         `very low`, `low`, `medium`, `high` or `very high`, as the model says.
+    `.obs['llm_response_prob' | key_added + '_prob']` : :class:`pandas.Series` (dtype `float64`)
+        Probability of `sensitive`, in the place of the confidence, from a model on this machine; NaN for cells left out.
     `.uns['llm_response' | key_added]` : :class:`dict`
         `records` (record, sample, n_cells, call, confidence, reason, status, attempts, examples), `counts` by status,
         `statement`, `model`, `server`, `drug`, `template`, `temperature`, `seed`, `requests` and `cost` of this run, `tokens`
@@ -142,6 +152,33 @@ def ask_llm(
     (4, False)
     """
     target = Target(data, modality, copy, key_added)
+    keys = LLMKeys.of(key_added)
+    options = LLMOptions() if options is None else options
+    read: dict[str, Any] = {
+        "unit": unit,
+        "groupby": groupby,
+        "group_key": group_key,
+        "mask_obs": mask_obs,
+        "metadata": metadata,
+        "examples": examples,
+        "label_key": label_key,
+        "options": options,
+        "layer": layer,
+    }
+    if base_url is None and is_language_model(model):
+        given = {
+            "api_key": api_key,
+            "allow_remote": allow_remote,
+            "dry_run": dry_run,
+            "price": price,
+            "max_cost": max_cost,
+        }
+        check_local(drug, given)
+        columns, record = score_records(Records.read(target.adata, target.obs, **read), canonical(model), drug.strip())
+        out = target.write(obs={keys.call: columns["call"], keys.prob: columns["prob"]}, uns={keys.uns: record})
+        told = "added\n    %r, %r, calls of %d records and their probability (adata.obs)\n    %r, what was asked (adata.uns)"
+        logger.info(told, keys.call, keys.prob, len(record[keys.records]), keys.uns)
+        return out
 
     from .._llm.job import Job
 
@@ -154,22 +191,13 @@ def ask_llm(
         api_key=api_key,
         allow_remote=allow_remote,
         send=not dry_run,
-        unit=unit,
-        groupby=groupby,
-        group_key=group_key,
-        mask_obs=mask_obs,
-        metadata=metadata,
-        examples=examples,
-        label_key=label_key,
         price=price,
         max_cost=max_cost,
-        options=LLMOptions() if options is None else options,
-        layer=layer,
+        **read,
     )
     if dry_run:
         return job.estimate()
     columns, record = job.ask()
-    keys = LLMKeys.of(key_added)
     written = {keys.call: columns["call"], keys.confidence: columns["confidence"]}
     out = target.write(obs=written, uns={keys.uns: record})
     logger.info(

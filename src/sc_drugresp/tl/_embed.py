@@ -55,7 +55,8 @@ def embed(
     ----------
     {cells}
     model
-        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
+        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`; or `'llm:<folder or repository>'` for a
+        language model, which reads cells as sentences, see :doc:`/explanation/cells_as_sentences`.
     checkpoint
         Folder with the published files, or the weights file in it. `None` uses the cache and downloads what is missing.
     {layer}
@@ -82,7 +83,7 @@ def embed(
         One row per cell; NaN rows for cells without any known gene where the model cannot embed them.
     `.uns['<model>' | key_added]` : :class:`dict`
         `params`, `checkpoint` (name, file, hash and source), `genes` (matched, duplicates, share of counts covered) and `cells`
-        (how many could not be embedded).
+        (how many could not be embedded); of language models also `sentences` (genes expressed and written, cells that were cut).
 
     Raises
     ------
