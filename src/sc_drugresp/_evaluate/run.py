@@ -127,7 +127,7 @@ def _score_saved(
     said = [f"{model.name}: {model.caution}" for model in found if model.caution]
     said += [f"{row.name}: {row.caution}" for row in calls if row.caution]
     said += doubles.cautions(cohort.units)
-    names = [row.name for row in (*found, *calls)]
+    names = [*(model.name for model in found), *(row.name for row in calls)]
     return _collected(cohort, table, runs, request, source.origin, names, said, doubles.hashes)
 
 

@@ -100,7 +100,7 @@ class Job:
         found = {"n_records": len(self.records.questions), **estimate(self.interview, self.records.questions)}
         return found | {"server": server.url, "leaves_this_machine": not server.loopback}
 
-    def ask(self) -> tuple[dict[str, pd.Categorical], dict[str, Any]]:
+    def ask(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Columns of `.obs`, and what goes to `.uns`.
 
         Raises
@@ -118,7 +118,7 @@ class Job:
                 raise ValueError(msg)
         return self._lay_out(ask(self.interview, self.records.questions, self.key))
 
-    def _lay_out(self, found: Found) -> tuple[dict[str, pd.Categorical], dict[str, Any]]:
+    def _lay_out(self, found: Found) -> tuple[dict[str, Any], dict[str, Any]]:
         import pandas as pd
 
         answers = [found.answers[question] for question in self.records.questions]

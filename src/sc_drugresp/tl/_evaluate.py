@@ -181,11 +181,11 @@ def evaluate(
         return out
 
     keys = EvaluationKeys.of(key_added)
-    calls = np.array([*CALL_CLASSES, None], dtype=object)[column(shown.deployed.call_codes(), -1)]
+    said = np.array([*CALL_CLASSES, None], dtype=object)[column(shown.deployed.call_codes(), -1)]
     obs = {
         keys.prob: column(shown.deployed.prob, np.nan),
         keys.score: column(shown.score, np.nan),
-        keys.call: pd.Categorical(calls, categories=list(CALL_CLASSES)),
+        keys.call: pd.Categorical(said, categories=list(CALL_CLASSES)),
         keys.fold: pd.Categorical.from_codes(column(shown.fold, -1), categories=pd.Index(found.folds)),
     }
     out = target.write(obs=obs, uns={keys.uns: found.tables})
