@@ -44,6 +44,7 @@ def tests(session: nox.Session) -> None:
 def tests_slow(session: nox.Session) -> None:
     """The tests that take longer."""
     prepare(session, "test", package=".[all]")
+    session.install("--no-deps", *nox.project.dependency_groups(PROJECT, "llm-test"))
     pytest(session, "slow and not network and not gpu")
 
 

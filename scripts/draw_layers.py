@@ -24,6 +24,7 @@ LAYERS: list[tuple[str, str]] = [
     ("get", "the numbers behind every plot"),
     ("pp", "check, harmonize, split"),
     ("tl", "one public verb per file"),
+    ("_llm", "questions to language models"),
     ("_evaluate", "folds, naive baselines, leaks, tables"),
     ("_distill", "small networks for large ones"),
     ("_response", "features, heads, cross-validation, trust, tuning"),

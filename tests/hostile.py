@@ -138,6 +138,9 @@ def make_world(folder: Path) -> World:
         "models.distill.epochs": 1,
         "models.distill.width": 4,
         "models.distill.n_genes": 20,
+        "tl.ask_llm.base_url": "http://127.0.0.1:9/v1",
+        "tl.ask_llm.dry_run": True,
+        "tl.ask_llm.options": sdr.tl.LLMOptions(max_seconds=0.1, most_errors=1, timeout=1.0),
     }
     embedding = np.asarray(adata.obsm["X_sdr_pca"])
     valid |= {

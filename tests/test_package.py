@@ -59,8 +59,8 @@ def public_names() -> list[str]:
 
 
 NAMES = public_names()
-WITHOUT_DATA = {"get.reliability"}
-"""About a drug, not about cells."""
+WITHOUT_DATA = {"get.prompt", "get.reliability"}
+"""About a question or a drug, not about cells."""
 ANNDATA_NAMES = [
     name for name in NAMES if name.split(".")[0] in {"pp", "tl", "pl", "get", "report"} and name not in WITHOUT_DATA
 ]

@@ -30,13 +30,17 @@ def test_completion_of_the_package():
     assert set(dir(sdr)) == {*sdr.__all__, "__version__"}
 
 
+WITHOUT_DATA = {"get.prompt", "get.reliability"}
+"""About a question or a drug, not about cells."""
+
+
 def takes_data() -> list[str]:
     """Public functions whose first argument is an AnnData or MuData."""
     names = []
     for door in ("pp", "tl", "pl", "get"):
         module = importlib.import_module(f"sc_drugresp.{door}")
         names += [f"{door}.{name}" for name in module.__all__ if not inspect.isclass(getattr(module, name))]
-    return [*(name for name in names if name != "get.reliability"), "report"]  # which is about a drug alone
+    return [*(name for name in names if name not in WITHOUT_DATA), "report"]
 
 
 @pytest.mark.parametrize("name", takes_data())

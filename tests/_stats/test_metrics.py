@@ -44,6 +44,7 @@ def test_values_are_those_of_sklearn(seed):
         "balanced_accuracy": skm.balanced_accuracy_score(y, call),
         "precision": skm.precision_score(y, call),
         "recall": skm.recall_score(y, call),
+        "specificity": skm.recall_score(y, call, pos_label=0),
         "f1": skm.f1_score(y, call),
         "f1_resistant": skm.f1_score(y, call, pos_label=0),
         "mcc": skm.matthews_corrcoef(y, call),

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata._core.aligned_mapping import AxisArrays, Layers
+from llm_server import chat_server
 from studies import OPTIONS, cells, reference
 
 import sc_drugresp as sdr
@@ -34,6 +35,7 @@ def calls() -> dict[str, dict[str, Any]]:
         "tl.embed": {"model": "pca", "n_comps": 5},
         "tl.train_response": {"use_rep": "X_mine"},
         "tl.predict_response": {"use_rep": "X_mine"},
+        "tl.ask_llm": {"model": "m", "drug": "erlotinib"},
         "tl.aggregate": {"group_key": "patient"},
         "tl.evaluate": {"use_rep": "X_mine", "options": OPTIONS},
         "tl.rank_drugs": who,
@@ -143,7 +145,13 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
     "name", [pytest.param(name, marks=pytest.mark.slow) if name == "tl.evaluate" else name for name in calls()]
 )
 def test_a_write_that_fails_leaves_nothing(name, monkeypatch):
-    adata, options = _start().copy(), calls()[name]
+    with chat_server() as server:
+        options = calls()[name] | ({"base_url": server.url} if name == "tl.ask_llm" else {})
+        _fail_everywhere(name, options, monkeypatch)
+
+
+def _fail_everywhere(name, options, monkeypatch):
+    adata = _start().copy()
     verb = getattr(getattr(sdr, name[:2]), name[3:])
     real = Target.write
     asked: dict[str, Any] = {}

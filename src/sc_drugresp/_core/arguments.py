@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from .kinds import Kind
 
+SECRETS = frozenset({"api_key"})
+"""Arguments whose values are not told."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -111,7 +113,8 @@ def check(name: str, value: Any, kind: Kind, function: Any) -> None:
     """
     if kind.fits(value):
         return
-    msg = f"`{name}` must be {kind.expected}, found {told(value)}.{_hint(name, value, function)}"
+    found = f"a value of type {type(value).__name__}" if name in SECRETS else told(value)
+    msg = f"`{name}` must be {kind.expected}, found {found}.{_hint(name, value, function)}"
     raise (ValueError if kind.near(value) else TypeError)(msg)
 
 

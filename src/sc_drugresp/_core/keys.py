@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ SPLIT = "split"
 COUNTS_LAYER = "counts"
 REFERENCE = "reference"
 """`kind` of predictions that a reference made, in `.uns`."""
+LLM = "llm:"
+"""What the name of a language model begins with that is taken from a folder or a repository."""
 TRAIN_RESPONSE = "train_response"
 """`.uns` key of the training history."""
 GROUP_CANDIDATES = (
@@ -75,9 +78,12 @@ class EmbeddingKeys:
 
     @classmethod
     def of(cls, model: str, key_added: str | None = None) -> EmbeddingKeys:
-        """`name.tag` is written as `X_name_tag`; `key_added` replaces the whole name in both slots."""
+        """`name.tag` is written as `X_name_tag`, `llm:folder/name` as `X_llm_name`; `key_added` replaces the whole name."""
         if key_added is not None:
             return cls(key_added, key_added)
+        if model.startswith(LLM):
+            place = re.split(r"[/\\]", model.removeprefix(LLM).rstrip("/\\"))[-1]
+            model = f"llm_{re.sub(r'[^0-9A-Za-z]+', '_', place).strip('_')}"
         base = model.replace(".", "_").replace("-", "_")
         return cls(f"X_{base}", base)
 
@@ -113,6 +119,22 @@ class DrugRankingKeys:
     @classmethod
     def of(cls, key_added: str | None = None) -> DrugRankingKeys:
         return cls() if key_added is None else cls(key_added, f"{key_added}_scores")
+
+
+@dataclass(frozen=True)
+class LLMKeys:
+    """Written by `tl.ask_llm`; `key_added` replaces `llm_response`."""
+
+    call: str = "llm_response"
+    confidence: str = "llm_response_confidence"
+    prob: str = "llm_response_prob"
+    uns: str = "llm_response"
+    records: str = "records"
+
+    @classmethod
+    def of(cls, key_added: str | None = None) -> LLMKeys:
+        base = key_added or cls.uns
+        return cls(base, f"{base}_confidence", f"{base}_prob", base)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from .modalities import as_adata
 from .rows import Rows, open_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -47,6 +47,8 @@ class CountBlock:
         the column order of the data with `genes="exact"`; zeros are not stored.
     totals
         Counts of each cell over *all* genes of the data set, float64.
+    cells
+        Further arrays with one entry per cell, by name, as in :class:`CountSource`.
     """
 
     start: int
@@ -54,6 +56,7 @@ class CountBlock:
     gene_ids: np.ndarray
     counts: np.ndarray
     totals: np.ndarray
+    cells: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -80,6 +83,8 @@ class CountSource:
         What has to be undone to get the counts; `None` for a matrix that is read as it is.
     first
         Number of the first row, for messages, where the matrix is a piece of a larger one.
+    cells
+        Further arrays with one entry per cell, by name, for models that read more than counts.
     """
 
     def __init__(
@@ -90,12 +95,14 @@ class CountSource:
         origin: str,
         kind: Kind,
         transform: Transform | None = None,
+        cells: Mapping[str, np.ndarray] | None = None,
         *,
         first: int = 0,
     ) -> None:
         self.matrix = matrix if isinstance(matrix, Rows) else open_rows(matrix)
         self.names, self.other, self.origin, self.kind, self.transform = names, other, origin, kind, transform
         self.first, (self.n_obs, self.n_vars) = first, self.matrix.shape
+        self.cells = dict(cells or {})
 
     def blocks(
         self, size: int | None = None, rows: np.ndarray | range | None = None
@@ -152,14 +159,16 @@ class CountSource:
     def take(self, rows: np.ndarray) -> CountSource:
         """A reader of these rows alone; nothing is read yet."""
         matrix = self.matrix.take(rows)
-        return CountSource(matrix, self.names, self.other, self.origin, self.kind, self.transform)
+        cells = {name: array[rows] for name, array in self.cells.items()}
+        return CountSource(matrix, self.names, self.other, self.origin, self.kind, self.transform, cells)
 
     def to_memory(self, rows: np.ndarray | None = None) -> CountSource:
         """A reader of all rows, or of `rows`, in memory as CSR."""
         from scipy import sparse
 
         matrix = sparse.vstack([block for _, block in self.blocks(rows=rows)], format="csr")
-        return CountSource(matrix, self.names, self.other, self.origin, self.kind)
+        cells = {name: array if rows is None else array[rows] for name, array in self.cells.items()}
+        return CountSource(matrix, self.names, self.other, self.origin, self.kind, cells=cells)
 
     def thinned(self, rows: np.ndarray, share: float, rng: np.random.Generator) -> CountSource:
         """Some cells as if sequenced less deeply, in memory: each count is kept with probability `share`."""
@@ -168,7 +177,8 @@ class CountSource:
         matrix = sparse.vstack([block for _, block in self.blocks(rows=rows)], format="csr")
         matrix.data = rng.binomial(matrix.data.astype(np.int64), share).astype(np.float32)
         matrix.eliminate_zeros()
-        return CountSource(matrix, self.names, self.other, self.origin, self.kind)
+        cells = {name: array[rows] for name, array in self.cells.items()}
+        return CountSource(matrix, self.names, self.other, self.origin, self.kind, cells=cells)
 
     def totals(self) -> np.ndarray:
         """Sum of each row, shape `(n_obs,)`, float64."""
@@ -212,7 +222,10 @@ class AlignedCounts:
             unknown = self.alignment.unknown_id
             known = counts if unknown is None else counts[gene_ids != unknown]
             self.counts_matched += float(known.sum(dtype=np.float64))
-            yield CountBlock(start, indptr, gene_ids, counts, totals)
+            stop = start + len(totals)
+            place = slice(start, stop) if rows is None else rows[start:stop]
+            cells = {name: array[place] for name, array in self.source.cells.items()}
+            yield CountBlock(start, indptr, gene_ids, counts, totals, cells)
 
     @property
     def coverage(self) -> float:

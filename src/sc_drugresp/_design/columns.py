@@ -114,7 +114,7 @@ def usable_columns(
         column = read(str(name), series, units, held)
         if column is None:
             continue
-        if column.numbers is not None and _MEASURED_OUTCOME.search(_plain(str(name))) and nested(units, column.numbers):
+        if column.numbers is not None and names_outcome(str(name)) and nested(units, column.numbers):
             if _separates(column.numbers, y):
                 copies.append(str(name))
             continue
@@ -162,6 +162,11 @@ def read(name: str, series: pd.Series, units: np.ndarray, held: np.ndarray) -> C
     if len(levels) > _MOST_LEVELS and shared.mean() < 1:
         levels, codes = _together(levels, codes, shared)
     return Column(name, family, codes, tuple(map(str, levels))) if len(levels) <= _MOST_LEVELS else None
+
+
+def names_outcome(name: str) -> bool:
+    """Whether a column is named after a measure of response: AUC, IC50, survival."""
+    return bool(_MEASURED_OUTCOME.search(_plain(name)))
 
 
 def _together(levels: np.ndarray, codes: np.ndarray, shared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

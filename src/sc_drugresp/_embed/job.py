@@ -94,7 +94,7 @@ class Job:
         if lazy and source is not None:
             check_lazy(spec, source)
         embedder = load()
-        if source is None:
+        if source is None or options:  # an option may say what else the model reads
             source = embedder.read(adata, layer)
             if lazy:
                 check_lazy(spec, source)
@@ -161,10 +161,8 @@ class Job:
             "group_key": group_key or "",
             "engine": self.engine,
             "precision": self.precision,
-            **self.options,
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in self.options.items()},
         }
-        provenance = getattr(self.embedder, "provenance", None)
-        teacher = {} if provenance is None else {"teacher": provenance}
         return {
             "params": {name: value for name, value in params.items() if value is not None},
             "model": self.spec.name,
@@ -175,7 +173,7 @@ class Job:
             "fitted_on_these_cells": bool(self.embedder.needs_fit),
             "set_based": bool(self.spec.set_based),
             "kind": "embedding",
-            **teacher,
+            **self.embedder.report(),
         }
 
 

@@ -26,6 +26,9 @@ def check_lazy(spec: ModelSpec, source: CountSource) -> None:
     """
     dask = require("dask.array", extra="scale")
     instead = "Leave out `lazy`: then the matrix, a dask array included, is read block by block on this machine."
+    if source.cells:
+        msg = f"lazy=True sends counts alone to the workers, but {spec.title} also reads columns of `.obs` (`metadata`). {instead}"
+        raise ValueError(msg)
     if spec.set_based:
         msg = f"lazy=True embeds blocks of rows apart from each other, but {spec.title} looks at all cells of a set at once. {instead}"
         raise ValueError(msg)

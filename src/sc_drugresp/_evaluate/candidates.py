@@ -10,6 +10,7 @@ import numpy as np
 from .._core.log import logger, warn
 from .._data.obs import read_column, read_groups
 from .._design.given_away import fitted_elsewhere, knows_labels
+from .._design.told import check_told
 from .._embed.coverage import check_coverage
 from .._embed.slots import embedding_info, embeddings, read_rep
 from .._response.choose import model_features, random_features, slot_features
@@ -17,6 +18,7 @@ from .._response.features import FixedFeatures
 from .._response.recipe import Recipe
 from .._stats.folds import LeakError
 from .leakage import label_derived, sets_cross_folds
+from .naive import NAIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from .._response.choose import Matrices
     from .._response.features import Features
     from .._stats.folds import Fold
+    from .calls import Calls
     from .cohort import Cohort
+    from .external import External
     from .request import Request
 
 
@@ -102,6 +106,7 @@ def make_candidates(
     # Unlabeled cells form a set of their own: what they are is not known.
     sets[cohort.rows] = 1 + np.unique(cohort.units, return_inverse=True)[1]
     for recipe in recipes:
+        check_told(obs, recipe.told, label_key=request.label_key, group_key=cohort.keys.get(cohort.plan.level))
         if recipe.tuned:
             out.append(Candidate(_tuned(adata, cohort, matrices, recipe, request)))
             recipe = Recipe(recipe.model, checkpoint=recipe.checkpoint, options=recipe.options)
@@ -204,7 +209,22 @@ def check_folds(candidates: Iterable[Candidate], folds: Sequence[Fold]) -> None:
             row.features.check(folds)
 
 
-def weigh_candidates(cohort: Cohort, candidates: Iterable[Candidate], chosen: str) -> Cohort:
+def check_names(calls: Iterable[Calls], others: Iterable[Candidate | External]) -> None:
+    """Refuse rows of calls that have the name of another row.
+
+    Raises
+    ------
+    ValueError
+        Two rows would have one name.
+    """
+    taken = {row.name for row in others} | {*NAIVE}
+    for row in calls:
+        if row.name in taken:
+            msg = f"A row of `calls` is named {row.name!r}, which another row of the table is called; choose another name."
+            raise ValueError(msg)
+
+
+def weigh_candidates(cohort: Cohort, candidates: Iterable[Candidate | Calls], chosen: str) -> Cohort:
     """The cohort with what is to be said against the rows in its verdict, lowered where a row may know the labels.
 
     `chosen` says why the genes do, or is empty.

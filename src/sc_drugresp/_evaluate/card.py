@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CARD_VERSION = 2
+_SHOWN = (
+    "auroc", "f1", "mcc", "balanced_accuracy", "brier", "called", "called_wrong", "answered", "mcc_answered",
+    "balanced_accuracy_answered",
+)  # fmt: skip
 _FIELDS = ("value", "low", "high", "n_groups", "repeat_low", "repeat_high", "p_value", "p_adjusted")
 
 
@@ -54,7 +58,7 @@ def evaluation_card(result: Mapping[str, Any]) -> dict[str, Any]:
 def _summary(rows: pd.DataFrame) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for row in rows.to_dict(orient="records"):
-        if row["metric"] in ("auroc", "f1", "mcc", "brier", "called", "called_wrong"):
+        if row["metric"] in _SHOWN:
             name = f"{row['metric']}_{row['level']}"
             out[name] = {field: row[field] for field in _FIELDS}
         elif row["metric"] == "samples_right":

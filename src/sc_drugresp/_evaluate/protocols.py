@@ -47,6 +47,11 @@ class Run:
         """Folds of the first repeat."""
         return self.repeats[0]
 
+    @property
+    def tested(self) -> np.ndarray:
+        """Cells that are tested in any fold."""
+        return np.unique(np.concatenate([fold.test for fold in self.folds]))
+
     def for_labels(self, y: np.ndarray) -> list[list[Fold]]:
         """The repeats that other labels would have had."""
         return self.remake(y) if self.remake else self.repeats

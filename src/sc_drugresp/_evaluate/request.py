@@ -15,7 +15,7 @@ from .._response.storage import holds_model
 from .options import EvaluationOptions, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 ModelArgument = str | PathLike[str] | Recipe | ResponseModel
@@ -47,6 +47,7 @@ class Request:
     modality: str = "rna"
     rng: int = 0
     key_added: str | None = None
+    calls: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         check_choice("protocol", self.protocol, Protocol)

@@ -18,7 +18,8 @@ from .._design.given_away import chosen_by_label, genes_chosen_before
 from .._design.quality import measured, qc_features
 from .._response.choose import Matrices
 from .._stats.folds import Fold
-from .candidates import check_folds, make_candidates, weigh_candidates
+from .calls import read_calls
+from .candidates import check_folds, check_names, make_candidates, weigh_candidates
 from .cohort import read_cohort
 from .design_only import design_features
 from .external import apply_saved
@@ -74,8 +75,10 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
     if request.saved:
         return _score_saved(adata, obs, cohort, source, request, doubles)
     options, rng = request.options, request.rng
+    calls = read_calls(adata, obs, cohort, request)
     candidates, left_out = make_candidates(adata, obs, cohort, matrices, request)
-    cohort = weigh_candidates(cohort, candidates, chosen_by_label(source, cohort.confounding.table))
+    check_names(calls, candidates)
+    cohort = weigh_candidates(cohort, [*candidates, *calls], chosen_by_label(source, cohort.confounding.table))
     hashes = doubles.same_hashes()
     leaks = options.allow_leaks
     runs = make_runs(cohort, hashes, request.protocol, options.few_shot, options.n_pairings, rng, allow_leaks=leaks)
@@ -93,9 +96,12 @@ def run_evaluation(adata: AnnData, obs: pd.DataFrame, request: Request) -> Evalu
         for name, run in runs.items():
             for candidate in candidates:
                 table.add_model(candidate, name, run, head=request.head)
+            for row in calls if name != FEW_SHOT else ():
+                table.add_calls(row, name, run.tested)
             if baselines and name != FEW_SHOT:
                 table.add_naive(baselines, name, run)
     models = [candidate.name for candidate in candidates if candidate.kind == "model"]
+    models += [row.name for row in calls]
     said = [*genes_chosen_before(adata), *left_out, *doubles.cautions(cohort.units), *shared_names(runs)]
     return _collected(cohort, table, runs, request, source.origin, models, said, doubles.hashes)
 
@@ -104,7 +110,9 @@ def _score_saved(
     adata: AnnData, obs: pd.DataFrame, cohort: Cohort, source: CountSource, request: Request, doubles: Doubles
 ) -> Evaluation:
     """Score trained models on cells that they were not trained on."""
+    calls = read_calls(adata, obs, cohort, request)
     found = apply_saved(adata, obs, cohort, request)
+    check_names(calls, found)
     if cohort.plan.verdict.code == "ALIASED":
         warn(str(cohort.plan.verdict))
     everything = np.arange(len(cohort.y))
@@ -112,11 +120,14 @@ def _score_saved(
     table = Table(cohort, request.options, request.rng)
     for model in found:
         table.add_external(model.name, EXTERNAL, model.deployed, caution=model.caution, prevalence=model.prevalence)
+    for row in calls:
+        table.add_calls(row, EXTERNAL, everything)
     if request.options.baselines:
         table.add_constant(EXTERNAL, everything)
     said = [f"{model.name}: {model.caution}" for model in found if model.caution]
+    said += [f"{row.name}: {row.caution}" for row in calls if row.caution]
     said += doubles.cautions(cohort.units)
-    names = [model.name for model in found]
+    names = [*(model.name for model in found), *(row.name for row in calls)]
     return _collected(cohort, table, runs, request, source.origin, names, said, doubles.hashes)
 
 

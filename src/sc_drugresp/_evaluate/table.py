@@ -11,6 +11,7 @@ from .._core.log import logger
 from .._response.crossfit import OutOfFold, cross_validate_repeats, mean_of
 from .._stats.intervals import MACRO
 from .._stats.metrics import CALIBRATION_METRICS
+from .calls import call_metric_rows
 from .deployed import Deployed, deploy
 from .naive import PERMUTED, constant_scores, permuted_scores, prevalence_prediction, refit_p_value
 from .options import FEW_SHOT, POOLED
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .._stats.folds import Fold
+    from .calls import Calls
     from .candidates import Candidate
     from .cohort import Cohort
     from .naive import NaiveBaseline
@@ -77,7 +79,7 @@ class Table:
     def add_naive(self, baselines: dict[str, NaiveBaseline], protocol: str, run: Run) -> None:
         """Score every naive baseline under a protocol."""
         cohort, truth = self.cohort, self.truth
-        tested = np.unique(np.concatenate([fold.test for fold in run.folds]))
+        tested = run.tested
         self.add_constant(protocol, tested)
         prob = np.full(len(cohort.y), np.nan)
         prob[tested] = prevalence_prediction(cohort.y[tested], cohort.datasets[tested])
@@ -109,6 +111,11 @@ class Table:
         if self.options.baselines:
             same = np.full(len(deployed.prob), prevalence)
             self._score(f"{name}, prevalence", protocol, same, kind="naive", cross_validated=False)
+
+    def add_calls(self, calls: Calls, protocol: str, tested: np.ndarray) -> None:
+        """Score calls that were there before, as they are."""
+        how = {"n_boot": self.options.n_boot, "rng": self.rng}
+        self.rows += call_metric_rows(calls, protocol, self.truth, tested, **how)
 
     @property
     def truth(self) -> Truth:

@@ -11,6 +11,7 @@ from .._core.keys import CALL_CLASSES, REFERENCE, PredictionKeys
 from .._data.modalities import as_adata, observations
 from .._data.obs import has_labels
 from .._embed.slots import embeddings
+from .._evaluate.calls import ANSWERED
 from ..get._names import (
     EXTERNAL,
     RANDOM_CELLS,
@@ -52,11 +53,12 @@ def describe_data(data: AnnData | MuData, label_key: str, modality: str) -> dict
     for note in embeddings(adata):
         covered = note["genes"].get("counts_covered")
         share = "" if covered is None else f" ({covered:.0%} of the counts are in genes that it knows)"
-        name = note["params"]["model"]
+        name, terms = note["params"]["model"], dict(note["checkpoint"]).get("license")
         if "teacher" in note:
             name = f"student({note['teacher']['name']})"
             facts[f"teacher of {note['obsm']}"] = _teacher_facts(note["teacher"])
-        facts[f"embedding {note['obsm']}"] = model_name(name) + share
+        licensed = f"; license of the weights: {terms}" if terms else ""
+        facts[f"embedding {note['obsm']}"] = model_name(name) + share + licensed
     findings = pp.check(data, label_key=label_key if labeled else None, modality=modality)
     return {"facts": facts, "findings": table(findings) if len(findings) else None}
 
@@ -320,6 +322,12 @@ def _score_table(rows: pd.DataFrame, *, by_sample: bool) -> dict[str, Any]:
             shares = [found.get((level, metric)) for level in ("sample", "cell")]
             texts = [f"{row.value:.0%}" if row and np.isfinite(row.value) else "–" for row in shares]
             line[title] = " / ".join(texts) if set(texts) != {"–"} else ""
+        both = [found.get(("sample", f"balanced_accuracy{end}")) for end in ("", ANSWERED)]
+        answered = found.get(("sample", "answered"))
+        if by_sample and answered:  # calls without probabilities
+            texts = [f"{row.value:.2f}" if row and np.isfinite(row.value) else "–" for row in both]
+            line["balanced accuracy by sample, missing answers wrong / left out"] = " / ".join(texts)
+            line["samples answered"] = f"{answered.value:.0%}"
         lines.append(line)
         gray.append(kind == "naive")
     shown = pd.DataFrame(lines).fillna("")

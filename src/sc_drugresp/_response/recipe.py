@@ -101,6 +101,11 @@ class Recipe:
         return self.mode != "frozen"
 
     @property
+    def told(self) -> tuple[str, ...]:
+        """Columns of `.obs` that the model is told in words (`metadata` of language models)."""
+        return tuple(self.options.get("metadata", ()))
+
+    @property
     def name(self) -> str:
         """Row of a table: the model, with the mode of a tuned one."""
         return f"{self.model}.{self.mode}" if self.tuned else self.model

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5
 ECE_BINS = 10
 METRICS = (
-    "auroc", "auprc", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "f1_resistant", "mcc",
+    "auroc", "auprc", "accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1", "f1_resistant", "mcc",
     "brier", "ece", "log_loss",
 )  # fmt: skip
 """`precision`, `recall` and `f1` are those of the sensitive class; `ece` is the expected calibration error over ten bins
@@ -154,6 +154,7 @@ class GroupSums:
                 "balanced_accuracy": (recall + specificity) / 2,
                 "precision": tp / (tp + fp),
                 "recall": recall,
+                "specificity": specificity,
                 "f1": 2 * tp / (2 * tp + fp + fn),
                 "f1_resistant": 2 * tn / (2 * tn + fp + fn),
                 "mcc": np.where(pos * neg > 0, mcc, np.nan),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ._evaluation import risk_coverage_df as risk_coverage_df
     from ._evaluation import roc_df as roc_df
     from ._evaluation import split_design_df as split_design_df
+    from ._llm import prompt as prompt
     from ._predictions import predictions_df as predictions_df
     from ._predictions import predictive_values_df as predictive_values_df
     from ._predictions import samples_df as samples_df
@@ -27,6 +28,7 @@ _FRAMES = {
         "calibration_df", "evaluation_card", "leakage_gap_df", "metrics_df", "risk_coverage_df", "roc_df",
         "split_design_df",
     ),
+    "._llm": ("prompt",),
     "._predictions": ("predictions_df", "predictive_values_df", "samples_df"),
     "._ranking": ("drug_ranking_df",),
     "._reliability": ("reliability",),

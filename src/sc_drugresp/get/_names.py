@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._core.keys import EmbeddingKeys
-from ..models._registry import registry
+from .._core.keys import LLM, EmbeddingKeys
+from .._evaluate.calls import ANSWERED
+from ..models._registry import is_language_model, registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -31,6 +33,7 @@ NAIVE = {
 METRICS = {
     "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "f1_resistant": "F1 of resistant", "mcc": "MCC", "ece": "ECE",
     "brier": "Brier score", "called": "share called", "called_wrong": "share of calls that are wrong",
+    "answered": "share answered", "recall": "sensitivity",
 }  # fmt: skip
 MODES = {"lora": "LoRA", "full": "fully fine-tuned", "random": "random weights"}
 PROTOCOLS = {
@@ -59,8 +62,15 @@ def _titles() -> dict[str, str]:
 
 
 def model_name(name: object) -> str:
-    """Display name of a model, an embedding or a naive baseline; a user's own names stay as they are."""
-    return _titles().get(str(name), str(name))
+    """Display name of a model, an embedding or a naive baseline; a user's own names stay as they are.
+
+    Of a language model in a folder the last part of the path is shown: a report may be passed on.
+    """
+    text = str(name)
+    if is_language_model(text):
+        *before, last = re.split(r"[/\\]", text.removeprefix(LLM).rstrip("/\\"))
+        return f"{LLM}{last}" if len(before) != 1 or before[0] in {"", ".", "~"} else text
+    return _titles().get(text, text)
 
 
 def model_names(names: Iterable[str]) -> dict[str, str]:
@@ -75,7 +85,8 @@ def model_names(names: Iterable[str]) -> dict[str, str]:
 
 def metric_name(metric: str) -> str:
     """Display name of a metric."""
-    return METRICS.get(metric, metric.replace("_", " "))
+    base = metric.removesuffix(ANSWERED)
+    return METRICS.get(base, base.replace("_", " ")) + (" of those answered" if base != metric else "")
 
 
 def protocol_name(protocol: str, params: Mapping[str, Any]) -> str:

@@ -58,3 +58,6 @@ class Embedder(Protocol):
         self, data: AnnData | CountSource, *, layer: str | None = None, rng: int = 0, **options: Any
     ) -> np.ndarray:
         """Embed all cells, in their order, shape `(n_cells, dim)`, float32."""
+
+    def report(self) -> dict[str, Any]:
+        """What else `.uns` notes once the cells are embedded."""

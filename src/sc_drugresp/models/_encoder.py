@@ -215,6 +215,10 @@ class CellEncoder(CellNetwork):
                 self.token_blocks(source, seed_of(rng)), source.n_obs, groups, batch_tokens, bar.update
             )
 
+    def report(self) -> dict[str, Any]:
+        """What `.uns` notes beside genes and cells; nothing for most models."""
+        return {}
+
     @checked
     def embed_tokens(
         self,

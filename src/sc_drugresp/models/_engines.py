@@ -83,7 +83,7 @@ def _half_products(encoder: CellEncoder) -> Iterator[None]:
     """Products in bfloat16, sums and norms in float32; the weights of the layers are converted once."""
     import torch
 
-    linears: list[Any] = [module for module in encoder.layers.modules() if isinstance(module, torch.nn.Linear)]
+    linears: list[Any] = [module for module in encoder.body.modules() if isinstance(module, torch.nn.Linear)]
     tensors = [tensor for linear in linears for tensor in (linear.weight, linear.bias) if tensor is not None]
     before = [tensor.data for tensor in tensors]
     try:

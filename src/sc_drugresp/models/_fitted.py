@@ -72,6 +72,10 @@ class FittedEmbedder:
         """Width of the embedding."""
         return self.n_top_genes
 
+    def report(self) -> dict[str, Any]:
+        """What `.uns` notes beside genes and cells: nothing."""
+        return {}
+
     def embed(
         self,
         data: AnnData | CountSource,

@@ -174,6 +174,9 @@ def _with_files(name: str) -> tuple[ModelSpec, Checkpoint]:
     if checkpoint is None:
         msg = f"Model {name!r} is fitted to the data and has no files to download."
         raise ValueError(msg)
+    if not checkpoint.files:
+        msg = f"The files of {name!r} are not registered: nothing is known to compare them with. models.load fetches them."
+        raise ValueError(msg)
     return spec, checkpoint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core.hashing import sha256
@@ -16,6 +17,12 @@ Source = Literal["published", "unverified", "local"]
 """Published: every known hash agrees. Unverified: the sizes do, no hash is known. Local: of no registered checkpoint."""
 _HUGE = 1_000_000_000
 _TRUST = "Pass verify=False if you trust these files; they are then recorded as local."
+
+
+def weights_digest(files: Mapping[str, Path]) -> str:
+    """SHA-256 of the weights; of weights in several files (`weights`, `weights_2`, ...) that of their hashes."""
+    digests = [sha256(path) for role, path in sorted(files.items()) if role.startswith("weights")]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def other_owner(

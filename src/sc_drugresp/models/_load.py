@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._core.arguments import check_named, checked
-from .._core.hashing import sha256
 from .._core.imports import require
 from ._files import check_file
 from ._hub import locate
-from ._identity import Source, check_identity, other_owner
-from ._registry import find
+from ._identity import Source, check_identity, other_owner, weights_digest
+from ._language_files import language_files
+from ._registry import find, full_name, is_language_model
 from ._weights import check_archive
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def model_class(spec: ModelSpec) -> Any:
     """Import the class that a row of the registry names, as `.module:Class` of this package or `package.module:Class`."""
     if spec.extra is not None:
-        require(spec.extra, extra=spec.extra)
+        require(spec.requires or spec.extra, extra=spec.extra)
     module, _, name = spec.target.partition(":")
     return getattr(import_module(module, __package__), name)
 
@@ -77,7 +77,8 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
     Parameters
     ----------
     name
-        `'model'` or `'model.checkpoint'`, in any case, see :func:`~sc_drugresp.models.table`.
+        `'model'` or `'model.checkpoint'`, in any case, see :func:`~sc_drugresp.models.table`; or
+        `'llm:<folder or repository>'` for any language model in Hugging Face's format.
     checkpoint
         Folder with the published files, or the weights file in it. `None` takes them from the cache and downloads
         what is missing. A `'student'` needs the folder in which it was saved.
@@ -93,7 +94,7 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
     A :class:`~sc_drugresp.models.CellEncoder` in evaluation mode with frozen parameters, a baseline, or a
     :class:`~sc_drugresp.models.Student`. Its attributes
     `aligns_genes`, `needs_fit`, `tunable`, `set_based` and `expects` say what it can do. Its `checkpoint` says what was
-    loaded: `name`, `file`, `sha256`, and `source`, which is `'published'` (all known hashes agree), `'unverified'` (the
+    loaded: `name`, `file`, `sha256`, `license`, and `source`, which is `'published'` (all known hashes agree), `'unverified'` (the
     sizes agree, no hash is known, or `verify=False`) or `'local'` (of no registered checkpoint).
 
     Raises
@@ -116,29 +117,36 @@ def load(name: str, checkpoint: str | PathLike[str] | None = None, *, verify: bo
         return cls.load(checkpoint)
     if row is None:
         return cls(**options)
-    full_name = f"{spec.name}.{row.tag}"
-    files = {role: check_file(path) for role, path in locate(spec, row, _path(checkpoint)).items()}
+    name_of_row = full_name(spec, row)
+    registered = not is_language_model(name)
+    found_files = locate(spec, row, _path(checkpoint)) if registered else language_files(name, _path(checkpoint))
+    files = {role: check_file(path) for role, path in found_files.items()}
     encoder = cls.from_files(files, **{**row.options, **options})
-    source: Source = "local" if checkpoint is not None else "unverified"
-    if verify:
+    source: Source = "local" if checkpoint is not None or not registered else "unverified"
+    if verify and registered:
         found = {field: getattr(encoder.config, field, None) for field in row.sizes if field not in options}
         if other := other_owner(spec, row, files, found):
             owner = f"{spec.name}.{other[0].tag}"
             if "." not in str(name):
                 return load(owner, checkpoint, **options)
             msg = (
-                f"{files['weights']} belongs to {owner}, found by {other[1]}, but {full_name} was asked for. Load "
-                f"{owner!r}, or give the folder of {full_name} with `checkpoint=`. Pass verify=False to load it all the same."
+                f"{files['weights']} belongs to {owner}, found by {other[1]}, but {name_of_row} was asked for. Load "
+                f"{owner!r}, or give the folder of {name_of_row} with `checkpoint=`. Pass verify=False to load it all the same."
             )
             raise ValueError(msg)
         known = getattr(encoder, "depth_stated", True) or "layers" in options
-        source = check_identity(full_name, row, files, found, given=checkpoint is not None, depth_known=known)
+        source = check_identity(name_of_row, row, files, found, given=checkpoint is not None, depth_known=known)
         for role, path in files.items():
             if source != "published" or row.files[role].sha256 is None:
                 check_archive(path)
-    encoder.name, encoder.files = full_name, files
-    digest = sha256(files["weights"])
-    encoder.checkpoint = {"name": full_name, "file": files["weights"].name, "sha256": digest, "source": source}
+    encoder.name, encoder.files = name_of_row, files
+    encoder.checkpoint = {
+        "name": name_of_row,
+        "file": files["weights"].name,
+        "sha256": weights_digest(files),
+        "source": source,
+        "license": row.license,
+    }
     return encoder
 
 

@@ -56,7 +56,7 @@ class CellNetwork(nn.Module, ABC):
     Config: ClassVar[type[Config]]
     renames: ClassVar[Mapping[str, str]] = {}
     dropped: ClassVar[tuple[str, ...]] = ()
-    lora_targets: ClassVar[str] = r".*\.(attn\.[qkvo]|up|down)"
+    lora_targets: str = r".*\.(attn\.[qkvo]|up|down)"
     reads_values: ClassVar[bool] = False
     engines: ClassVar[tuple[str, ...]] = ("torch", "openvino")
 
@@ -151,6 +151,11 @@ class CellNetwork(nn.Module, ABC):
     def after_stem(self, x: Tensor, batch: Batch) -> Tensor:
         """Cell embedding from what :meth:`stem` gives; reads `length` and `keep` of the batch."""
         return self.pool(self.final_norm(run_layers(self.layers, x, batch.get("keep"), queries=self.leading)), batch)
+
+    @property
+    def body(self) -> nn.Module:
+        """What takes most of the time."""
+        return self.layers
 
     def compute(self, batch: Batch) -> Tensor:
         """Cell embedding, shape `(cells, dim)`, by the engine in force; not differentiable where that is not PyTorch."""

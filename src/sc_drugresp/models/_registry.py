@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
 from .._core.arguments import checked
+from .._core.keys import LLM
 from ._spec import Checkpoint, ModelSpec
 
 if TYPE_CHECKING:
@@ -55,11 +57,15 @@ def available(kind: Literal["encoder", "baseline", "student"] | None = None) -> 
 def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
     """The row of `name` or `name.tag`, in any case, and its checkpoint (`None` for baselines).
 
+    For `llm:<folder or repository>` it is a row that is made up for this language model.
+
     Raises
     ------
     ValueError
         There is no such model or checkpoint; the message names the nearest ones.
     """
+    if is_language_model(name):
+        return _language_row(place_of(name))
     rows = {key.casefold(): spec for key, spec in registry().items()}
     base, _, tag = str(name).casefold().partition(".")
     if base not in rows:
@@ -67,7 +73,8 @@ def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
         hint = f" Did you mean {' or '.join(repr(rows[key].name) for key in near)}?" if near else ""
         if "/" in str(name) or "\\" in str(name):
             hint = " Give a model's name here and the folder with `checkpoint=`."
-        msg = f"Unknown model name {name!r}.{hint} Available models: {sorted(spec.name for spec in rows.values())}."
+        known = sorted(spec.name for spec in rows.values())
+        msg = f"Unknown model name {name!r}.{hint} Available models: {known}, and 'llm:<folder or repository>'."
         raise ValueError(msg)
     spec = rows[base]
     if tag and not spec.checkpoints:
@@ -87,7 +94,44 @@ def find(name: str) -> tuple[ModelSpec, Checkpoint | None]:
 def canonical(name: str) -> str:
     """The name as the table spells it, with the checkpoint if one was named: `'geneformer'` for `'Geneformer'`."""
     spec, checkpoint = find(name)
-    return f"{spec.name}.{checkpoint.tag}" if checkpoint is not None and "." in str(name) else spec.name
+    tagged = checkpoint is not None and "." in str(name) and not is_language_model(name)
+    return full_name(spec, checkpoint) if tagged else spec.name
+
+
+def full_name(spec: ModelSpec, checkpoint: Checkpoint | None) -> str:
+    """The name of a checkpoint as the table spells it; `llm:<place>` for a language model from elsewhere."""
+    return f"{spec.name}.{checkpoint.tag}" if checkpoint is not None and checkpoint.tag else spec.name
+
+
+def is_language_model(name: object) -> bool:
+    """Whether a name stands for a language model in a folder or a repository."""
+    return str(name)[: len(LLM)].casefold() == LLM
+
+
+def place_of(name: object) -> str:
+    """The folder or repository that `llm:<place>` names.
+
+    Raises
+    ------
+    ValueError
+        Nothing follows the colon.
+    """
+    place = str(name)[len(LLM) :].strip()
+    if not place.strip("/\\.") or "\0" in place:
+        msg = f"{name!r} names no language model; expected 'llm:' and a folder, or a repository as 'owner/name'."
+        raise ValueError(msg)
+    return place
+
+
+def _language_row(place: str) -> tuple[ModelSpec, Checkpoint]:
+    """The row of a language model that is not registered: what the registered one says of all of them, and its own terms."""
+    license = "that of its publisher, see its model card"
+    checkpoint = Checkpoint("", {}, license, place, description="language model from a folder or a repository")
+    base = registry()["llama3"]
+    spec = replace(
+        base, name=f"{LLM}{place}", title=f"Language model {place}", reference="", code_license="", default=""
+    )
+    return replace(spec, checkpoints={"": checkpoint}), checkpoint
 
 
 @checked

@@ -102,7 +102,8 @@ class ModelSpec:
     """A row of the registry: everything but the code, which `target` names as `module:Class`.
 
     `kind` is a word for tables and pages. What a model can do is told by its class, see
-    :class:`~sc_drugresp.models._embedder.Embedder`. `saved` says that users make it themselves: it lies in a folder that
+    :class:`~sc_drugresp.models._embedder.Embedder`. `extra` is the optional dependency that it needs, `requires` the
+    module to import from it where the names differ. `saved` says that users make it themselves: it lies in a folder that
     `checkpoint=` names, and nothing is published.
     """
 
@@ -118,6 +119,7 @@ class ModelSpec:
     reference: str = ""
     code_license: str = ""
     extra: str | None = None
+    requires: str = ""
     default: str = ""
     saved: bool = False
     strengths: tuple[str, ...] = ()

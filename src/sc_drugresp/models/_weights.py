@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-_BROKEN = (
+BROKEN = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -61,7 +61,7 @@ def read_state(path: Path) -> Any:
         try:
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, *_BROKEN) as error:
+        except (SafetensorError, *BROKEN) as error:
             raise ValueError(_damaged(path, error)) from error
     mapped = zipfile.is_zipfile(path)
     try:
@@ -75,7 +75,7 @@ def read_state(path: Path) -> Any:
             f"({found[0].strip() if found else 'it is no table of tensors'}). Get the file from its publisher again, or convert it to safetensors."
         )
         raise ValueError(msg) from error
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ValueError(_damaged(path, error)) from error
 
 
@@ -101,7 +101,7 @@ def check_archive(path: Path) -> None:
                     with archive.open(member) as file:
                         while file.read(1 << 20):
                             pass
-    except _BROKEN as error:
+    except BROKEN as error:
         msg = (
             f"{path} is damaged: its part {part!r} is not what was written ({_first_line(error)}). Download the file "
             "again."

@@ -117,13 +117,13 @@ class Student:
             "teacher_sha256": self.teacher["sha256"],
         }
 
-    @property
-    def provenance(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """What is noted beside an embedding: whose it is not, under which terms, and how close it comes."""
         score = self.fidelity["rows"]["student"]
         known = {key: score[key] for key in ("cosine", "cosine_p05", "neighbors_kept") if score[key] is not None}
         told = {key: self.teacher[key] for key in ("name", "sha256", "license", "commercial", "publisher")}
-        return told | known | {"verdict": self.fidelity["verdict"], "held_out_samples": self.fidelity["n_samples"]}
+        found = {"verdict": self.fidelity["verdict"], "held_out_samples": self.fidelity["n_samples"]}
+        return {"teacher": told | known | found}
 
     def read(self, data: AnnData, layer: str | None = None) -> CountSource:
         """Find the raw counts."""

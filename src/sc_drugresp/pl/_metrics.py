@@ -89,7 +89,7 @@ def metrics(
     ax = new_axes(ax, 6.4, 1.3 + 0.3 * len(rows))
     colors = model_colors(rows["kind"])
     at = forest(ax, rows, [short(names[name]) for name in rows["model"]], colors, _CHANCE.get(metric))
-    row_texts(ax, [text + _p(p) for text, p in zip(score_texts(rows), rows["p_adjusted"])])
+    row_texts(ax, [text + _p(p) for text, p in zip(score_texts(rows, "not defined"), rows["p_adjusted"])])
     if rows["repeat_low"].notna().any():
         ax.hlines(at, rows["repeat_low"], rows["repeat_high"], colors=colors, lw=7, alpha=0.25, zorder=0)
         ax.plot([], [], color=MODEL_COLOR, lw=7, alpha=0.25, label="range of single pairings")

@@ -72,7 +72,8 @@ def embed(
     ----------
     {cells}
     model
-        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`.
+        `'model'` or `'model.checkpoint'`, see :func:`~sc_drugresp.models.table`; or `'llm:<folder or repository>'` for a
+        language model, which reads cells as sentences, see :doc:`/explanation/cells_as_sentences`.
     checkpoint
         Folder with the published files, or the weights file in it. `None` uses the cache and downloads what is missing.
         Of a `'student'`, the folder in which it was saved.
@@ -134,7 +135,8 @@ def embed(
         share of counts covered) and `cells` (how many could not be embedded); with `out`, `store` (path, blocks and
         fingerprint). With `lazy`, what only the values tell is left out: the share of counts covered and the number of cells
         that could not be embedded. Of a student, also `teacher`: its name, hash, license, and how
-        close the student comes to it. The slots of a student are `X_student_<teacher>` and `student_<teacher>`.
+        close the student comes to it; of language models `sentences` (genes expressed and written, cells
+        that were cut). The slots of a student are `X_student_<teacher>` and `student_<teacher>`.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from .._evaluate.options import EvaluationOptions, Protocol
 from .._evaluate.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from anndata import AnnData
     from mudata import MuData
@@ -33,6 +33,7 @@ def evaluate(
     *,
     use_rep: str | Sequence[str] | None = None,
     model: ModelArgument | Sequence[ModelArgument] | None = None,
+    calls: Mapping[str, str] | None = None,
     label_key: str = "response",
     group_key: str | None = None,
     dataset_key: str | None = None,
@@ -78,6 +79,12 @@ def evaluate(
         Trained models (:class:`~sc_drugresp.models.ResponseModel`, or the folder of a saved one) are scored as they are
         on all labeled cells, with their own probabilities and calls: the protocol is `'external'`, nothing is fitted, and
         the cells have to be of samples that the models were not trained on.
+    calls
+        Calls that stand in `.obs` already, such as those of :func:`~sc_drugresp.tl.ask_llm`, as rows of their own: name of the
+        row to column, with `sensitive`, `resistant`, `uncertain` or nothing. They stand beside the models, are scored as they
+        are, and have no probability: AUROC, AUPRC and the metrics of calibration stay empty. Cells without a call count as
+        wrong; metrics whose names end in `_answered` leave them out, and `answered` is the share with an answer. The call of
+        a sample is that of most of its called cells.
     {label_key}
     {group_key}
     dataset_key
@@ -156,6 +163,7 @@ def evaluate(
         modality=modality,
         rng=seed_of(rng),
         key_added=key_added,
+        calls=calls,
     )
 
     import pandas as pd
@@ -173,11 +181,11 @@ def evaluate(
         return out
 
     keys = EvaluationKeys.of(key_added)
-    calls = np.array([*CALL_CLASSES, None], dtype=object)[column(shown.deployed.call_codes(), -1)]
+    said = np.array([*CALL_CLASSES, None], dtype=object)[column(shown.deployed.call_codes(), -1)]
     obs = {
         keys.prob: column(shown.deployed.prob, np.nan),
         keys.score: column(shown.score, np.nan),
-        keys.call: pd.Categorical(calls, categories=list(CALL_CLASSES)),
+        keys.call: pd.Categorical(said, categories=list(CALL_CLASSES)),
         keys.fold: pd.Categorical.from_codes(column(shown.fold, -1), categories=pd.Index(found.folds)),
     }
     out = target.write(obs=obs, uns={keys.uns: found.tables})

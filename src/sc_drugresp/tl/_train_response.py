@@ -122,6 +122,7 @@ def train_response(
     >>> model.info["n_groups"]
     8
     """
+    from .._design.told import check_told
     from .._response.cells import read_training_cells
     from .._response.choose import Matrices, choose_features
     from .._response.train import train_frozen, training_record
@@ -143,6 +144,8 @@ def train_response(
     cells = read_training_cells(
         obs.iloc[rows], labels, groups[rows], matrices, label_key=label_key, group_key=group_key
     )
+    if recipe is not None:
+        check_told(obs, recipe.told, label_key=label_key, group_key=group_key)
     common: dict[str, Any] = {"head": head, "error_level": error_level, "rng": seed}
     if recipe is not None and recipe.tuned:
         from .._response.tune.train import train_tuned

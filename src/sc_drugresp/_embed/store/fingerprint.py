@@ -93,10 +93,12 @@ def hash_names(names: Iterable[str]) -> str:
 
 
 def hash_block(block: CountBlock) -> str:
-    """SHA-256 of the counts of a block as the model sees them."""
+    """SHA-256 of the counts of a block, and of what else is told of its cells, as the model sees them."""
     digest = hashlib.sha256()
     for part, dtype in ((block.indptr, "<i8"), (block.gene_ids, "<i4"), (block.counts, "<f4"), (block.totals, "<f8")):
         digest.update(np.ascontiguousarray(part, dtype=dtype).data)
+    for name, values in sorted(block.cells.items()):
+        digest.update("\n".join([name, *map(str, values)]).encode())
     return digest.hexdigest()
 
 

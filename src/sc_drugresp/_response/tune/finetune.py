@@ -76,6 +76,9 @@ def finetune(
     RuntimeError
         The loss is no finite number.
     """
+    if mode == "full" and any(not parameter.is_floating_point() for parameter in encoder.parameters()):
+        msg = "mode='full' trains every weight, but those of this encoder are quantized. Use mode='lora', or quantize='no'."
+        raise ValueError(msg)
     train, held_out = split_samples(y, groups, validation=options.validation, seed=seed, force=options.force)
     encoder.to(resolve_device())
     config, inherited = _prepare(encoder, mode, options, start, seed)
@@ -161,8 +164,8 @@ def unfreeze(encoder: CellEncoder) -> None:
     for name, parameter in list(encoder.named_parameters()):
         if parameter.is_floating_point():
             parent, _, child = name.rpartition(".")
-            # Loaded tensors may be memory-mapped and read-only: training needs its own copy.
-            fresh = torch.nn.Parameter(parameter.detach().clone(), requires_grad=True)
+            # Loaded tensors may be memory-mapped and read-only: training needs its own copy. In halves, small steps vanish.
+            fresh = torch.nn.Parameter(parameter.detach().clone().float(), requires_grad=True)
             setattr(encoder.get_submodule(parent), child, fresh)
 
 
