@@ -56,6 +56,10 @@ class Filled:
 PositiveInt: TypeAlias = Annotated[int, Range(least=1)]
 BatchTokens: TypeAlias = PositiveInt | Literal["auto"]
 """Most padded tokens computed at once."""
+Engine: TypeAlias = Literal["torch", "openvino"]
+"""What computes a network."""
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+"""Of the products in a network."""
 AtLeastTwo: TypeAlias = Annotated[int, Range(least=2)]
 FitCells: TypeAlias = Annotated[int, Range(least=3)]
 """As many as a baseline needs to learn from."""

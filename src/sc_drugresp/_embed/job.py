@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from .._core.kinds import Engine, Precision
     from .._data.counts import CountSource
     from .._data.vocab import GeneMode
     from ..models._embedder import Embedder
-    from ..models._engines import Engine, Precision
     from ..models._spec import ModelSpec
 
 

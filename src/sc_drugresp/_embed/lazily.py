@@ -26,10 +26,9 @@ from .._data.rows import open_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from .._core.kinds import BatchTokens
+    from .._core.kinds import BatchTokens, Engine, Precision
     from .._data.vocab import GeneAlignment, GeneMode
     from ..models._embedder import Embedder
-    from ..models._engines import Engine, Precision
     from .job import Job
 
 _MOST_LOADED = 2

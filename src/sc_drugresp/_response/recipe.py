@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .. import models
 from .._core.arguments import check_fields
 from .._core.calls import dataclass_text
-from ..models._engines import Engine, Precision, check_engine
+from ..models._engines import check_engine
 from ..models._load import check_options, model_class
 from ..models._registry import canonical, find
 from .tune.options import FineTuning
@@ -16,6 +16,8 @@ from .tune.options import FineTuning
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
+
+    from .._core.kinds import Engine, Precision
 
 Mode = Literal["frozen", "lora", "full"]
 

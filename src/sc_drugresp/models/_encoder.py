@@ -14,7 +14,7 @@ from .._core.rng import seed_of
 from .._data import CountSource, Tokens, read_counts, token_batches
 from .._data.counts import AlignedCounts
 from ._driver import batch_budget, embed_batch, evaluating
-from ._engines import Engine, Precision, check_engine, device_of, running
+from ._engines import check_engine, device_of, running
 from ._memory import Limit
 from ._network import Batch as Batch
 from ._network import CellNetwork
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
-    from .._core.kinds import BatchTokens
+    from .._core.kinds import BatchTokens, Engine, Precision
     from .._core.rng import Rng
     from .._data import CountBlock
     from .._data.vocab import GeneMode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from .._core.imports import require
 from .._core.settings import settings
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from ._encoder import CellEncoder
-
-Engine = Literal["torch", "openvino"]
-Precision = Literal["float32", "bfloat16"]
+    from .._core.kinds import Engine, Precision
 
 
 def check_engine(cls: Any, name: str, engine: Engine, precision: Precision) -> None:
@@ -79,7 +76,7 @@ def running(encoder: Any, engine: Engine, precision: Precision) -> Iterator[None
 
 
 @contextmanager
-def _half_products(encoder: CellEncoder) -> Iterator[None]:
+def _half_products(encoder: Any) -> Iterator[None]:
     """Products in bfloat16, sums and norms in float32; the weights of the layers are converted once."""
     import torch
 

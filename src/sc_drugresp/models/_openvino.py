@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-    from ._engines import Precision
+    from .._core.kinds import Precision
     from ._network import CellNetwork
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
 
-    from .._core.kinds import BatchTokens, NonNegativeInt, SlotName
+    from .._core.kinds import BatchTokens, Engine, NonNegativeInt, Precision, SlotName
     from .._embed.estimate import Estimate
     from .._embed.progress import EmbeddingRun
 
@@ -51,8 +51,8 @@ def embed(
     key_added: SlotName | None = None,
     modality: str = "rna",
     rng: Rng = 0,
-    engine: Literal["torch", "openvino"] = "torch",
-    precision: Literal["float32", "bfloat16"] = "float32",
+    engine: Engine = "torch",
+    precision: Precision = "float32",
     lazy: bool = False,
     copy: bool = False,
     out: str | PathLike[str] | None = None,

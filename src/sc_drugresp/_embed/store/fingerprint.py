@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from anndata import AnnData
 
+    from ..._core.kinds import Engine
     from ..._data.counts import CountBlock
-    from ...models._engines import Engine
     from ..job import Job
 
 _NAMES_AT_ONCE = 65_536
