@@ -11,8 +11,10 @@ import sys
 import textwrap
 import time
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
+import language_models
 import numpy as np
 import pytest
 import zarr
@@ -28,6 +30,7 @@ TESTS = Path(__file__).parents[1]
 PER_CELL = [
     name for name, spec in registry().items() if not spec.set_based and (spec.kind == "encoder" or name != "scvi")
 ]
+WAYS = [{"precision": "bfloat16"}, *([{"engine": "openvino"}] if find_spec("openvino") else [])]
 TGPT = {"model": "tgpt", "checkpoint": golden("tgpt").weights, "key_added": "e"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:Only .* of the counts", "ignore:Embeddings of .* parallel")
@@ -80,10 +83,21 @@ def files(out):
 # The same bits ----------------------------------------------------------------------------------------------------------
 
 
+def files_of(model, cells, folder) -> dict[str, object]:
+    """What `tl.embed` needs beside the name of a model."""
+    if model == "llama3":
+        return {"model": f"llm:{language_models.make('llama', folder / 'llama')}"}
+    if model == "student":
+        student = sdr.models.distill("pca", cells, epochs=1, width=8, n_genes=50, group_key="half")
+        student.save(folder / "student")
+        return {"model": model, "checkpoint": folder / "student"}
+    return {"model": model} | ({"checkpoint": golden(model).weights} if registry()[model].kind == "encoder" else {})
+
+
 @pytest.mark.parametrize("model", PER_CELL)
-def test_a_store_holds_the_bits_of_memory(cells, out, model):
-    options = {"checkpoint": golden(model).weights} if registry()[model].kind == "encoder" else {}
-    options |= {"model": model, "key_added": "e"}
+def test_a_store_holds_the_bits_of_memory(cells, out, model, tmp_path):
+    cells.obs["half"] = np.arange(cells.n_obs) % 6
+    options = files_of(model, cells, tmp_path) | {"key_added": "e"}
     plain, stored, again = cells.copy(), cells.copy(), cells.copy()
     sdr.tl.embed(plain, **options)
     sdr.tl.embed(stored, **options, out=out)
@@ -93,6 +107,16 @@ def test_a_store_holds_the_bits_of_memory(cells, out, model):
         note = dict(adata.uns["e"])
         assert note.pop("store")["path"] == str(out)
         assert str(note) == str(plain.uns["e"])
+
+
+@pytest.mark.parametrize("how", WAYS, ids=str)
+def test_a_store_keeps_engine_and_precision(cells, out, how):
+    plain, stored = cells.copy(), cells.copy()
+    sdr.tl.embed(plain, **TGPT, **how)
+    sdr.tl.embed(stored, **TGPT, **how, out=out)
+    same(stored.obsm["e"], plain.obsm["e"])
+    with pytest.raises(ValueError, match=r"differs in: .*(engine|precision)"):
+        sdr.tl.embed(stored, **TGPT, out=out)
 
 
 @pytest.mark.slow

@@ -15,12 +15,11 @@ from ._layouts import rename, split_rows
 from ._weights import load_strict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from .._data import Tokens
     from ._config import Config
-    from ._openvino import ConvertedLayers
 
 Batch = dict[str, Tensor]
 
@@ -73,7 +72,7 @@ class CellNetwork(nn.Module, ABC):
         self.name = ""
         self.checkpoint: dict[str, Any] = {}
         self.gradient_checkpointing = False
-        self.converted: ConvertedLayers | None = None
+        self.converted: Callable[[Tensor, Batch], Tensor] | None = None
         self.final_norm: nn.Module = nn.Identity()
 
     # What a model defines -----------------------------------------------------------------------------------------
