@@ -88,7 +88,9 @@ def files_of(model, cells, folder) -> dict[str, object]:
     if model == "llama3":
         return {"model": f"llm:{language_models.make('llama', folder / 'llama')}"}
     if model == "student":
-        student = sdr.models.distill("pca", cells, epochs=1, width=8, n_genes=50, group_key="half")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there is nothing to learn from so few cells
+            student = sdr.models.distill("pca", cells, epochs=1, width=8, n_genes=50, group_key="half")
         student.save(folder / "student")
         return {"model": model, "checkpoint": folder / "student"}
     return {"model": model} | ({"checkpoint": golden(model).weights} if registry()[model].kind == "encoder" else {})
@@ -104,9 +106,12 @@ def test_a_store_holds_the_bits_of_memory(cells, out, model, tmp_path):
     sdr.tl.embed(again, **options, out=out, check_blocks="all")
     for adata in (stored, again):
         same(adata.obsm["e"], plain.obsm["e"])
-        note = dict(adata.uns["e"])
+        note, expected = dict(adata.uns["e"]), dict(plain.uns["e"])
         assert note.pop("store")["path"] == str(out)
-        assert str(note) == str(plain.uns["e"])
+        if adata is again and "sentences" in note:
+            assert note.pop("sentences")["cells"] == 0  # all of them were written by the call before
+            del expected["sentences"]
+        assert str(note) == str(expected)
 
 
 @pytest.mark.parametrize("how", WAYS, ids=str)

@@ -56,11 +56,16 @@ class Told:
     cut: int = 0
 
     def summary(self) -> dict[str, Any]:
-        """Mean numbers of genes, and cells of which fewer genes were written than asked for, as they did not fit."""
-        n = max(self.cells, 1)
+        """Cells that were written, their mean numbers of genes, and how many of them were cut, as not all genes did fit.
+
+        A run into a store that goes on counts the cells that it wrote itself.
+        """
+        if not self.cells:
+            return {"cells": 0}
         return {
-            "genes_expressed": self.expressed / n,
-            "genes_written": self.written / n,
+            "cells": self.cells,
+            "genes_expressed": self.expressed / self.cells,
+            "genes_written": self.written / self.cells,
             "cells_cut": self.cut,
         }
 
