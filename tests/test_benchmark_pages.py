@@ -85,3 +85,12 @@ def test_the_original_is_timed_in_turns(monkeypatch, tmp_path):
     (tmp_path / "upstream.py").write_text("def embed(*_):\n    raise RuntimeError('no such thing')\n")
     with pytest.raises(RuntimeError, match=r"(?s)upstream ended: .*no such thing"):
         upstream.compare(tmp_path, "tgpt", record.weights, adata)
+
+
+def test_the_benchmark_for_gpus_measures_speed_and_rounding(monkeypatch):
+    gpu = script(monkeypatch, "gpu")
+    sizes = {"dim": 32, "heads": 4, "layers": 2, "ffn_dim": 48, "max_length": 100}
+    found = gpu.measure("scgpt", "cpu", n_cells=10, repeats=2, sizes=sizes)
+    assert found["float32"]["error"] < 1e-5 < found["bfloat16"]["error"] < 0.1
+    assert found["bfloat16"]["low"] <= found["bfloat16"]["cells_per_s"] <= found["bfloat16"]["high"]
+    assert "| scgpt | bfloat16 |" in gpu.page([found], "cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .._core.log import warn
+from .._core.settings import settings
 from .._core.versions import package_versions
 from .store.fingerprint import differences
 
@@ -16,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def environment(job: Job) -> dict[str, str]:
-    """Versions, threads and device."""
+    """Versions, threads, speed-ups and device."""
     out = {name: version for name, version in package_versions().items() if name in {"numpy", "scipy", "torch"}}
     if hasattr(job.embedder, "parameters"):
         import torch
 
-        out["threads"] = str(torch.get_num_threads())
+        out |= {"threads": str(torch.get_num_threads()), "speedups": ", ".join(settings.speedups)}
         if (device := next(job.embedder.parameters()).device).type == "cuda":
             out["device"] = torch.cuda.get_device_name(device)
     return out

@@ -167,7 +167,7 @@ class Job:
             "params": {name: value for name, value in params.items() if value is not None},
             "model": self.spec.name,
             "checkpoint": dict(getattr(self.embedder, "checkpoint", {})),
-            "device": str(getattr(self.embedder, "device", "cpu")),
+            **({} if not_embedded is None else {"device": str(getattr(self.embedder, "device", "cpu"))}),
             "genes": report,
             "cells": {"n": int(self.source.n_obs)} | ({} if not_embedded is None else {"not_embedded": not_embedded}),
             "fitted_on_these_cells": bool(self.embedder.needs_fit),

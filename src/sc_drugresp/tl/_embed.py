@@ -134,7 +134,7 @@ def embed(
         `params`, `checkpoint` (name, file, hash and source), `device` (where it was computed), `genes` (matched, duplicates,
         share of counts covered) and `cells` (how many could not be embedded); with `out`, `store` (path, blocks and
         fingerprint). With `lazy`, what only the values tell is left out: the share of counts covered and the number of cells
-        that could not be embedded. Of a student, also `teacher`: its name, hash, license, and how
+        that could not be embedded, and the device. Of a student, also `teacher`: its name, hash, license, and how
         close the student comes to it; of language models `sentences` (genes expressed and written, cells
         that were cut). The slots of a student are `X_student_<teacher>` and `student_<teacher>`.
 
