@@ -35,6 +35,47 @@ def sealed(meta: Mapping[str, Any], folder: Path, *, indent: int | None = None) 
     return json.dumps({**meta, SEAL: seal}, indent=indent, allow_nan=False)
 
 
+def read_sealed(
+    folder: Path, name: str, form: int, *, again: str, shown: Path | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """The JSON object of a sealed folder, and the names of its files.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    name
+        Its JSON file.
+    form
+        The number `format` that this version reads.
+    again
+        What to do about an older one.
+    shown
+        The folder as the user knows it, for messages.
+
+    Raises
+    ------
+    FileNotFoundError
+        A file is missing.
+    ValueError
+        Something is damaged, or was written by another version.
+    """
+    path = folder if shown is None else shown
+    try:
+        meta = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        msg = f"{path / name} is damaged or incomplete ({type(error).__name__}: {error})."
+        raise ValueError(msg) from error
+    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
+        msg = f"{path / name} is damaged: expected a JSON object with a number `format`."
+        raise ValueError(msg)
+    if meta["format"] != form:
+        what = "Update sc-drugresp" if meta["format"] > form else again
+        msg = f"{path} was written in format {meta['format']}, this version reads format {form}. {what}."
+        raise ValueError(msg)
+    return meta, check_seal(folder, name, meta)
+
+
 def check_seal(folder: Path, name: str, meta: Mapping[str, Any]) -> list[str]:
     """Compare a folder with its seal; returns the names of its files.
 

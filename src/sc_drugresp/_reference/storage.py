@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from .._core.folders import draft_of_folder, read_whole, standing
 from .._core.json import jsonable
-from .._core.seal import check_seal, sealed
+from .._core.seal import read_sealed, sealed
 from .._core.settings import settings
 from .shift import PlatformShift
 
@@ -129,19 +128,7 @@ def _read(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    try:
-        meta = json.loads((path / META).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path / META} is damaged or incomplete ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
-        msg = f"{path / META} is damaged: expected a JSON object with a number `format`."
-        raise ValueError(msg)
-    if meta["format"] != FORMAT:
-        what = "Update sc-drugresp" if meta["format"] > FORMAT else "Build it again"
-        msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
-        raise ValueError(msg)
-    check_seal(path, META, meta)
+    meta, _ = read_sealed(path, META, FORMAT, again="Build it again")
     try:
         stored = load_file(path / ARRAYS)
         arrays = {name: stored[name].astype(np.float32) for name in (*_FIELDS, "weights")}

@@ -12,7 +12,7 @@ from .._core.folders import draft_of_folder, read_whole, standing
 from .._core.json import jsonable
 from .._core.keys import RESISTANT, SENSITIVE
 from .._core.process import leaves_alone
-from .._core.seal import check_seal, sealed
+from .._core.seal import read_sealed, sealed
 from ..models._load import model_class
 from ..models._registry import find
 from .heads import head_arrays, head_from_arrays
@@ -143,19 +143,7 @@ def _read(folder: Path, path: Path) -> dict[str, Any]:
     if not (folder / MODEL).is_file():
         msg = f"{path} holds no saved response model ({MODEL} is missing)."
         raise FileNotFoundError(msg)
-    try:
-        meta = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path / MODEL} is damaged or incomplete ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
-        msg = f"{path / MODEL} is damaged: expected a JSON object with a number `format`."
-        raise ValueError(msg)
-    if meta["format"] != FORMAT:
-        what = "Update sc-drugresp" if meta["format"] > FORMAT else "Train it again"
-        msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
-        raise ValueError(msg)
-    names = check_seal(folder, MODEL, meta)
+    meta, names = read_sealed(folder, MODEL, FORMAT, again="Train it again", shown=path)
     try:
         head = head_from_arrays(meta["head"], load_file(folder / HEAD))
         files = {name: f"{name}.safetensors" for name in meta["trust"]}

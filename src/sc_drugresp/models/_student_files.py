@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from .._core.folders import draft_of_folder, read_whole, standing
 from .._core.json import jsonable
-from .._core.seal import FINITE, SEAL, check_seal, sealed
+from .._core.seal import FINITE, SEAL, read_sealed, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,19 +74,7 @@ def _read(folder: Path, path: Path) -> dict[str, Any]:
     if not (folder / META).is_file():
         msg = f"{path} holds no saved student ({META} is missing). models.distill makes one, and its `save` writes it."
         raise FileNotFoundError(msg)
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        msg = f"{path / META} is damaged or incomplete ({type(error).__name__}: {error})."
-        raise ValueError(msg) from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
-        msg = f"{path / META} is damaged: expected a JSON object with a number `format`."
-        raise ValueError(msg)
-    if meta["format"] != FORMAT:
-        what = "Update sc-drugresp" if meta["format"] > FORMAT else "Distill it again"
-        msg = f"{path} was written in format {meta['format']}, this version reads format {FORMAT}. {what}."
-        raise ValueError(msg)
-    check_seal(folder, META, meta)
+    meta, _ = read_sealed(folder, META, FORMAT, again="Distill it again", shown=path)
     try:
         tensors = meta[SEAL]["files"][WEIGHTS]["tensors"]
         if any(tensor["values"] != FINITE for tensor in tensors.values()):
