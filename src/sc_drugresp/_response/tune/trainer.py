@@ -1,4 +1,4 @@
-"""Lightning's Trainer as we use it: one device, no loggers, resumable, quiet, and harmless to the user's session."""
+"""Lightning's Trainer as we use it: no loggers, resumable, quiet, and harmless to the user's session."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from ..._core.device import resolve_device
 from ..._core.progress import visible
 from ...models._weights import check_archive, read_state
+from .processes import averaging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .module import ResponseModule
     from .options import FineTuning
+    from .processes import Processes
 
 LAST = "last.ckpt"
 
 
-def fit(module: ResponseModule, options: FineTuning) -> None:
-    """Train; continue where an interrupted run in `options.checkpoint_dir` stopped.
+def fit(module: ResponseModule, options: FineTuning, processes: Processes | None = None) -> None:
+    """Train, together with other processes where there are some; continue where an interrupted run in `options.checkpoint_dir` stopped.
 
     Raises
     ------
@@ -55,9 +57,10 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
     with session(where):
         trainer = plain_trainer(
             where,
+            processes,
             precision=precision(options.precision, where),
             max_epochs=options.epochs,
-            accumulate_grad_batches=options.accumulate,
+            accumulate_grad_batches=module.accumulate(1 if processes is None else processes.total),
             callbacks=callbacks,
             enable_checkpointing=options.checkpoint_dir is not None,
             reload_dataloaders_every_n_epochs=1,
@@ -67,12 +70,22 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
         trainer.fit(module, ckpt_path=resume, weights_only=True)
 
 
-def plain_trainer(where: torch.device, *, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
-    """A trainer on one device that writes nothing and shows a bar where bars are shown."""
+def plain_trainer(
+    where: torch.device,
+    processes: Processes | None = None,
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+    **settings: Any,
+) -> pl.Trainer:
+    """A trainer on one device, or in several processes, that writes nothing and shows a bar where bars are shown."""
     bar = [TQDMProgressBar(leave=False)] if visible() else []
+    if processes is None:
+        settings["devices"] = 1 if where.index is None else [where.index]
+    else:
+        settings |= {"devices": processes.per_node, "num_nodes": processes.nodes, "strategy": averaging()}
+        settings["plugins"] = [processes.environment]
     return pl.Trainer(
         accelerator="gpu" if where.type == "cuda" else where.type,
-        devices=1 if where.index is None else [where.index],
         callbacks=[*callbacks, *bar],
         enable_progress_bar=visible(),
         enable_model_summary=False,
