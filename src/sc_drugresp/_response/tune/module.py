@@ -90,7 +90,7 @@ class ResponseModule(pl.LightningModule):
     # Data -----------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader:
-        """This process's parts of the batches of this epoch."""
+        """Batches of this epoch, or the parts of them that fall to this process."""
         y, groups = self.y[self.rows], self.groups[self.rows]
         common = {"seed": self.seed, "epoch": self.current_epoch}
         if self.encoder.set_based:

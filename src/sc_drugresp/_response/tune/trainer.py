@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -98,9 +99,9 @@ def plain_trainer(
 
 @contextmanager
 def session(where: torch.device) -> Iterator[None]:
-    """Training as a guest: torch's global streams, from which dropout draws, are as the user left them afterwards."""
+    """Training as a guest: global streams, threads and the environment are as the user left them afterwards."""
     cuda = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
-    with _quiet(), torch.random.fork_rng(devices=cuda), _interruptible():
+    with _quiet(), _as_found(), torch.random.fork_rng(devices=cuda), _interruptible():
         yield
 
 
@@ -119,6 +120,21 @@ def precision(wanted: str, where: torch.device) -> str:
     if wanted != "auto":
         return wanted
     return "bf16-mixed" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+@contextmanager
+def _as_found() -> Iterator[None]:
+    """Undo what Lightning sets where processes train together: threads, and variables by which they meet."""
+    variables, threads = dict(os.environ), torch.get_num_threads()
+    os.environ.pop("PL_GLOBAL_SEED", None)  # it would seed the streams of numpy and Python again
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - variables.keys():
+            del os.environ[name]
+        os.environ.update(variables)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -20,7 +20,14 @@ from sc_drugresp._response.tune import finetune as tuning
 from sc_drugresp._response.tune.module import ResponseModule
 from sc_drugresp._response.tune.options import FineTuning
 
-COMMON: dict[str, Any] = {"rank": 2, "epochs": 2, "patience": 2, "dropout": 0.0, "precision": "32-true", "devices": "auto"}
+COMMON: dict[str, Any] = {
+    "rank": 2,
+    "epochs": 2,
+    "patience": 2,
+    "dropout": 0.0,
+    "precision": "32-true",
+    "devices": "auto",
+}
 CASES: dict[str, dict[str, Any]] = {
     # 15 or fewer cells in an epoch: the last batch of the first case is a single cell, for one of the two processes.
     "lora": {"name": "tgpt", "settings": {"batch_size": 7, "epochs": 3, "patience": 3}},
@@ -90,11 +97,15 @@ def tune(
             without_dropout(encoder)
         how = FineTuning(**{**COMMON, **settings, **changes, "checkpoint_dir": folder / "run" if resume else None})
         tuning.ResponseModule = watched
+        os.environ["PL_GLOBAL_SEED"] = "3"  # as `seed_everything` of Lightning leaves it
+        before = dict(os.environ), torch.get_num_threads(), np.random.get_state()[1].tolist()
         try:
             tokens = encoder.tokenize(adata)
             tuned = tuning.finetune(encoder, tokens, y, groups, mode=mode, head="logistic", options=how, seed=0)
         finally:
             tuning.ResponseModule = ResponseModule
+        assert before == (dict(os.environ), torch.get_num_threads(), np.random.get_state()[1].tolist())
+        del os.environ["PL_GLOBAL_SEED"]
     weights = tuned.adapter["tensors"] if tuned.adapter else tuned.weights
     arrays = {key: tensor.numpy() for key, tensor in weights.items()} | {"head": tuned.head.coef}
     return {"history": tuned.history, "logits": tuned.logits, "weights": arrays, "seen": seen}
