@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import cell_lines, load
 from together import CASES, tune, verb
 
 import sc_drugresp as sdr
+from sc_drugresp._response.tune.adapters import inject, lora_config
+from sc_drugresp._response.tune.finetune import unfreeze
 from sc_drugresp._response.tune.processes import own_device, started
 
 TESTS = Path(__file__).parents[2]
@@ -142,6 +145,21 @@ def test_processes_of_slurm_find_each_other(alone, tmp_path):
     first, second = read(tmp_path, 2)
     assert_same_model(first["lora"], second["lora"])
     assert_close_model(alone["lora"], first["lora"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["lora", "full"])
+@pytest.mark.parametrize("name", ["celllm", "cellplm", "geneformer", "scbert", "scfoundation", "scgpt", "tgpt", "uce"])
+def test_every_trained_parameter_takes_part_in_a_step(name, mode):
+    """Otherwise averaging would wait for a gradient that never comes."""
+    encoder = load(name)
+    if mode == "full":
+        unfreeze(encoder)
+    else:
+        inject(encoder, lora_config(encoder, rank=2, alpha=4, dropout=0.0))
+    tokens = encoder.tokenize(cell_lines()).take(np.arange(2))
+    encoder.train()(encoder.collate(tokens)).sum().backward()
+    assert [key for key, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 @pytest.mark.parametrize(
