@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sc_drugresp._response.tune.held_out import split_samples
-from sc_drugresp._response.tune.samplers import balanced_batches, set_batches
+from sc_drugresp._response.tune.samplers import balanced_batches, parts, set_batches
 
 Y = np.array([1] * 90 + [1] * 10 + [0] * 300 + [0] * 4)
 GROUPS = np.array(["a"] * 90 + ["b"] * 10 + ["c"] * 300 + ["d"] * 4)
@@ -72,3 +72,29 @@ def test_smallest_splits_have_both_classes_on_both_sides(y, groups, seed):
     train, held_out = split_samples(y, groups, validation=0.25, seed=seed)
     assert set(y[train]) == set(y[held_out]) == {0, 1}
     assert not set(groups[train]) & set(groups[held_out])
+
+
+@pytest.mark.parametrize("divide", [True, False])
+@pytest.mark.parametrize("total", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [1, 5, 16, 33])
+def test_parts_of_processes_make_up_the_batches(divide, total, size):
+    batches = balanced_batches(Y, GROUPS, batch_size=size, seed=0, epoch=0)[:11] + [[7]]
+    shares = [parts(batches, rank=rank, total=total, divide=divide) for rank in range(total)]
+    assert len({len(mine) for mine in shares}) == 1  # all meet in every step
+    steps = list(zip(*shares))
+    losses = np.random.default_rng(0).normal(size=len(Y))
+    if divide:
+        together = batches
+    else:
+        together = [batches[first : first + total] for first in range(0, len(batches), total)]
+        together = [[cell for batch in group for cell in batch] for group in together]
+    for step, cells in zip(steps, together, strict=True):
+        counted = [cell for part in step if part.share for cell in part.cells]
+        assert sorted(counted) == sorted(cells)
+        assert all(part.cells for part in step)
+        if divide:
+            average = np.mean([losses[part.cells].mean() * part.share for part in step])
+            assert average == pytest.approx(losses[cells].mean())
+    if total == 1:
+        assert [part.cells for part in shares[0]] == batches
+        assert {part.share for part in shares[0]} == {1.0}

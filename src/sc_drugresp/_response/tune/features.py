@@ -9,6 +9,7 @@ import numpy as np
 
 from .finetune import embed_by_sample, finetune
 from .held_out import check_enough_samples
+from .processes import own_device, started
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,8 +44,10 @@ class TunedFeatures:
         Raises
         ------
         ValueError
-            A fold has a single sample of a class to learn from, and `force` is false.
+            A fold has a single sample of a class to learn from, and `force` is false; or the processes asked for were not
+            started.
         """
+        started(self.recipe.settings)
         for fold in folds:
             y = self.y[fold.train]
             if len(np.unique(y)) == 2:  # otherwise the evaluation gives 0.5 without asking for features
@@ -56,6 +59,11 @@ class TunedFeatures:
         self, train: np.ndarray, test: np.ndarray, shown: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Tune on the training cells; logits of the test cells, and zeros for the training cells, which nobody reads."""
+        with own_device(started(self.recipe.settings)):
+            logits = self._logits(train, test)
+        return np.zeros((len(train if shown is None else shown), 1)), logits[:, None]
+
+    def _logits(self, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         encoder = self.recipe.load()
         tuned = finetune(
             encoder,
@@ -67,8 +75,7 @@ class TunedFeatures:
             options=self.recipe.settings,
             seed=self.seed,
         )
-        logits = tuned.head.logit(embed_by_sample(encoder, self.tokens.take(test), self.groups[test]))
-        return np.zeros((len(train if shown is None else shown), 1)), logits[:, None]
+        return tuned.head.logit(embed_by_sample(encoder, self.tokens.take(test), self.groups[test]))
 
     @staticmethod
     def head(*_: Any, **__: Any) -> Logit:

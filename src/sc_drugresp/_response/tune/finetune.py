@@ -14,6 +14,7 @@ from ..fit import fit_head
 from .adapters import adapter_state, inject, inject_saved, load_weights, lora_config, merge_adapters
 from .held_out import split_samples
 from .module import ResponseModule, TorchHead, held_out_scores
+from .processes import started
 from .trainer import fit
 
 if TYPE_CHECKING:
@@ -72,13 +73,16 @@ def finetune(
     Raises
     ------
     ValueError
-        Too few samples.
+        Too few samples, or the processes asked for were not started or cannot share the work.
     RuntimeError
         The loss is no finite number.
     """
     if mode == "full" and any(not parameter.is_floating_point() for parameter in encoder.parameters()):
         msg = "mode='full' trains every weight, but those of this encoder are quantized. Use mode='lora', or quantize='no'."
         raise ValueError(msg)
+    processes = started(options)
+    if processes is not None:
+        processes.check(options, set_based=encoder.set_based)
     train, held_out = split_samples(y, groups, validation=options.validation, seed=seed, force=options.force)
     encoder.to(resolve_device())
     config, inherited = _prepare(encoder, mode, options, start, seed)
@@ -108,7 +112,7 @@ def finetune(
     was, wanted = encoder.gradient_checkpointing, options.gradient_checkpointing
     encoder.gradient_checkpointing = resolve_device().type == "cuda" if wanted == "auto" else wanted
     try:
-        fit(module, options)
+        fit(module, options, processes)
     finally:
         encoder.gradient_checkpointing = was
         encoder.eval()
@@ -190,7 +194,8 @@ def _fingerprint(
     start: ResponseModel | None,
 ) -> str:
     """Hash of everything that decides a run, except for how long it goes on."""
-    chosen = {name: str(value) for name, value in asdict(options).items() if name not in {"checkpoint_dir", "epochs"}}
+    free = {"checkpoint_dir", "epochs", "devices", "num_nodes", "strategy"}
+    chosen = {name: str(value) for name, value in asdict(options).items() if name not in free}
     origin = None if start is None else start.info.get("data_hash")
     what = (encoder.checkpoint.get("sha256"), repr(encoder.config), choices, sorted(chosen.items()), origin)
     digest = hashlib.sha256(repr(what).encode())

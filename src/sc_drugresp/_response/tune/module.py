@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from ..._stats.groups import balanced_weights
 from ..heads import LinearHead, MLPHead
-from .samplers import balanced_batches, set_batches
+from .processes import alike, from_all
+from .samplers import Part, balanced_batches, parts, set_batches
 
 if TYPE_CHECKING:
     from ..._data import Tokens
@@ -83,38 +84,47 @@ class ResponseModule(pl.LightningModule):
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_loss = float("inf")
-        self._losses: list[Tensor] = []
+        self._losses: list[tuple[Tensor, float]] = []
         self._logits: list[np.ndarray] = []
 
     # Data -----------------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> DataLoader:
-        """Batches of this epoch."""
+        """Batches of this epoch, or the parts of them that fall to this process."""
         y, groups = self.y[self.rows], self.groups[self.rows]
         common = {"seed": self.seed, "epoch": self.current_epoch}
         if self.encoder.set_based:
             batches = set_batches(y, groups, max_cells=self.options.max_cells_per_set, **common)
         else:
             batches = balanced_batches(y, groups, batch_size=self.options.batch_size, **common)
-        return self._loader(self.rows, batches)
+        return self._loader(self.rows, self._parts(batches, divide=not self.encoder.set_based))
 
     def val_dataloader(self) -> DataLoader:
-        """Held-out cells in order; whole samples for set-based models."""
+        """Held-out cells in order, whole samples for set-based models; processes take turns."""
         if self.encoder.set_based:
             groups = self.groups[self.held_out]
             batches = [np.flatnonzero(groups == group).tolist() for group in np.unique(groups)]
         else:
             n, size = len(self.held_out), self.options.batch_size
             batches = [list(range(i, min(i + size, n))) for i in range(0, n, size)]
-        self._order = [cell for batch in batches for cell in batch]
-        return self._loader(self.held_out, batches)
+        mine = self._parts(batches, divide=False)
+        self._order = [part.cells if part.share else [] for part in mine]
+        return self._loader(self.held_out, mine)
 
-    def _loader(self, rows: np.ndarray, batches: list[list[int]]) -> DataLoader:
-        def collate(cells: list[int]) -> tuple[dict[str, Tensor], Tensor]:
-            picked = rows[np.asarray(cells)]
-            return self.encoder.collate(self.tokens.take(picked)), torch.as_tensor(self.y[picked], dtype=torch.float32)
+    def _parts(self, batches: list[list[int]], *, divide: bool) -> list[Part]:
+        return parts(batches, rank=self.trainer.global_rank, total=self.trainer.world_size, divide=divide)
 
-        return DataLoader(range(len(rows)), batch_sampler=batches, collate_fn=collate)  # type: ignore[arg-type]
+    def _loader(self, rows: np.ndarray, mine: list[Part]) -> DataLoader:
+        def collate(part: Part) -> tuple[dict[str, Tensor], Tensor, float]:
+            picked = rows[np.asarray(part.cells)]
+            y = torch.as_tensor(self.y[picked], dtype=torch.float32)
+            return self.encoder.collate(self.tokens.take(picked)), y, part.share
+
+        return DataLoader(mine, batch_size=None, collate_fn=collate)  # type: ignore[arg-type]
+
+    def accumulate(self, total: int) -> int:
+        """Batches in a step for each of `total` processes; these share cells of a batch, or else batches of a step."""
+        return self.options.accumulate // total if self.encoder.set_based else self.options.accumulate
 
     # Steps ----------------------------------------------------------------------------------------------------------
 
@@ -123,38 +133,59 @@ class ResponseModule(pl.LightningModule):
         return self.head(self.encoder(batch).float())
 
     def on_train_start(self) -> None:
-        """A run that had stopped before it was continued stops again."""
+        """A run that had stopped before it was continued stops again; processes that differ do not begin.
+
+        Raises
+        ------
+        ValueError
+            Processes have other cells, labels, weights or settings, or not all of them found the interrupted run.
+        """
+        begun = from_all((self.fingerprint, len(self.history)), self.trainer.world_size)
+        if len(set(begun)) > 1:
+            msg = (
+                "The processes that train together differ in cells, labels, weights or settings, or not all of them see "
+                "`checkpoint_dir`. All must make the same call, with the same `rng`, and `checkpoint_dir` must be a folder "
+                "that they share."
+            )
+            raise ValueError(msg)
+        if self.trainer.world_size > 1:
+            alike(self.trained().values())
         self.trainer.should_stop = self.exhausted
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Dropout depends on the seed, the epoch and the batch alone: resuming changes nothing."""
-        words = np.random.SeedSequence([self.seed, self.current_epoch, batch_idx]).generate_state(2)
+        """Dropout depends on the seed, the epoch and the batch alone: resuming changes nothing.
+
+        A set draws the same whichever process it falls to; those that share the cells of a batch draw apart.
+        """
+        rank, total = self.trainer.global_rank, self.trainer.world_size
+        drawn = [batch_idx * total + rank] if self.encoder.set_based else [batch_idx, *([rank] if rank else [])]
+        words = np.random.SeedSequence([self.seed, self.current_epoch, *drawn]).generate_state(2)
         number = int(words[0]) << 31 | int(words[1]) >> 1
         torch.random.set_rng_state(torch.Generator().manual_seed(number).get_state())
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index or 0].manual_seed(number)
 
-    def training_step(self, batch: tuple[dict[str, Tensor], Tensor], _: int) -> Tensor:
-        """Cross-entropy of a batch. Cells were drawn balanced; a set with both classes is weighted."""
-        inputs, y = batch
+    def training_step(self, batch: tuple[dict[str, Tensor], Tensor, float], _: int) -> Tensor:
+        """Cross-entropy of a part, times its share. Cells were drawn balanced; a set with both classes is weighted."""
+        inputs, y, share_of_batch = batch
         weight = None
         if self.encoder.set_based:
             share = y.mean()
             weight = torch.where(y > 0.5, 1 - share, share) * 2 if 0 < share < 1 else None
-        loss = F.binary_cross_entropy_with_logits(self(inputs), y, weight=weight)
-        self._losses.append(loss.detach())
+        loss = F.binary_cross_entropy_with_logits(self(inputs), y, weight=weight) * share_of_batch
+        self._losses.append((loss.detach(), share_of_batch))
         self.log("loss", loss, prog_bar=True, batch_size=len(y))
         return loss
 
-    def validation_step(self, batch: tuple[dict[str, Tensor], Tensor], _: int) -> None:
+    def validation_step(self, batch: tuple[dict[str, Tensor], Tensor, float], _: int) -> None:
         """Collect held-out logits."""
         self._logits.append(self(batch[0]).float().cpu().numpy())
 
     def on_validation_epoch_end(self) -> None:
-        """Score held-out samples in evaluation mode, and keep the best parameters."""
+        """Score held-out samples in evaluation mode, and keep the best parameters; all processes decide alike."""
         logits = self.held_out_logits()
         y, groups = self.y[self.held_out], self.groups[self.held_out]
-        loss, auroc = held_out_scores(logits, y, groups)
+        loss, auroc = from_all(held_out_scores(logits, y, groups), self.trainer.world_size)[0]
         self.log("held_out_loss", loss, prog_bar=True)
         self.log("held_out_auroc", auroc, prog_bar=True)
         self._record({"held_out_loss": loss, "held_out_auroc": auroc})
@@ -172,16 +203,20 @@ class ResponseModule(pl.LightningModule):
         return not np.isfinite(losses[-1]) or len(losses) - 1 - int(np.argmin(losses)) >= self.options.patience
 
     def _record(self, scores: dict[str, float]) -> None:
-        """Note the epoch in the history."""
-        loss = float(torch.stack(self._losses).mean()) if self._losses else float("nan")
+        """Note the epoch in the history, with the loss of its batches over all processes."""
+        losses, shares = zip(*self._losses) if self._losses else ((torch.tensor(float("nan")),), (1.0,))
+        sums = from_all((float(torch.stack(losses).sum()), sum(shares)), self.trainer.world_size)
+        loss = sum(total for total, _ in sums) / sum(share for _, share in sums)
         self._losses.clear()
         self.history.append({"epoch": float(self.current_epoch + 1), "loss": loss, **scores})
 
     def held_out_logits(self) -> np.ndarray:
         """Logits of the held-out cells, in the order of `held_out`."""
-        out = np.empty(len(self.held_out))
-        out[self._order] = np.concatenate(self._logits)
-        self._logits.clear()
+        out = np.full(len(self.held_out), np.nan)
+        for order, logits in from_all((self._order, self._logits), self.trainer.world_size):
+            for cells, found in zip(order, logits, strict=True):
+                out[cells] = found[: len(cells)]
+        self._logits = []
         return out
 
     def on_train_epoch_end(self) -> None:

@@ -15,6 +15,7 @@ from ..model import ResponseModel
 from ..trust import Trust, describe_training
 from .finetune import compare, embed_by_sample, finetune
 from .held_out import check_enough_samples
+from .processes import own_device, started
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -40,12 +41,27 @@ def train_tuned(
     Raises
     ------
     ValueError
-        There are too few samples, or `start` is another kind of model.
+        There are too few samples, `start` is another kind of model, or the processes asked for were not started.
     """
-    settings, y, groups = recipe.settings, cells.y, cells.units
-    check_enough_samples(y, groups, force=settings.force)
+    check_enough_samples(cells.y, cells.units, force=recipe.settings.force)
     if start is not None:
         _check_start(start, recipe, head)
+    with own_device(started(recipe.settings)):
+        return _train(recipe, adata, rows, cells, head, layer, error_level, rng, start)
+
+
+def _train(
+    recipe: Recipe,
+    adata: AnnData,
+    rows: np.ndarray,
+    cells: TrainingCells,
+    head: Any,
+    layer: str | None,
+    error_level: float,
+    rng: int,
+    start: ResponseModel | None,
+) -> ResponseModel:
+    settings, y, groups = recipe.settings, cells.y, cells.units
     encoder = recipe.load()
     if start is not None:
         check_same_checkpoint(encoder.checkpoint, start.representation)

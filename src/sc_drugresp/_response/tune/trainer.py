@@ -1,8 +1,9 @@
-"""Lightning's Trainer as we use it: one device, no loggers, resumable, quiet, and harmless to the user's session."""
+"""Lightning's Trainer as we use it: no loggers, resumable, quiet, and harmless to the user's session."""
 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -17,18 +18,20 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from ..._core.device import resolve_device
 from ..._core.progress import visible
 from ...models._weights import check_archive, read_state
+from .processes import averaging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from .module import ResponseModule
     from .options import FineTuning
+    from .processes import Processes
 
 LAST = "last.ckpt"
 
 
-def fit(module: ResponseModule, options: FineTuning) -> None:
-    """Train; continue where an interrupted run in `options.checkpoint_dir` stopped.
+def fit(module: ResponseModule, options: FineTuning, processes: Processes | None = None) -> None:
+    """Train, together with other processes where there are some; continue where an interrupted run in `options.checkpoint_dir` stopped.
 
     Raises
     ------
@@ -55,9 +58,10 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
     with session(where):
         trainer = plain_trainer(
             where,
+            processes,
             precision=precision(options.precision, where),
             max_epochs=options.epochs,
-            accumulate_grad_batches=options.accumulate,
+            accumulate_grad_batches=module.accumulate(1 if processes is None else processes.total),
             callbacks=callbacks,
             enable_checkpointing=options.checkpoint_dir is not None,
             reload_dataloaders_every_n_epochs=1,
@@ -67,12 +71,22 @@ def fit(module: ResponseModule, options: FineTuning) -> None:
         trainer.fit(module, ckpt_path=resume, weights_only=True)
 
 
-def plain_trainer(where: torch.device, *, callbacks: Sequence[pl.Callback] = (), **settings: Any) -> pl.Trainer:
-    """A trainer on one device that writes nothing and shows a bar where bars are shown."""
+def plain_trainer(
+    where: torch.device,
+    processes: Processes | None = None,
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+    **settings: Any,
+) -> pl.Trainer:
+    """A trainer on one device, or in several processes, that writes nothing and shows a bar where bars are shown."""
     bar = [TQDMProgressBar(leave=False)] if visible() else []
+    if processes is None:
+        settings["devices"] = 1 if where.index is None else [where.index]
+    else:
+        settings |= {"devices": processes.per_node, "num_nodes": processes.nodes, "strategy": averaging()}
+        settings["plugins"] = [processes.environment]
     return pl.Trainer(
         accelerator="gpu" if where.type == "cuda" else where.type,
-        devices=1 if where.index is None else [where.index],
         callbacks=[*callbacks, *bar],
         enable_progress_bar=visible(),
         enable_model_summary=False,
@@ -85,9 +99,9 @@ def plain_trainer(where: torch.device, *, callbacks: Sequence[pl.Callback] = (),
 
 @contextmanager
 def session(where: torch.device) -> Iterator[None]:
-    """Training as a guest: torch's global streams, from which dropout draws, are as the user left them afterwards."""
+    """Training as a guest: global streams, threads and the environment are as the user left them afterwards."""
     cuda = [torch.cuda.current_device() if where.index is None else where.index] if where.type == "cuda" else []
-    with _quiet(), torch.random.fork_rng(devices=cuda), _interruptible():
+    with _quiet(), _as_found(), torch.random.fork_rng(devices=cuda), _interruptible():
         yield
 
 
@@ -106,6 +120,21 @@ def precision(wanted: str, where: torch.device) -> str:
     if wanted != "auto":
         return wanted
     return "bf16-mixed" if where.type == "cuda" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+@contextmanager
+def _as_found() -> Iterator[None]:
+    """Undo what Lightning sets where processes train together: threads, and variables by which they meet."""
+    variables, threads = dict(os.environ), torch.get_num_threads()
+    os.environ.pop("PL_GLOBAL_SEED", None)  # it would seed the streams of numpy and Python again
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - variables.keys():
+            del os.environ[name]
+        os.environ.update(variables)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 @contextmanager
