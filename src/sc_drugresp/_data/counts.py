@@ -96,6 +96,7 @@ class CountSource:
         self.matrix = matrix if isinstance(matrix, Rows) else open_rows(matrix)
         self.names, self.other, self.origin, self.kind, self.transform = names, other, origin, kind, transform
         self.first, (self.n_obs, self.n_vars) = first, self.matrix.shape
+        self._totals: np.ndarray | None = None
 
     def blocks(
         self, size: int | None = None, rows: np.ndarray | range | None = None
@@ -172,7 +173,15 @@ class CountSource:
 
     def totals(self) -> np.ndarray:
         """Sum of each row, shape `(n_obs,)`, float64."""
-        return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in self.blocks()])
+        if self._totals is None:
+            sums = [np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in self.blocks()]
+            self._totals = np.concatenate(sums)
+        return self._totals
+
+    def keep_totals(self, totals: np.ndarray) -> None:
+        """Take the sums of all rows from whoever has read them; those of other values than counts depend on the order."""
+        if self.kind == "counts":
+            self._totals = totals
 
     def align(self, vocab: GeneVocab, genes: GeneMode = "auto") -> AlignedCounts:
         """The same cells, seen through the genes of a model."""
@@ -203,6 +212,7 @@ class AlignedCounts:
         """Yield :class:`CountBlock` pieces; with `rows`, only these rows, in this order."""
         from .kernels import restrict_rows
 
+        sums = np.empty(self.n_obs) if rows is None else None
         for start, block in self.source.blocks(size, rows):
             indptr, rank, counts, totals = restrict_rows(
                 block.indptr, block.indices, block.data, self._rank, len(self._ids)
@@ -212,7 +222,11 @@ class AlignedCounts:
             unknown = self.alignment.unknown_id
             known = counts if unknown is None else counts[gene_ids != unknown]
             self.counts_matched += float(known.sum(dtype=np.float64))
+            if sums is not None:
+                sums[start : start + len(totals)] = totals
             yield CountBlock(start, indptr, gene_ids, counts, totals)
+        if sums is not None:
+            self.source.keep_totals(sums)
 
     @property
     def coverage(self) -> float:
