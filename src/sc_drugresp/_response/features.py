@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .._data.counts import CountSource
 
 CACHE_BYTES = 2**28
+AT_ONCE_BYTES = 2**27
+"""Memory for features of folds that are made in one pass over many cells."""
 ALL_AT_ONCE = 20_000
 """Most labeled cells that are embedded together after every fit, and kept; of more cells those that are asked for."""
 _FEW = 2_500
@@ -145,7 +147,7 @@ class FittedFeatures:
         sizes = [(len(test) + len(shown)) * self.embedder.dim * 4 for _, test, shown in parts]
         start = 0
         while start < len(parts):
-            stop = start + max(int(np.searchsorted(np.cumsum(sizes[start:]), CACHE_BYTES, side="right")), 1)
+            stop = start + max(int(np.searchsorted(np.cumsum(sizes[start:]), AT_ONCE_BYTES, side="right")), 1)
             asked = [(train, np.concatenate([shown, test])) for train, test, shown in parts[start:stop]]
             found = self._refits.embed_each(asked)
             for _, _, shown in parts[start:stop]:
