@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch load: xdist workers must not fight for cores
@@ -27,8 +28,15 @@ def _isolated_settings(tmp_path: Path):
     """No test reads the user's cache, uses the network or leaves a changed setting behind."""
     import sc_drugresp as sdr
 
+    threads = _torch_threads()
     with sdr.settings.override(cache_dir=tmp_path / "cache", data_dir=None, offline=True, progress=False, device="cpu"):
         yield
+    assert threads in (None, _torch_threads()), "the number of threads of torch was changed"
+
+
+def _torch_threads() -> int | None:
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if hasattr(torch, "get_num_threads") else None
 
 
 class FileServer:

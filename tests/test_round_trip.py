@@ -58,7 +58,8 @@ NOT_THERE = {"history", "model_comparison"}
 
 def test_every_function_that_writes_is_called():
     writers = {f"{door}.{name}" for door in ("pp", "tl") for name in getattr(sdr, door).__all__}
-    assert {name for name in writers if not inspect.isclass(resolve(name))} == set(CALLS)
+    asked_elsewhere = {"tl.ask_llm"}  # needs a server or a language model, see tests/tl/test_ask_llm.py
+    assert {name for name in writers if not inspect.isclass(resolve(name))} - asked_elsewhere == set(CALLS)
 
 
 def resolve(name: str) -> Any:

@@ -117,3 +117,29 @@ def test_a_folder_that_is_no_zarr_group_is_refused(tmp_path):
     (tmp_path / "cells.zarr").mkdir()
     with pytest.raises(ValueError, match=r"cannot be opened as \.zarr"):
         open_cells(tmp_path / "cells.zarr")
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".zarr"])
+def test_rows_of_a_sparse_file_in_any_order_and_at_any_distance(tmp_path, monkeypatch, suffix):
+    """Neighbors come out of one piece, distant ones out of several, and large pieces are cut."""
+    from sc_drugresp._data import rows as reading
+
+    rng = np.random.default_rng(0)
+    dense = (rng.random((300, 40)) < 0.2) * rng.integers(1, 9, (300, 40))
+    dense[[7, 100, 299]] = 0  # rows without entries
+    adata = anndata.AnnData(sparse.csr_matrix(dense.astype(np.float32)))
+    reader = reading.open_rows(open_cells(write(adata, tmp_path, suffix)).X)
+    for piece in (4_000_000, 30):
+        monkeypatch.setattr(reading, "_PIECE", piece)
+        for index in (
+            [5],
+            [7],
+            [9, 7, 7, 8],
+            np.arange(300),
+            np.arange(0, 300, 3),
+            np.arange(0, 300, 60),
+            rng.integers(0, 300, 90),
+            np.r_[np.arange(20), np.arange(280, 300)],
+        ):
+            found = reader.read(np.asarray(index))
+            np.testing.assert_array_equal(found.toarray(), dense[np.asarray(index)])

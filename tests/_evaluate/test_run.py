@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ class Recorder:
             self.seen.append(train)
             return self.x
 
-        return embed
+        return SimpleNamespace(embed=embed)
 
 
 def fit_means(x, y, groups, *, rng):

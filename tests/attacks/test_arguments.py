@@ -64,7 +64,7 @@ def test_wrong_environment_variables_are_refused_by_name(name, text, monkeypatch
     monkeypatch.setenv(variable, text)
     error = outcome(Settings)
     assert error is None or problem(error, variable, text) == ""
-    assert error is not None or isinstance(getattr(Settings(), name), str | Path | bool | int | None)
+    assert error is not None or isinstance(getattr(Settings(), name), str | Path | bool | int | tuple | None)
 
 
 def test_the_attack_bites(world, monkeypatch):

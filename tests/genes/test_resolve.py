@@ -179,9 +179,9 @@ def test_gene_groups_share_a_number():
 def test_sixty_thousand_genes_take_less_than_a_second():
     names = gene_table("human").symbol.tolist() + [f"odd{i}" for i in range(28_000)]
     resolve(names[:10], aliases=NONE)
-    before = time.perf_counter()
+    before = time.process_time()
     found = resolve(names, aliases=NONE)
-    assert time.perf_counter() - before < 2  # about 0.25 s on one quiet core
+    assert time.process_time() - before < 2  # about 0.25 s on one quiet core
     assert found.matched.sum() > 30_000
 
 

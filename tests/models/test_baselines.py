@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from sc_drugresp._core.settings import settings
 from sc_drugresp._data import read_counts
 from sc_drugresp.models import _refits
 from sc_drugresp.models._refits import GeneSums, principal_axes, products, variable_genes
@@ -156,3 +157,39 @@ def test_too_few_cells_are_refused(model) -> None:
     source = read_counts(cells(np.random.default_rng(6), 20, 30))
     with pytest.raises(ValueError, match="at least three cells"):
         model(n_top_genes=10).refits(source).fit(np.arange(2))
+
+
+@pytest.mark.parametrize("kind", ["counts", "log_normalized"])
+def test_folds_embedded_in_one_pass_are_those_embedded_one_by_one(kind: str) -> None:
+    """To the last bit, in any order of rows, though the folds choose different genes and blocks hold parts of them."""
+    rng = np.random.default_rng(7)
+    source = read_counts(cells(rng, 150, 90, kind), expect="any")
+    refits = PCA(n_comps=4, n_top_genes=30).refits(source)
+    asked = [(np.setdiff1d(np.arange(150), part), rng.permutation(150)[:60]) for part in np.array_split(range(150), 5)]
+    asked += [(np.arange(100), np.array([5, 5, 149])), (np.arange(90), np.empty(0, dtype=int))]
+    with settings.override(block_cells=16):
+        found = refits.embed_each(asked)
+    genes = [tuple(refits.fit(train).genes) for train, _ in asked]
+    assert len(set(genes)) > 1
+    for (train, rows), values in zip(asked, found):
+        np.testing.assert_array_equal(values, refits.fit(train).transform(source, rows))
+
+
+def test_few_eigenvectors_of_many_are_those_of_a_full_decomposition() -> None:
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(400, 300)) * np.linspace(2, 1, 300)
+    matrix = np.ascontiguousarray(x.T @ x)
+    values, vectors = np.linalg.eigh(matrix)
+    for ordered in (matrix, np.asfortranarray(matrix)):
+        found = _refits._iterated(ordered, 10)
+        assert found is not None
+        np.testing.assert_allclose(found[0], values[-10:], rtol=1e-10)
+        np.testing.assert_allclose(np.abs((found[1] * vectors[:, -10:]).sum(axis=0)), 1, atol=1e-10)
+
+
+def test_eigenvectors_without_variance_are_left_to_the_full_decomposition() -> None:
+    x = np.random.default_rng(9).normal(size=(5, 300))
+    assert _refits._iterated(x.T @ x, 10) is None
+    vectors, values = _refits._largest(x.T @ x, 10)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(10), atol=1e-10)
+    np.testing.assert_allclose(values[5:], 0, atol=1e-8)

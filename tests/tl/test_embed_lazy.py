@@ -134,7 +134,8 @@ def test_tasks_carry_a_description_and_no_network():
     work = work_of(lazy(chunked(cells()), "geneformer"))
     assert isinstance(work, lazily.BlockWork)
     sent = pickle.dumps(work)
-    assert b"torch" not in sent
+    assert len(sent) < 100_000
+    assert b"torch.nn" not in sent
     again = pickle.loads(sent)
     assert again.settings["offline"]
     assert again.embed(cells().X[:8], first=0).shape == (8, 48)

@@ -214,13 +214,15 @@ def test_pca_and_variable_genes_are_fitted_inside_the_folds(monkeypatch, name):
     fitted, refits = [], embedder.refits
 
     def spy(self, source, *, rng=0):
-        embed = refits(self, source, rng=rng)
+        made = refits(self, source, rng=rng)
+        embed = made.embed
 
         def recorded(train):
             fitted.append(train)
             return embed(train)
 
-        return recorded
+        made.embed = recorded
+        return made
 
     monkeypatch.setattr(embedder, "refits", spy)
     sdr.tl.evaluate(adata, use_rep=slot, options=quick(hold_out="one"))

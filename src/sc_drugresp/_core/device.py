@@ -68,6 +68,11 @@ def _probe(device: torch.device) -> None:
     _WORKING.add(device)
 
 
+def chosen_device() -> str:
+    """What the user chose: `'auto'`, or the name of a device."""
+    return settings.device
+
+
 def _available() -> list[str]:
     """Devices of this machine."""
     import torch

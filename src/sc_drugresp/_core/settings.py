@@ -74,7 +74,7 @@ SPEEDUPS = ("onednn", "attention", "first_position", "shared_tokens")
 def _speedups(value: Any) -> tuple[str, ...]:
     """Names of speed-ups, in one order."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
-    if names in (["all"], ["none"], [""]):
+    if names in (["all"], ["none"]):
         return SPEEDUPS if names == ["all"] else ()
     if not all(name in SPEEDUPS for name in names):
         raise ValueError

@@ -103,6 +103,7 @@ class CountSource:
         self.names, self.other, self.origin, self.kind, self.transform = names, other, origin, kind, transform
         self.first, (self.n_obs, self.n_vars) = first, self.matrix.shape
         self.cells = dict(cells or {})
+        self._totals: np.ndarray | None = None
 
     def blocks(
         self, size: int | None = None, rows: np.ndarray | range | None = None
@@ -182,7 +183,15 @@ class CountSource:
 
     def totals(self) -> np.ndarray:
         """Sum of each row, shape `(n_obs,)`, float64."""
-        return np.concatenate([np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in self.blocks()])
+        if self._totals is None:
+            sums = [np.asarray(block.sum(axis=1, dtype=np.float64)).ravel() for _, block in self.blocks()]
+            self._totals = np.concatenate(sums)
+        return self._totals
+
+    def keep_totals(self, totals: np.ndarray) -> None:
+        """Take the sums of all rows from whoever has read them; those of other values than counts depend on the order."""
+        if self.kind == "counts":
+            self._totals = totals
 
     def align(self, vocab: GeneVocab, genes: GeneMode = "auto") -> AlignedCounts:
         """The same cells, seen through the genes of a model."""
@@ -213,6 +222,7 @@ class AlignedCounts:
         """Yield :class:`CountBlock` pieces; with `rows`, only these rows, in this order."""
         from .kernels import restrict_rows
 
+        sums = np.empty(self.n_obs) if rows is None else None
         for start, block in self.source.blocks(size, rows):
             indptr, rank, counts, totals = restrict_rows(
                 block.indptr, block.indices, block.data, self._rank, len(self._ids)
@@ -225,7 +235,11 @@ class AlignedCounts:
             stop = start + len(totals)
             place = slice(start, stop) if rows is None else rows[start:stop]
             cells = {name: array[place] for name, array in self.source.cells.items()}
+            if sums is not None:
+                sums[start:stop] = totals
             yield CountBlock(start, indptr, gene_ids, counts, totals, cells)
+        if sums is not None:
+            self.source.keep_totals(sums)
 
     @property
     def coverage(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +17,10 @@ _SLAB_BYTES = 512 * 2**20
 """Memory for rows that are gathered from a column-wise matrix in one pass over it."""
 _ENTRY_BYTES = 40
 """Memory for an entry while it is gathered: row, column and value, twice, and the matrix made of them."""
-_GAPS = 4
-"""Rows that are read for each one that is wanted, at most, to read them as one piece."""
+_GAPS = 8
+"""Rows of a sparse matrix on disk that are read for each one that is wanted, at most, to read them as one piece."""
+_PIECE = 4_000_000
+"""Entries of such a piece."""
 _CHUNK = 4_000_000
 """Entries of a column-wise matrix that are looked at together."""
 
@@ -64,12 +67,26 @@ class Rows:
             yield start, self.read(slice(start, stop) if rows is None else rows[start:stop])
 
     def _pick(self, index: np.ndarray) -> Any:
-        """Rows by number; those that lie close together are cut out of one piece, for single rows are slow on disk."""
-        first, last = (int(index.min()), int(index.max())) if len(index) else (0, 0)
-        if self._starts is None or last - first >= _GAPS * len(index):
+        """Rows by number; on disk, those that lie close together are cut out of one piece, for single rows are slow."""
+        starts = self._starts
+        if starts is None or not len(index):
             return self._take(index)
-        piece = as_csr(self._take(slice(first, last + 1)))
-        return piece if len(index) == len(piece.indptr) - 1 and (np.diff(index) == 1).all() else piece[index - first]
+        from scipy.sparse import csr_matrix
+
+        rows, back = np.unique(index, return_inverse=True)
+        size = starts[rows + 1] - starts[rows]
+        ends = np.append(0, np.cumsum(size))
+        stored = [self.matrix.group[name] for name in ("data", "indices")]
+        taken = [np.empty(ends[-1], array.dtype) for array in stored]
+        for first, last in _pieces(starts[rows], starts[rows + 1]):
+            at = slice(int(starts[rows[first]]), int(starts[rows[last - 1] + 1]))
+            held = at.stop - at.start == ends[last] - ends[first]
+            offset = starts[rows[first:last]] - at.start - (ends[first:last] - ends[first])
+            wanted = slice(None) if held else np.repeat(offset, size[first:last]) + np.arange(ends[last] - ends[first])
+            for array, out in zip(stored, taken):
+                out[ends[first] : ends[last]] = array[at][wanted]
+        found = csr_matrix((*taken, ends), shape=(len(rows), self.matrix.shape[1]))
+        return found if np.array_equal(rows, index) else found[back]
 
     @cached_property
     def _starts(self) -> np.ndarray | None:
@@ -182,6 +199,17 @@ def as_csr(block: Any) -> csr_matrix:
         out.sum_duplicates()
         out.eliminate_zeros()
     return out
+
+
+def _pieces(first: np.ndarray, last: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Runs of rows, `(from, to)`, whose entries from `first` to `last` are read as one piece."""
+    usual = _GAPS * max(int(np.mean(last - first)), 1)
+    cuts = np.flatnonzero(first[1:] - last[:-1] > usual) + 1
+    for start, stop in pairwise([0, *cuts.tolist(), len(first)]):
+        while start < stop:
+            upto = max(int(np.searchsorted(last[start:stop], first[start] + _PIECE, side="right")), 1)
+            yield start, start + upto
+            start += upto
 
 
 def _computed(block: Any) -> Any:

@@ -113,7 +113,9 @@ class GeneVocab:
         return GeneAlignment(ids, mode, duplicates, n_vocabulary=len(self))
 
     def _ids_of(self, names: Sequence[str]) -> np.ndarray:
-        return np.array([self._lookup.get(self._fold(str(name)), -1) for name in names], dtype=np.int32)
+        known = self._lookup
+        folded = map(self._fold, map(str, names)) if self.fold_case else map(str, names)
+        return np.fromiter((known.get(name, -1) for name in folded), dtype=np.int32, count=len(names))
 
     @staticmethod
     def _from_other(ids: np.ndarray, second: np.ndarray, mode: GeneMode) -> np.ndarray:

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from .._stats.folds import profile_hashes
+from .._stats.folds import hash_rows
 from .._stats.groups import encode_groups
 from .._stats.near_copies import find_near_copies
 from .._stats.same_unit import find_same
+from .quality import Quality
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .._data import CountSource
     from .._stats.near_copies import NearCopies
 
@@ -31,16 +34,16 @@ class Doubles:
     source
         Reader of the labeled cells.
     hashes
-        Hash of each profile, see `profile_hashes`.
+        Hash of each profile, see `profile_hashes`; once :meth:`join` has read the cells.
+    qc
+        What `qc_features` gives, measured while the cells pass.
     """
 
     source: CountSource
     hashes: np.ndarray = field(init=False)
+    qc: np.ndarray = field(init=False)
     _near: NearCopies | None = field(default=None, init=False)
     _joined: list[str] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self.hashes = profile_hashes(self.source.blocks(), self.source.n_obs)
 
     def join(self, units: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Names of units of which those that are one patient share theirs, such as `'P01 = P07'`; `units` if there are none.
@@ -48,7 +51,16 @@ class Doubles:
         Units that merely look alike are joined only if they have the same label: recognizing one could raise no score else.
         """
         codes, names = encode_groups(units)
-        self._near = find_near_copies(self.source.blocks, codes, self._rows, counts=self.source.kind == "counts")
+        self.hashes, quality = np.zeros(self.source.n_obs, dtype=np.uint64), Quality(self.source)
+
+        def blocks() -> Iterator[tuple[int, sparse.csr_matrix]]:
+            for start, block in self.source.blocks():
+                self.hashes[start : start + block.shape[0]] = hash_rows(block)
+                quality.add(start, block)
+                yield start, block
+
+        self._near = find_near_copies(blocks, codes, self._rows, counts=self.source.kind == "counts")
+        self.qc = quality.values()
         told = {
             pair: f"{share:.0%} of the cells are copies of each other"
             for pair, share in self._near.share(codes).items()

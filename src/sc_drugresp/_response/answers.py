@@ -82,6 +82,7 @@ def answer_from_labels(
         obs.iloc[rows], labels, groups[rows], matrices, label_key=label_key, group_key=group_key
     )
     features = choose_features(adata, matrices, use_rep=use_rep, recipe=None, rng=rng)
+    values = features.everything()
     depth = matrices.depth()
     trained, out = train_frozen(
         features,
@@ -91,7 +92,6 @@ def answer_from_labels(
         rng=rng,
         depth=None if depth is None else depth[rows],
     )
-    values = features.everything()
     logits = trained.logit(values)
     logits[rows] = np.where(np.isfinite(out.logit), out.logit, logits[rows])
     names, scores = trained.sample_logit(values, groups)

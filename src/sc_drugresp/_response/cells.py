@@ -11,7 +11,7 @@ from .._core.log import warn
 from .._design.doubles import Doubles
 from .._design.given_away import chosen_by_label, fitted_elsewhere, genes_chosen_before, knows_labels
 from .._design.judge import assess
-from .._design.quality import measured, qc_features
+from .._design.quality import measured
 from .._stats.folds import leave_group_out, shared_profiles
 from .heads import OVER_SAMPLES
 
@@ -118,7 +118,7 @@ def read_training_cells(
     doubles = Doubles(source)
     units = doubles.join(samples, y)
     together = obs if units is samples else obs.assign(**{group_key: units})
-    found = assess(together.assign(**measured(qc_features(source))), y, **how)
+    found = assess(together.assign(**measured(doubles.qc)), y, **how)
     twice = doubles.cautions(units)
     for text in twice:
         warn(text)

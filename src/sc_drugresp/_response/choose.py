@@ -44,11 +44,13 @@ class Matrices:
 
     def __init__(self, adata: AnnData, rows: np.ndarray, layer: str | None = None) -> None:
         self.adata, self.rows, self.layer = adata, rows, layer
+        self._everything: dict[str, CountSource] = {}
         self._labeled: dict[str, CountSource] = {}
 
     def everything(self, expects: Any = "any", layer: str | None = None) -> CountSource:
         """A reader of all cells."""
-        return read_counts(self.adata, layer=layer or self.layer, expect=expects)
+        source = read_counts(self.adata, layer=layer or self.layer, expect=expects)
+        return self._everything.setdefault(source.origin, source)
 
     def labeled(self, expects: Any = "any", layer: str | None = None) -> CountSource:
         """A reader of the labeled cells."""
@@ -121,6 +123,7 @@ def model_features(
             embedder,
             matrices.labeled(spec.expects, layer),
             source=matrices.everything(spec.expects, layer),
+            rows=matrices.rows,
             description=description,
             rng=rng,
         )

@@ -10,6 +10,7 @@ from scipy.special import expit
 
 from .._core.log import warn
 from .._stats.groups import encode_groups, group_classes, spread_rows
+from .features import each_split
 from .fit import choose_setting, settings_for, try_settings
 from .fitters import MOST_CELLS, HeadSetting, fit_settings
 from .heads import OVER_SAMPLES, pool
@@ -238,27 +239,31 @@ def cross_validate_repeats(
     settings = [HeadSetting()] if callable(head) else settings_for(head, y, groups, **options)
     codes, names = encode_groups(groups)
     passes = [_Pass(len(y), names, len(settings)) for _ in repeats]
+    planned: list[tuple[_Pass, Fold, np.ndarray]] = []
     for one, folds in zip(passes, repeats):
         for fold in folds:
             if np.intersect1d(fold.train, fold.test).size:
                 msg = f"Fold {fold.name!r} tests cells that it learns from."
                 raise ValueError(msg)
-            shown = spread_rows(fold.train, codes * 2 + y, MOST_CELLS)
-            labels, samples = y[shown], codes[shown]
-            if len(np.unique(labels)) < 2:
-                one.skip(fold)
-            else:
-                x, x_test = features.split(fold.train, fold.test, shown)
-                if one is passes[0] and not (own or one.trials) and centered(x, samples):
-                    warn(CENTERED.format(name=features.name))
-                fits = (
-                    [own(x, labels, samples, rng=rng, **options)]
-                    if own
-                    else fit_settings(settings, x, labels, samples, rng=rng)
-                )
-                one.add(fold, fits, x_test, codes[fold.test], try_settings(settings, x, labels, samples, rng=rng))
-            if advance is not None:
-                advance(1)
+            planned.append((one, fold, spread_rows(fold.train, codes * 2 + y, MOST_CELLS)))
+    fitted = [(fold.train, fold.test, shown) for _, fold, shown in planned if len(np.unique(y[shown])) == 2]
+    parts = each_split(features, fitted)
+    for one, fold, shown in planned:
+        labels, samples = y[shown], codes[shown]
+        if len(np.unique(labels)) < 2:
+            one.skip(fold)
+        else:
+            x, x_test = next(parts)
+            if one is passes[0] and not (own or one.trials) and centered(x, samples):
+                warn(CENTERED.format(name=features.name))
+            fits = (
+                [own(x, labels, samples, rng=rng, **options)]
+                if own
+                else fit_settings(settings, x, labels, samples, rng=rng)
+            )
+            one.add(fold, fits, x_test, codes[fold.test], try_settings(settings, x, labels, samples, rng=rng))
+        if advance is not None:
+            advance(1)
     chosen = choose_setting(settings, [trial for one in passes for trial in one.trials])
     classes = group_classes(y, codes, len(names))
     return [one.finish(settings, chosen, classes, own=own is not None) for one in passes]

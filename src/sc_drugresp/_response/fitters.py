@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn import config_context
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
@@ -111,11 +112,18 @@ def fit_settings(
         msg = "Both sensitive and resistant cells are needed to fit a head, found one class only."
         raise ValueError(msg)
     space = None if all(setting.kind == "mlp" for setting in settings) else _Space.of(x, groups)
-    return [_fit(setting, space, x, y, groups, rng) for setting in settings]
+    weights = balanced_weights(y, groups)
+    return [_fit(setting, space, x, y, groups, weights, rng) for setting in settings]
 
 
 def _fit(
-    setting: HeadSetting, space: _Space | None, x: np.ndarray, y: np.ndarray, groups: np.ndarray, rng: int
+    setting: HeadSetting,
+    space: _Space | None,
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray,
+    weights: np.ndarray,
+    rng: int,
 ) -> Head:
     if setting.kind == "mlp" or space is None:
         from .mlp import fit_mlp
@@ -125,7 +133,7 @@ def _fit(
         return PseudobulkHead(**space.arrays(*_discriminant(space.z, y, groups)))
     if setting.kind == "mil":
         return TopShareHead(**space.arrays(*_top_share(space.z, y, groups, setting)), share=np.asarray(setting.share))
-    return LinearHead(**space.arrays(*_logistic(space.z, y, groups, setting.C)))
+    return LinearHead(**space.arrays(*_logistic(space.z, y, weights, setting.C)))
 
 
 def _projection(z: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
@@ -138,8 +146,9 @@ def _projection(z: np.ndarray, groups: np.ndarray) -> np.ndarray | None:
     return (pca.components_ / spread[:, None]).T
 
 
-def _logistic(z: np.ndarray, y: np.ndarray, groups: np.ndarray, C: float) -> tuple[np.ndarray, float]:
-    model = LogisticRegression(C=C, max_iter=2_000).fit(z, y, sample_weight=balanced_weights(y, groups))
+def _logistic(z: np.ndarray, y: np.ndarray, weights: np.ndarray, C: float) -> tuple[np.ndarray, float]:
+    with config_context(assume_finite=True):  # rows with missing values were taken out once for all settings
+        model = LogisticRegression(C=C, max_iter=2_000).fit(z, y, sample_weight=weights)
     return model.coef_[0], model.intercept_[0]
 
 
@@ -161,7 +170,7 @@ def _top_share(z: np.ndarray, y: np.ndarray, groups: np.ndarray, setting: HeadSe
     index, _ = _bags(y, groups)
     kept = np.ones(len(y), dtype=bool)
     for _ in range(MIL_ROUNDS):
-        coef, intercept = _logistic(z[kept], y[kept], groups[kept], setting.C)
+        coef, intercept = _logistic(z[kept], y[kept], balanced_weights(y[kept], groups[kept]), setting.C)
         before, kept = kept, loudest(z @ coef + intercept, index, setting.share)
         if np.array_equal(before, kept):
             break

@@ -228,19 +228,20 @@ def profile_hashes(blocks: Iterable[tuple[int, Any]], n_obs: int) -> np.ndarray:
     uint64 array of shape `(n_obs,)`; 0 for cells with so few entries that they may be equal by chance.
     """
     out = np.zeros(n_obs, dtype=np.uint64)
-    keys = np.zeros((2, 0), dtype=np.uint64)
     for start, block in blocks:
-        if keys.shape[1] != block.shape[1]:
-            keys = np.random.default_rng(0).integers(1, 2**63, (2, block.shape[1]), dtype=np.uint64) | np.uint64(1)
-        bits = np.ascontiguousarray(block.data, dtype=np.float32).view(np.uint32).astype(np.uint64)
-        mixed = (bits + np.uint64(1)) * keys[0, block.indices]
-        mixed = (mixed ^ (mixed >> np.uint64(29))) * keys[1, block.indices]
-        total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed, dtype=np.uint64)])
-        size = np.diff(block.indptr)
-        out[start : start + block.shape[0]] = np.where(
-            size >= _FEWEST_ENTRIES, total[block.indptr[1:]] - total[block.indptr[:-1]], np.uint64(0)
-        )
+        out[start : start + block.shape[0]] = hash_rows(block)
     return out
+
+
+def hash_rows(block: Any) -> np.ndarray:
+    """The hashes of some rows, see :func:`profile_hashes`."""
+    keys = np.random.default_rng(0).integers(1, 2**63, (2, block.shape[1]), dtype=np.uint64) | np.uint64(1)
+    bits = np.ascontiguousarray(block.data, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    mixed = (bits + np.uint64(1)) * keys[0, block.indices]
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * keys[1, block.indices]
+    total = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed, dtype=np.uint64)])
+    size = np.diff(block.indptr)
+    return np.where(size >= _FEWEST_ENTRIES, total[block.indptr[1:]] - total[block.indptr[:-1]], np.uint64(0))
 
 
 def shared_profiles(hashes: np.ndarray, groups: np.ndarray) -> np.ndarray:

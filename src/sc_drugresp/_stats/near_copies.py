@@ -135,7 +135,7 @@ def find_near_copies(
         for start in range(0, len(cells), step):
             part = cells[start : start + step]
             alike = asked @ part.T
-            at, other = np.divmod(np.flatnonzero(alike.ravel() > _ALIKE), len(part))
+            at, other = np.divmod(np.flatnonzero(alike > _ALIKE), len(part))
             apart = codes[queries[at]] != codes[first + start + other]
             at, other = at[apart], other[apart]
             found.add(at, first + start + other, alike[at, other])

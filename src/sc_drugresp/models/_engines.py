@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from .._core.device import chosen_device
 from .._core.imports import require
-from .._core.settings import settings
 from ._load import model_class
 from ._registry import available, find
 
@@ -41,8 +41,8 @@ def check_engine(cls: Any, name: str, engine: Engine, precision: Precision) -> N
         ]
         msg = f"{name!r} cannot be converted for engine={engine!r}; these can: {able}. Leave `engine` out for {name!r}."
         raise ValueError(msg)
-    if settings.device not in ("auto", "cpu"):
-        msg = f"engine={engine!r} computes on the CPU, but settings.device is {settings.device!r}. Set it to 'cpu', or leave `engine` out."
+    if (device := chosen_device()) not in ("auto", "cpu"):
+        msg = f"engine={engine!r} computes on the CPU, but the device in the settings is {device!r}. Set it to 'cpu', or leave `engine` out."
         raise ValueError(msg)
     if find_spec("openvino") is None:
         require("openvino", extra="fast")

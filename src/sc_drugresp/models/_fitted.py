@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -12,6 +11,7 @@ import pandas as pd
 from .._core.log import logger
 from .._data import CountSource, read_counts
 from .._data.obs import check_mask
+from ._fold_fits import Refits
 from ._profiles import align_genes, matrix_of, normalize, read_profiles, spread
 from ._refits import MAX_SIDE, GeneSums, SharedSums, variable_genes
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .._data import CountBlock
     from .._data.counts import AlignedCounts
 
-MOST_FITS = 64
-"""Fits to different cells that are kept."""
 _SHARED: WeakKeyDictionary[CountSource, dict[tuple[int, int], SharedSums]] = WeakKeyDictionary()
 """Sums over the cells of a reader by number of genes and of cells, for as long as the reader lives."""
 
@@ -45,7 +43,9 @@ class FittedEmbedder:
     options
         Names of the arguments of the constructor, which are attributes as well.
     shares_sums
-        Whether many fits can be made from sums over all cells (`_refit`).
+        Whether many fits can be made from sums over all cells, see :class:`Refits`.
+    linear
+        Whether cells are embedded by a product with their profiles, so that many fits can embed them in one pass (`axes_in`).
     steady
         Whether the time of a fit grows evenly with the number of cells, so that small fits tell that of a large one.
     """
@@ -59,6 +59,7 @@ class FittedEmbedder:
     expects: ClassVar[str] = "any"
     options: ClassVar[tuple[str, ...]] = ("n_top_genes", "max_fit_cells")
     shares_sums: ClassVar[bool] = False
+    linear: ClassVar[bool] = False
     steady: ClassVar[bool] = True
 
     def __init__(self, *, n_top_genes: PositiveInt = 2_000, max_fit_cells: FitCells = 20_000) -> None:
@@ -229,58 +230,3 @@ class FittedEmbedder:
 
     def _restore(self, arrays: dict[str, np.ndarray]) -> None:
         """Take back what `_arrays` gave."""
-
-
-class Refits:
-    """Fits of one embedder to different cells of one reader.
-
-    Sums over the cells that may be learned from (all, or an evenly spread choice) are made once; a fit to most of them takes
-    off what the others contribute. Where a fit asks for cells that are hardly among them, it reads its own.
-
-    Parameters
-    ----------
-    embedder
-        The embedder, which is not changed.
-    source
-        The cells.
-    rng
-        Seed.
-    """
-
-    def __init__(self, embedder: FittedEmbedder, source: CountSource, rng: int) -> None:
-        self.embedder, self.source, self.rng = embedder, source, rng
-        self._fits: dict[bytes, tuple[FittedEmbedder, np.ndarray | None]] = {}
-
-    def fit(self, train: np.ndarray) -> FittedEmbedder:
-        """A copy of the embedder that is fitted to the rows `train`."""
-        return self._fit(train)[0]
-
-    def embed(self, train: np.ndarray) -> np.ndarray:
-        """Every row of the reader after a fit to the rows `train`, `(source.n_obs, dim)`, float32."""
-        fitted, chosen = self._fit(train)
-        shared = None if chosen is None else self.embedder.shared(self.source)
-        if shared is None or chosen is None or shared.profiles.shape[0] < self.source.n_obs:
-            return fitted.transform(self.source)
-        return fitted.embed_shared(shared, chosen)
-
-    def _fit(self, train: np.ndarray) -> tuple[FittedEmbedder, np.ndarray | None]:
-        """The fit, and the columns of its genes in the shared sums if it is made from them."""
-        mask = np.zeros(self.source.n_obs, dtype=bool)
-        mask[train] = True
-        key = np.packbits(mask).tobytes()
-        if key not in self._fits:
-            if len(self._fits) >= MOST_FITS:
-                self._fits.clear()
-            self._fits[key] = self._make(mask)
-        return self._fits[key]
-
-    def _make(self, mask: np.ndarray) -> tuple[FittedEmbedder, np.ndarray | None]:
-        new, n = copy(self.embedder), int(mask.sum())
-        new.require(n, self.source)
-        held = np.flatnonzero(mask[new.choice(self.source)])
-        all_of_many = n == self.source.n_obs > new.max_fit_cells  # as `fit` alone would
-        enough = len(held) >= min(n, max(new.max_fit_cells // 2, 3)) and not all_of_many
-        shared = new.shared(self.source) if enough else None
-        if shared is None:
-            return new.fit(self.source, rng=self.rng, mask_obs=mask), None
-        return new, new.learn_shared(shared, held, pd.unique(np.asarray(self.source.names)).astype(str))

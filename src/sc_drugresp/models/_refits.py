@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from scipy import sparse
 
@@ -27,6 +29,10 @@ _BLOCK = 2_048
 _SPARE = 1.25
 _SPARSE = 0.15
 """Share of stored values below which products are added up entry by entry."""
+_ITERATED = 20
+"""Rows of a matrix for each eigenvector that is wanted from which on it is found by iteration."""
+_TOLERANCE, _RANK = 1e-10, 1e-8
+"""Relative error of eigenvalues at which iteration stops (that of vectors is then below 1e-12); smallest one, of the largest."""
 _ROUNDING = 1e-12  # of a variance relative to the square of its mean
 
 
@@ -146,6 +152,10 @@ def products(profiles: sparse.csr_matrix, first: int = 0) -> FloatArray:
         profiles = profiles.sorted_indices()
         lower = np.zeros((width - first, width))
         add_products(profiles.indptr, profiles.indices, profiles.data, first, lower)
+        if first == 0:
+            out = lower + lower.T
+            np.fill_diagonal(out, lower.diagonal())
+            return out
         out = np.ascontiguousarray(lower.T)
         square = out[first:]
         out[first:] = np.triu(square) + np.triu(square, 1).T
@@ -178,11 +188,33 @@ def column_sums(profiles: sparse.csr_matrix) -> FloatArray:
 
 
 def _largest(matrix: FloatArray, k: int) -> tuple[FloatArray, FloatArray]:
-    """Eigenvectors in columns, and eigenvalues, by decreasing eigenvalue."""
+    """Eigenvectors in columns, and eigenvalues, by decreasing eigenvalue.
+
+    A few of many are found by Lanczos iteration, to the rounding error of float64, all others by decomposition.
+    """
     from scipy.linalg import eigh
 
-    values, vectors = eigh(matrix, subset_by_index=[len(matrix) - k, len(matrix) - 1])
+    n = len(matrix)
+    found = _iterated(matrix, k) if n >= _ITERATED * k else None
+    values, vectors = eigh(matrix, subset_by_index=[n - k, n - 1]) if found is None else found
     return vectors[:, ::-1], values[::-1]
+
+
+def _iterated(matrix: FloatArray, k: int) -> tuple[FloatArray, FloatArray] | None:
+    """The `k` largest eigenvalues, increasing, and their vectors; `None` where they are not found or some are zero."""
+    from scipy.linalg.blas import dsymv
+    from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
+
+    half = matrix if matrix.flags.f_contiguous else matrix.T  # symmetric; a product reads one triangle, half the memory
+    operator = LinearOperator(matrix.shape, dtype=np.float64, matvec=lambda v: dsymv(1.0, half, np.ravel(v)))
+    start = np.random.default_rng(0).normal(size=len(matrix))
+    try:
+        values, vectors = eigsh(operator, k=k, v0=start, ncv=3 * k, tol=_TOLERANCE)
+    except ArpackError:
+        return None
+    order = np.argsort(values)
+    values, vectors = values[order], vectors[:, order]
+    return (values, vectors) if values[0] > _RANK * values[-1] else None
 
 
 def _signed(axes: FloatArray) -> FloatArray:
@@ -214,6 +246,12 @@ class SharedSums:
         few = out if len(out) < len(train) else train
         sums = GeneSums.of(self.profiles[few], self.kind)
         return variable_genes(self._sums - sums if few is out else sums, self.kind, self.n_top)
+
+    def expect(self, trains: Sequence[IntArray]) -> None:
+        """Prepare for :meth:`axes` of several choices of rows, so that the products are made once."""
+        wanted = [self.choose(train) for train in trains]
+        if wanted and len(genes := np.unique(np.concatenate(wanted))) <= MAX_SIDE:
+            self._find(genes)
 
     def axes(self, train: IntArray, n_comps: int) -> tuple[IntArray, FloatArray, FloatArray]:
         """Columns of the variable genes of the rows `train`, their mean, and their principal axes `(genes, n_comps)`."""

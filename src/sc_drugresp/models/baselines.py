@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from ._fitted import FittedEmbedder
 from ._profiles import normalize
@@ -45,6 +46,7 @@ class PCA(FittedEmbedder):
     name = "pca"
     options = ("n_comps", *FittedEmbedder.options)
     shares_sums = True
+    linear = True
 
     def __init__(
         self, *, n_comps: PositiveInt = 50, n_top_genes: AtLeastTwo = 2_000, max_fit_cells: FitCells = 20_000
@@ -74,6 +76,12 @@ class PCA(FittedEmbedder):
     def embed_shared(self, shared: SharedSums, chosen: np.ndarray) -> np.ndarray:
         """Embed all rows of the sums that were learned from."""
         return shared.coordinates(chosen, self.mean, self.components).astype(np.float32)
+
+    def axes_in(self, genes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As in the base class."""
+        axes = np.zeros((len(genes), self.dim))
+        axes[pd.Index(genes).get_indexer(self.genes)] = self.components
+        return axes, self.mean @ self.components
 
     def _project(self, counts: sparse.csr_matrix, totals: np.ndarray) -> np.ndarray:
         return normalize(counts, self.kind, totals) @ self.components - self.mean @ self.components

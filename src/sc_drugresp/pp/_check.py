@@ -16,7 +16,7 @@ from .._data.modalities import as_adata, observations
 from .._data.obs import as_text, find_group, read_column
 from .._data.opening import is_path, open_cells
 from ._check_cells import check_compartments, check_treatment
-from ._check_design import check_depth, check_groups, check_labels, check_verdict
+from ._check_design import check_depth, check_groups, check_labels, check_verdict, judged_rows
 from ._check_genes import check_genes, check_models, check_names
 from ._findings import Findings
 from ._scan import Scan, scan
@@ -126,13 +126,14 @@ def check(
     unit_key = find_group(obs) if group_key is None else group_key
     groups = check_groups(findings, None if unit_key is None else as_text(obs[unit_key]), unit_key)
     if y is not None:
+        rows = judged_rows(y, groups)
         if groups is not None:
             copies = [f"{modality}:{name}" for name in obs]  # a MuData's own copies of a modality's columns
             columns = obs.drop(columns=copies, errors="ignore") if group_key not in copies else obs
-            measured = {} if scanned is None else scanned.measured()
-            check_verdict(findings, columns.assign(**measured), y, groups, group_key, label_key)
+            measured = {} if scanned is None else scanned.measured(rows)
+            check_verdict(findings, columns.iloc[rows].assign(**measured), y[rows], group_key, label_key)
         if scanned is not None:
-            check_depth(findings, scanned, y, groups)
+            check_depth(findings, scanned, rows, y[rows], None if groups is None else groups[rows])
     frame = findings.frame()
     logger.info("%s", frame["severity"].value_counts().to_dict())
     return frame

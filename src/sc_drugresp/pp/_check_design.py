@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FEW_CELLS = 20
 _MOST_CELLS = 200_000
-"""Labeled cells that the verdict is read from, evenly spread over samples and classes."""
+"""Labeled cells that the verdict and the role of depth are read from, evenly spread over samples and classes."""
 _FEW_SAMPLES = 3
 _CELLS_LEAK, _SAMPLES_LEAK = 0.75, 0.9
 
@@ -84,14 +84,21 @@ def check_groups(findings: Findings, groups: np.ndarray | None, group_key: str |
     return groups
 
 
-def check_verdict(
-    findings: Findings, obs: pd.DataFrame, y: np.ndarray, groups: np.ndarray, group_key: str | None, label_key: str
-) -> None:
-    """The verdict that training and evaluation would reach, and what it rests on."""
+def judged_rows(y: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """Labeled cells that the design is read from, evenly spread over samples and classes where there are many.
+
+    The design is about samples: so many cells of each say what all of them do.
+    """
     rows = np.flatnonzero(y >= 0)
-    # The verdict is about samples: so many cells of each say what all of them do.
-    rows = spread_rows(rows, encode_groups(groups)[0] * 2 + (y == 1), _MOST_CELLS)
-    found = assess(obs.iloc[rows], y[rows], group_key=group_key, label_key=label_key)
+    if len(rows) <= _MOST_CELLS:
+        return rows
+    codes = np.zeros(len(y), dtype=np.intp) if groups is None else encode_groups(groups)[0]
+    return spread_rows(rows, codes * 2 + (y == 1), _MOST_CELLS)
+
+
+def check_verdict(findings: Findings, obs: pd.DataFrame, y: np.ndarray, group_key: str | None, label_key: str) -> None:
+    """The verdict that training and evaluation would reach, and what it rests on."""
+    found = assess(obs, y, group_key=group_key, label_key=label_key)
     verdict, level = found.verdict, found.keys.get(found.plan.level, found.plan.level)
     fix, told = " ".join(verdict.suggestions), str(verdict)
     if verdict.code == "OK":
@@ -104,7 +111,7 @@ def check_verdict(
         named = found.confounding.confounders
         for item in [item for item in named if item.family != "several"] or named[:1]:
             findings.warning("labels-confounded", item.name, f"CONFOUNDED: {item} goes with the label.", fix)
-    elif found.plan.level == CELLS or (group_key is not None and obs[group_key].iloc[rows].nunique() < 2):
+    elif found.plan.level == CELLS or (group_key is not None and obs[group_key].nunique() < 2):
         findings.error("groups-one", level, told, fix)
     else:
         findings.warning("few-samples", level, told, fix)
@@ -112,22 +119,22 @@ def check_verdict(
         findings.info("verdict-caution", level, text)
 
 
-def check_depth(findings: Findings, scanned: Scan, y: np.ndarray, groups: np.ndarray | None) -> None:
-    """Find out whether sequencing depth alone tells the classes apart."""
+def check_depth(findings: Findings, scanned: Scan, rows: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> None:
+    """Find out whether sequencing depth alone tells the classes of these cells apart; labels and samples are theirs."""
     import pandas as pd
 
     if scanned.matrix.kind == "scaled":
         return
-    measures = {"detected genes": scanned.detected}
+    measures = {"detected genes": scanned.detected[rows]}
     if scanned.is_counts:
-        measures["counts per cell"] = scanned.totals
+        measures["counts per cell"] = scanned.totals[rows]
     for name, values in measures.items():
         cells = _strength(y, values)
         told = f"{name} alone: AUROC {cells:.2f} over cells"
         leaks = cells >= _CELLS_LEAK
         if groups is not None:
-            frame = pd.DataFrame({"class": y, "depth": values})[y >= 0]
-            samples = frame.groupby(groups[y >= 0]).agg({"class": "mean", "depth": "median"})
+            frame = pd.DataFrame({"class": y, "depth": values})
+            samples = frame.groupby(groups).agg({"class": "mean", "depth": "median"})
             samples = samples[samples["class"].isin([0, 1])]
             fewest = min((samples["class"] == value).sum() for value in (0, 1))
             if fewest >= _FEW_SAMPLES:
@@ -145,5 +152,5 @@ def _strength(y: np.ndarray, values: np.ndarray) -> float:
     """AUROC of labeled cells or samples, whichever class has the larger values."""
     from sklearn.metrics import roc_auc_score
 
-    auroc = float(roc_auc_score(y[y >= 0], values[y >= 0]))
+    auroc = float(roc_auc_score(y, values))
     return max(auroc, 1 - auroc)

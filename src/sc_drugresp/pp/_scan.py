@@ -74,9 +74,9 @@ class Scan:
             return np.ones(len(totals)), "genes"
         return totals, f"counts ({self.matrix.origin})"
 
-    def measured(self) -> dict[str, np.ndarray]:
-        """What an evaluation would measure of each cell beside its genes, by name."""
-        values = measured(np.column_stack([self.totals, self.detected, self.mito]))
+    def measured(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What an evaluation would measure of each of these cells beside its genes, by name."""
+        values = measured(np.column_stack([self.totals[rows], self.detected[rows], self.mito[rows]]))
         return values if self._is_mito.any() else dict(list(values.items())[:2])
 
     def add(self, start: int, block: csr_matrix) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from ..._core.settings import settings
+from ..._core.device import chosen_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -102,14 +102,15 @@ def own_device(processes: Processes | None) -> Iterator[None]:
     Raises
     ------
     ValueError
-        `settings.device` names one GPU for all, or a kind of device that cannot be shared out, or there are too few.
+        The device in the settings is one GPU for all, or a kind of device that cannot be shared out, or there are too few.
     """
-    named = torch.device("cuda" if settings.device == "auto" else settings.device)
+    chosen = chosen_device()
+    named = torch.device("cuda" if chosen == "auto" else chosen)
     if processes is None:
         yield
     elif named.index is not None or named.type not in {"cpu", "cuda"}:
         msg = (
-            f"settings.device is {settings.device!r}, and {processes.per_node} processes on this machine train together. "
+            f"The device in the settings is {chosen!r}, and {processes.per_node} processes on this machine train together. "
             "Set it to 'cuda' or 'auto', so that each takes a GPU of its own, or to 'cpu'."
         )
         raise ValueError(msg)
