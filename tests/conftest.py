@@ -31,7 +31,9 @@ def _isolated_settings(tmp_path: Path):
     threads = _torch_threads()
     with sdr.settings.override(cache_dir=tmp_path / "cache", data_dir=None, offline=True, progress=False, device="cpu"):
         yield
-    assert threads in (None, _torch_threads()), "the number of threads of torch was changed"
+    if threads not in (None, now := _torch_threads()):
+        sys.modules["torch"].set_num_threads(threads)
+        pytest.fail(f"torch has {now} threads after this test, {threads} before it")
 
 
 def _torch_threads() -> int | None:

@@ -43,6 +43,18 @@ def in_threads(task: Callable[[Item], Any], items: Sequence[Item], threads: int)
 
 
 @contextmanager
+def threads_kept() -> Iterator[None]:
+    """Give torch back its number of threads: kernels of numba (neighbors, UMAP) set that of the OpenMP that both load."""
+    torch: Any = sys.modules.get("torch")
+    before = torch.get_num_threads() if hasattr(torch, "get_num_threads") else None
+    try:
+        yield
+    finally:
+        if before is not None and torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+@contextmanager
 def one_thread() -> Iterator[None]:
     """Keep BLAS and OpenMP on one thread; as a context, or as a decorator `@one_thread()`.
 

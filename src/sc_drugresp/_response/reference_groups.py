@@ -10,6 +10,7 @@ import numpy as np
 from .._core.keys import GROUP_CANDIDATES
 from .._core.log import logger
 from .._core.rng import short_seed
+from .._core.threads import threads_kept
 from .._data.compartments import UNASSIGNED, assign_compartments, compartments
 from .._data.obs import as_text, find_group, read_column
 from .._data.treatment import treated_cells
@@ -179,7 +180,8 @@ def find_clusters(source: CountSource, rows: np.ndarray, *, rng: int) -> np.ndar
     pca = pca.fit(source, rng=rng, mask_obs=rows)
     few = spread_rows(at, np.zeros(len(rows), dtype=np.intp), MOST_CLUSTERED)
     cells = AnnData(pca.transform(source, few))
-    sc.pp.neighbors(cells, n_neighbors=min(_NEAREST, len(few) - 1), use_rep="X", random_state=short_seed(rng))
+    with threads_kept():
+        sc.pp.neighbors(cells, n_neighbors=min(_NEAREST, len(few) - 1), use_rep="X", random_state=short_seed(rng))
     sc.tl.leiden(cells, flavor="igraph", n_iterations=2, directed=False, random_state=short_seed(rng))
     out[few] = cells.obs["leiden"].astype(str).to_numpy()
     if len(few) < len(at):
