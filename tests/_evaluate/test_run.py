@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -51,7 +53,7 @@ class Recorder:
             self.seen.append(train)
             return self.x
 
-        return embed
+        return SimpleNamespace(embed=embed)
 
 
 def fit_means(x, y, groups, *, rng):
