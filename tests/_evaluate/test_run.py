@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from functools import partial
-
 from types import SimpleNamespace
 
 import numpy as np
