@@ -6,6 +6,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 
 import sc_drugresp as sdr
@@ -111,7 +112,9 @@ def test_cells_that_are_not_clustered_join_their_neighbors(monkeypatch):
     kind = np.arange(400) % 2
     source = read_counts(ad.AnnData(sparse.csr_matrix(rng.poisson(rate[kind]).astype(np.float32))))
     monkeypatch.setattr(reference_groups, "MOST_CLUSTERED", 101)
+    threads = torch.get_num_threads()
     found = reference_groups.find_clusters(source, np.ones(400, dtype=bool), rng=0)
+    assert torch.get_num_threads() == threads  # kernels of numba set them
     for name in np.unique(found):
         assert len(np.unique(kind[found == name])) == 1
     assert (found != "").all()

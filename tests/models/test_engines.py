@@ -72,7 +72,7 @@ def test_a_precision_is_for_networks():
 
 
 def test_the_engine_needs_the_cpu():
-    with sdr.settings.override(device="cuda"), pytest.raises(ValueError, match=r"settings\.device is 'cuda'"):
+    with sdr.settings.override(device="cuda"), pytest.raises(ValueError, match=r"the device in the settings is 'cuda'"):
         sdr.tl.Recipe("scgpt", engine="openvino")
 
 

@@ -17,7 +17,8 @@ from llm_server import Answering, chat_server, good
 TESTS = Path(__file__).parents[1]
 N, THREADS = 40, 3
 RUN = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
 sys.path.insert(0, sys.argv[1])
 import sc_drugresp as sdr
 from llm_server import cohort

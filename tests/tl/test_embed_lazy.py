@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import shutil
 import sys
 from pathlib import Path
@@ -134,8 +135,7 @@ def test_tasks_carry_a_description_and_no_network():
     work = work_of(lazy(chunked(cells()), "geneformer"))
     assert isinstance(work, lazily.BlockWork)
     sent = pickle.dumps(work)
-    assert len(sent) < 100_000
-    assert b"torch.nn" not in sent
+    assert not [text for _, text, _ in pickletools.genops(sent) if isinstance(text, str) and text.startswith("torch.")]
     again = pickle.loads(sent)
     assert again.settings["offline"]
     assert again.embed(cells().X[:8], first=0).shape == (8, 48)
