@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .._nn.products import advantage
 from ._driver import batch_budget, evaluating
 from ._memory import Limit
 
@@ -90,6 +91,10 @@ def measure(
     with evaluating(encoder):
         middle = strata[len(strata) // 2]
         first = take(middle[len(middle) // 2 : len(middle) // 2 + 1])
+        for dtype in (torch.float32, torch.bfloat16):
+            advantage(
+                dtype, torch.get_num_threads()
+            )  # measured once in a process, with tensors that are no part of a batch
         with LiveBytes() as live:
             _run(encoder, first, most)
         found: list[list[float]] = [[] for _ in strata]
